@@ -1,0 +1,64 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/go-chi/chi/v5/middleware"
+	"github.com/google/uuid"
+)
+
+// requestID names each request, in the answer's header, in problems and in the log.
+func requestID(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := uuid.Must(uuid.NewV7()).String()
+		w.Header().Set("X-Request-Id", id)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), ctxRequestID, id)))
+	})
+}
+
+func requestIDOf(ctx context.Context) string {
+	id, _ := ctx.Value(ctxRequestID).(string)
+	return id
+}
+
+// logged writes a line a request, without its query: that can hold what is not the log's business.
+func (s *server) logged(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		next.ServeHTTP(ww, r)
+		s.log.Debug("request", "method", r.Method, "path", loggedPath(r.URL.Path), "status", ww.Status(), "bytes", ww.BytesWritten(),
+			"took", time.Since(start), "request_id", requestIDOf(r.Context()))
+	})
+}
+
+// loggedPath hides the token of a hint URL, which is a secret of a kind.
+func loggedPath(path string) string {
+	const hints = "/v1/hints/"
+	if len(path) > len(hints) && path[:len(hints)] == hints {
+		return hints + "…"
+	}
+	return path
+}
+
+// recovered turns a panic into a 500 and a line of log.
+func (s *server) recovered(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			if v == http.ErrAbortHandler { //nolint:errorlint // it is compared, as net/http does
+				panic(v)
+			}
+			s.log.Error("panic", "value", fmt.Sprint(v), "request_id", requestIDOf(r.Context()), "stack", string(debug.Stack()))
+			writeProblem(w, r, problemFor(http.StatusInternalServerError, codeInternal, "something went wrong; the log knows more by the request_id"))
+		}()
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,125 @@
+package memoriestest
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// control adds the control API: scripts in, observations out.
+//
+//	POST /control/tasks     a Task, or a list of them
+//	GET  /control/tasks     every task's Life
+//	GET  /control/tasks/ID  one task's Life
+//	POST /control/faults    a list of Fault, for the whole service
+//	POST /control/accounts  {"id","keys","requests_per_second","refusal"}
+//	GET  /control/stats     Stats
+func (s *Server) control() {
+	s.mux.HandleFunc("POST /control/tasks", func(w http.ResponseWriter, r *http.Request) {
+		var raw json.RawMessage
+		var tasks []Task
+		if !read(w, r, &raw) {
+			return
+		}
+		if err := json.Unmarshal(raw, &tasks); err != nil {
+			tasks = make([]Task, 1)
+			if err := json.Unmarshal(raw, &tasks[0]); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+		}
+		for _, t := range tasks {
+			s.Add(t)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	s.mux.HandleFunc("GET /control/tasks", func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		lives := make([]Life, 0, len(s.tasks))
+		for _, t := range s.tasks {
+			lives = append(lives, t.life())
+		}
+		s.mu.Unlock()
+		write(w, lives)
+	})
+	s.mux.HandleFunc("GET /control/tasks/{id}", func(w http.ResponseWriter, r *http.Request) {
+		life, ok := s.Life(r.PathValue("id"))
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		write(w, life)
+	})
+	s.mux.HandleFunc("POST /control/faults", func(w http.ResponseWriter, r *http.Request) {
+		var faults []Fault
+		if read(w, r, &faults) {
+			s.Break(faults...)
+			w.WriteHeader(http.StatusNoContent)
+		}
+	})
+	s.mux.HandleFunc("POST /control/accounts", func(w http.ResponseWriter, r *http.Request) {
+		var a struct {
+			ID                string   `json:"id"`
+			Keys              []string `json:"keys"`
+			RequestsPerSecond float64  `json:"requests_per_second"`
+			Refusal           string   `json:"refusal"`
+		}
+		if read(w, r, &a) {
+			s.SetAccount(a.ID, a.Keys, a.RequestsPerSecond, a.Refusal)
+			w.WriteHeader(http.StatusNoContent)
+		}
+	})
+	s.mux.HandleFunc("GET /control/stats", func(w http.ResponseWriter, _ *http.Request) { write(w, s.Stats()) })
+}
+
+func read(w http.ResponseWriter, r *http.Request, into any) bool {
+	if err := json.NewDecoder(r.Body).Decode(into); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return false
+	}
+	return true
+}
+
+func write(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// scheduleCallbacks posts memories.ai's own news of a task: that it was downloaded, then that each
+// video was indexed. Once each, unsigned, never retried.
+func (s *Server) scheduleCallbacks(t *task) {
+	for _, step := range t.Steps {
+		if len(step.Videos) == 0 {
+			continue
+		}
+		bodies := []map[string]string{{"message": "Download succeeded", "taskId": t.TaskID, "status": "SUCCEEDED"}}
+		for _, v := range step.Videos {
+			bodies = append(bodies, map[string]string{"videoId": v.ID, "message": "Video indexing succeed", "taskId": t.TaskID, "status": "INDEXING_SUCCEEDED"})
+		}
+		s.calls.Add(1)
+		s.timers = append(s.timers, time.AfterFunc(time.Duration(step.AfterMS)*time.Millisecond, func() {
+			defer s.calls.Done()
+			for _, b := range bodies {
+				s.post(t.Callback, b)
+			}
+		}))
+		return
+	}
+}
+
+func (s *Server) post(url string, body any) {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return
+	}
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Post(url, "application/json", bytes.NewReader(raw))
+	if err != nil {
+		return // the real service does not try again either
+	}
+	_ = resp.Body.Close()
+	s.mu.Lock()
+	s.stats.Callbacks++
+	s.mu.Unlock()
+}

@@ -1,0 +1,170 @@
+package store
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// App is a tenant: an upstream application with its keys, tasks and endpoints.
+type App struct {
+	ID         uuid.UUID
+	Name       string
+	AccountID  uuid.UUID
+	HintToken  string
+	SigningKey []byte // sealed ed25519 seed
+	PublicKey  []byte
+	CreatedAt  time.Time
+}
+
+// APIKey is an app's key, of which only the hash is stored.
+type APIKey struct {
+	ID         uuid.UUID
+	AppID      uuid.UUID
+	Name       string
+	Prefix     string // enough to recognise it by
+	CreatedAt  time.Time
+	LastUsedAt *time.Time
+	RevokedAt  *time.Time
+}
+
+const (
+	appColumns = `id, name, account_id, hint_token, signing_key, public_key, created_at`
+	keyColumns = `id, app_id, name, prefix, created_at, last_used_at, revoked_at`
+)
+
+// CreateApp creates an app on an account. A taken name is ErrConflict, an unknown account ErrNotFound.
+func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (App, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return App{}, fmt.Errorf("make signing key: %w", err)
+	}
+	rows, err := s.pool.Query(ctx, `
+		insert into apps (id, name, account_id, hint_token, signing_key, public_key)
+		select $1, $2, id, $4, $5, $6 from accounts where id = $3
+		returning `+appColumns,
+		newID(), name, account, randomText(24), s.keys.Seal("app.signing_key", private.Seed()), []byte(public))
+	a, err := one[App](rows, err)
+	if isUnique(err) {
+		return a, fmt.Errorf("create app: %w: the name %q is taken", ErrConflict, name)
+	}
+	if err != nil {
+		return a, fmt.Errorf("create app: %w", err)
+	}
+	return a, nil
+}
+
+// Apps lists all apps by name.
+func (s *Store) Apps(ctx context.Context) ([]App, error) {
+	rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where deleted_at is null order by name`)
+	return many[App](rows, err)
+}
+
+// App reads one app.
+func (s *Store) App(ctx context.Context, id uuid.UUID) (App, error) {
+	rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null`, id)
+	return one[App](rows, err)
+}
+
+func (s *Store) appByName(ctx context.Context, name string) (App, error) {
+	rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where name = $1 and deleted_at is null`, name)
+	return one[App](rows, err)
+}
+
+// CreateKey makes a new key for an app and returns it in clear, for the only time.
+func (s *Store) CreateKey(ctx context.Context, app uuid.UUID, name string) (APIKey, string, error) {
+	if _, err := s.App(ctx, app); err != nil {
+		return APIKey{}, "", fmt.Errorf("create key: %w", err)
+	}
+	clear := "mh_" + randomText(32)
+	k, err := s.insertKey(ctx, app, name, clear)
+	return k, clear, err
+}
+
+func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, clear string) (APIKey, error) {
+	hash := sha256.Sum256([]byte(clear))
+	rows, err := s.pool.Query(ctx, `
+		insert into api_keys (id, app_id, name, prefix, hash)
+		values ($1, $2, $3, $4, $5)
+		returning `+keyColumns, newID(), app, name, clear[:6], hash[:])
+	k, err := one[APIKey](rows, err)
+	if isUnique(err) {
+		return k, fmt.Errorf("create key: %w: the key exists", ErrConflict)
+	}
+	if err != nil {
+		return k, fmt.Errorf("create key: %w", err)
+	}
+	return k, nil
+}
+
+// ensureKey gives an app a key that somebody else chose.
+func (s *Store) ensureKey(ctx context.Context, app uuid.UUID, clear string) error {
+	_, err := s.insertKey(ctx, app, DefaultName, clear)
+	if errors.Is(err, ErrConflict) {
+		return nil
+	}
+	return err
+}
+
+// Keys lists an app's keys, newest first.
+func (s *Store) Keys(ctx context.Context, app uuid.UUID) ([]APIKey, error) {
+	rows, err := s.pool.Query(ctx, `select `+keyColumns+` from api_keys where app_id = $1 order by id desc`, app)
+	return many[APIKey](rows, err)
+}
+
+// RevokeKey makes a key invalid.
+func (s *Store) RevokeKey(ctx context.Context, app, id uuid.UUID) error {
+	tag, err := s.pool.Exec(ctx, `update api_keys set revoked_at = coalesce(revoked_at, now()) where id = $1 and app_id = $2`, id, app)
+	if err != nil {
+		return fmt.Errorf("revoke key: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrNotFound
+	}
+	return nil
+}
+
+// Identity is who a key belongs to.
+type Identity struct {
+	KeyID     uuid.UUID
+	AppID     uuid.UUID
+	AccountID uuid.UUID
+}
+
+// Authenticate tells whose key it is. An unknown or revoked key is ErrNotFound.
+func (s *Store) Authenticate(ctx context.Context, clear string) (Identity, error) {
+	hash := sha256.Sum256([]byte(clear))
+	rows, err := s.pool.Query(ctx, `
+		select k.id as key_id, k.app_id, a.account_id
+		from api_keys k
+		join apps a on a.id = k.app_id
+		where k.hash = $1 and k.revoked_at is null and a.deleted_at is null`, hash[:])
+	return one[Identity](rows, err)
+}
+
+// TouchKeys notes when keys were last used.
+func (s *Store) TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) error {
+	batch := &pgx.Batch{}
+	for id, at := range used {
+		batch.Queue(`update api_keys set last_used_at = greatest(last_used_at, $2) where id = $1`, id, at)
+	}
+	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("note key use: %w", err)
+	}
+	return nil
+}
+
+// randomText gives n random bytes as URL-safe text.
+func randomText(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails: it ends the program instead
+	return base64.RawURLEncoding.EncodeToString(b)
+}

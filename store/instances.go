@@ -1,0 +1,116 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// InstanceStale is how long after its last beat an instance counts as dead.
+const InstanceStale = 5 * time.Second
+
+// Instance is a running memhook with workers. Its id is also its River client's.
+type Instance struct {
+	ID        uuid.UUID
+	Name      string // host, network and address: two living instances never share it
+	Version   string
+	StartedAt time.Time
+	BeatAt    time.Time
+}
+
+// Succeed registers a starting instance and frees at once the running jobs of a predecessor of the
+// same name, which must be dead: it held the address that the new one listens on.
+func (s *Store) Succeed(ctx context.Context, in Instance) (freed int64, err error) {
+	err = s.tx(ctx, "register instance", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `delete from instances where name = $1 and id <> $2 returning id::text`, in.Name, in.ID)
+		if err != nil {
+			return err
+		}
+		dead, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return err
+		}
+		if freed, err = freeJobs(ctx, tx, dead); err != nil {
+			return err
+		}
+		return beat(ctx, tx, in)
+	})
+	return freed, err
+}
+
+// Beat says that the instance lives.
+func (s *Store) Beat(ctx context.Context, in Instance) error {
+	if err := beat(ctx, s.pool, in); err != nil {
+		return fmt.Errorf("beat: %w", err)
+	}
+	return nil
+}
+
+func beat(ctx context.Context, q querier, in Instance) error {
+	rows, err := q.Query(ctx, `
+		insert into instances (id, name, version, started_at, beat_at)
+		values ($1, $2, $3, $4, now())
+		on conflict (id) do update set beat_at = now()`, in.ID, in.Name, in.Version, in.StartedAt)
+	if err != nil {
+		return err
+	}
+	rows.Close()
+	return rows.Err()
+}
+
+// Reap frees the running jobs of instances that have stopped beating.
+func (s *Store) Reap(ctx context.Context) (freed int64, err error) {
+	err = s.tx(ctx, "reap instances", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			delete from instances
+			where id in (select id from instances where beat_at < now() - $1::interval for update skip locked)
+			returning id::text`, InstanceStale)
+		if err != nil {
+			return err
+		}
+		dead, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return err
+		}
+		freed, err = freeJobs(ctx, tx, dead)
+		return err
+	})
+	return freed, err
+}
+
+// Leave takes a stopping instance off the list and frees what it still has running. It tells how many
+// jobs those were.
+func (s *Store) Leave(ctx context.Context, id uuid.UUID) (freed int64, err error) {
+	err = s.tx(ctx, "leave", func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `delete from instances where id = $1`, id); err != nil {
+			return err
+		}
+		freed, err = freeJobs(ctx, tx, []string{id.String()})
+		return err
+	})
+	return freed, err
+}
+
+// freeJobs makes the running jobs of River clients available again.
+func freeJobs(ctx context.Context, tx pgx.Tx, clients []string) (int64, error) {
+	if len(clients) == 0 {
+		return 0, nil
+	}
+	tag, err := tx.Exec(ctx, `
+		update river_job
+		set state = 'available', scheduled_at = now()
+		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = any($1)`, clients)
+	if err != nil {
+		return 0, fmt.Errorf("free jobs: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// Instances lists the instances that beat.
+func (s *Store) Instances(ctx context.Context) ([]Instance, error) {
+	rows, err := s.pool.Query(ctx, `select id, name, version, started_at, beat_at from instances order by started_at`)
+	return many[Instance](rows, err)
+}

@@ -1,0 +1,135 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivermigrate"
+
+	"github.com/memhook/memhook/migrations"
+)
+
+// ErrSchemaNewer says that the database was migrated by a newer memhook.
+var ErrSchemaNewer = errors.New("the database's schema is newer than this memhook knows")
+
+// SchemaState is one schema's versions.
+type SchemaState struct {
+	Name             string
+	Current, Highest int64
+}
+
+// Migrate applies memhook's migrations, then River's. It is safe to run in several processes at once.
+func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
+	return withMigrators(pool, func(ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
+		if err := checkNewer(ctx, ours, rivers); err != nil {
+			return err
+		}
+		if _, err := ours.Up(ctx); err != nil {
+			return fmt.Errorf("migrate: %w", err)
+		}
+		// River's migrator takes no lock of its own; goose's lock table tells who is first, and the
+		// second finds nothing left to do or, having lost the race for a version, tries once more.
+		var err error
+		for range 3 {
+			if _, err = rivers.Migrate(ctx, rivermigrate.DirectionUp, nil); err == nil {
+				return nil
+			}
+		}
+		return fmt.Errorf("migrate River's schema: %w", err)
+	})
+}
+
+// MigrateDown removes River's schema, then memhook's, with all that they hold.
+func MigrateDown(ctx context.Context, pool *pgxpool.Pool) error {
+	return withMigrators(pool, func(ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
+		if _, err := rivers.Migrate(ctx, rivermigrate.DirectionDown, &rivermigrate.MigrateOpts{TargetVersion: -1}); err != nil {
+			return fmt.Errorf("migrate River's schema down: %w", err)
+		}
+		if _, err := ours.DownTo(ctx, 0); err != nil {
+			return fmt.Errorf("migrate down: %w", err)
+		}
+		return nil
+	})
+}
+
+// SchemaStatus tells which versions the database has and which this memhook knows.
+func SchemaStatus(ctx context.Context, pool *pgxpool.Pool) (states []SchemaState, err error) {
+	err = withMigrators(pool, func(ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
+		states, err = schemaStates(ctx, ours, rivers)
+		return err
+	})
+	return states, err
+}
+
+// CheckSchema fails unless the database has exactly the versions that this memhook knows.
+func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
+	states, err := SchemaStatus(ctx, pool)
+	if err != nil {
+		return err
+	}
+	for _, st := range states {
+		switch {
+		case st.Current > st.Highest:
+			return fmt.Errorf("%w: %s is at version %d, known is %d; start the newer memhook", ErrSchemaNewer, st.Name, st.Current, st.Highest)
+		case st.Current < st.Highest:
+			return fmt.Errorf("%s is at version %d, needed is %d: run memhook migrate up", st.Name, st.Current, st.Highest)
+		}
+	}
+	return nil
+}
+
+func checkNewer(ctx context.Context, ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
+	states, err := schemaStates(ctx, ours, rivers)
+	if err != nil {
+		return err
+	}
+	for _, st := range states {
+		if st.Current > st.Highest {
+			return fmt.Errorf("%w: %s is at version %d, known is %d", ErrSchemaNewer, st.Name, st.Current, st.Highest)
+		}
+	}
+	return nil
+}
+
+func schemaStates(ctx context.Context, ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) ([]SchemaState, error) {
+	current, err := ours.GetDBVersion(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read schema version: %w", err)
+	}
+	sources := ours.ListSources()
+	existing, err := rivers.ExistingVersions(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read River's schema version: %w", err)
+	}
+	river := SchemaState{Name: "river", Highest: int64(len(rivers.AllVersions()))}
+	for _, m := range existing {
+		river.Current = max(river.Current, int64(m.Version))
+	}
+	return []SchemaState{{Name: "memhook", Current: current, Highest: sources[len(sources)-1].Version}, river}, nil
+}
+
+func withMigrators(pool *pgxpool.Pool, fn func(*goose.Provider, *rivermigrate.Migrator[pgx.Tx]) error) error {
+	db := stdlib.OpenDBFromPool(pool)
+	defer func() { _ = db.Close() }()
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return err
+	}
+	ours, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS, goose.WithSessionLocker(locker), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	rivers, err := rivermigrate.New(riverpgxv5.New(pool), &rivermigrate.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return fmt.Errorf("read River's migrations: %w", err)
+	}
+	return fn(ours, rivers)
+}

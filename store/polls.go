@@ -1,0 +1,403 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// slotMargin stretches the interval between two slots, so that the jitter between taking a slot and
+// the request's arrival does not carry one request more into a second than the budget allows.
+const slotMargin = 1.01
+
+// MinPollInterval is the least time between two polls of one task, however large the budget.
+const MinPollInterval = 2 * time.Second
+
+// Waiting is a task as its poller sees it.
+type Waiting struct {
+	ID           uuid.UUID
+	AppID        uuid.UUID
+	TaskID       string
+	UniqueID     string
+	Status       string
+	Refusals     int
+	HasVideos    bool
+	LastPolledAt *time.Time
+	HintedAt     *time.Time
+	CreatedAt    time.Time
+	GrownAt      *time.Time
+	Indexing     bool // ready, and to be polled until its videos are indexed
+}
+
+const waitingColumns = `t.id, t.app_id, t.task_id, t.unique_id, t.status, t.refusals, t.videos <> '[]' as has_videos, t.last_polled_at,
+	t.hinted_at, t.created_at, t.grown_at, t.status = 'ready' and t.until = 'indexed' and t.indexed_at is null as indexing`
+
+// Shift is one poll job's hold on an account: only the account's latest shift gets slots.
+type Shift struct {
+	ID      uuid.UUID
+	Account *Account
+	Waiting []Waiting
+}
+
+// StartShift makes the caller the one poller of an account and reads what there is to poll. An older
+// shift of the account gets no more slots.
+func (s *Store) StartShift(ctx context.Context, account uuid.UUID) (*Shift, error) {
+	sh := &Shift{ID: newID()}
+	rows, err := s.pool.Query(ctx, `update accounts set shift = $2 where id = $1 returning `+accountColumns, account, sh.ID)
+	a, err := one[Account](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("start shift: %w", err)
+	}
+	if a.Key, err = s.keys.Open("account.api_key", a.APIKey); err != nil {
+		return nil, fmt.Errorf("account %s: %w", a.Name, err)
+	}
+	sh.Account = &a
+	rows, err = s.pool.Query(ctx, `select `+waitingColumns+` from tasks t where t.account_id = $1 and t.polling`, account)
+	if sh.Waiting, err = many[Waiting](rows, err); err != nil {
+		return nil, fmt.Errorf("read waiting tasks: %w", err)
+	}
+	return sh, nil
+}
+
+// ShiftEnd is what a shift leaves behind.
+type ShiftEnd struct {
+	Survival json.RawMessage // the learnt distribution
+	ResumeAt time.Time       // when to go on; zero means at once
+}
+
+// EndShift ends a shift: the next poll job is inserted if anything is left to poll. Otherwise the
+// account goes idle, and the next registration inserts one.
+//
+// A registration holds the account FOR KEY SHARE from reading poll_job to its commit. So either the
+// row cannot be had here and there is a registration to wait for, or it can and the second statement
+// sees all that was registered before.
+func (s *Store) EndShift(ctx context.Context, sh *Shift, end ShiftEnd) error {
+	return s.tx(ctx, "end shift", func(tx pgx.Tx) error {
+		var mine bool
+		err := tx.QueryRow(ctx, `
+			update accounts set survival = coalesce($3, survival) where id = $1 and shift = $2 returning true`,
+			sh.Account.ID, sh.ID, end.Survival).Scan(&mine)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil // a newer shift has the account, and with it the duty to go on
+		}
+		if err != nil {
+			return err
+		}
+		var idle bool
+		if err := tx.QueryRow(ctx, `select not exists (select 1 from tasks where account_id = $1 and polling)`, sh.Account.ID).Scan(&idle); err != nil {
+			return err
+		}
+		if !idle {
+			return s.insertPollJobs(ctx, tx, []uuid.UUID{sh.Account.ID}, end.ResumeAt)
+		}
+		return s.goIdle(ctx, tx, sh.Account.ID)
+	})
+}
+
+// goIdle clears the account's poll_job, or inserts another poll job if a registration is under way or
+// was committed since the caller looked.
+func (s *Store) goIdle(ctx context.Context, tx pgx.Tx, account uuid.UUID) error {
+	rows, err := tx.Query(ctx, `select id from accounts where id = $1 for update skip locked`, account)
+	if err != nil {
+		return err
+	}
+	locked, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return err
+	}
+	if len(locked) == 1 {
+		tag, err := tx.Exec(ctx, `
+			update accounts set poll_job = false
+			where id = $1 and not exists (select 1 from tasks where account_id = $1 and polling)`, account)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 1 {
+			return nil
+		}
+	}
+	return s.insertPollJobs(ctx, tx, []uuid.UUID{account}, time.Time{})
+}
+
+// ensurePollJobs inserts a poll job for those of the accounts that have none.
+func (s *Store) ensurePollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.UUID) error {
+	if len(accounts) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `
+		select id, poll_job from accounts where id = any($1) order by id for key share`, accounts)
+	if err != nil {
+		return fmt.Errorf("read poll jobs: %w", err)
+	}
+	var idle []uuid.UUID
+	var id uuid.UUID
+	var has bool
+	if _, err := pgx.ForEachRow(rows, []any{&id, &has}, func() error {
+		if !has {
+			idle = append(idle, id)
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("read poll jobs: %w", err)
+	}
+	if len(idle) == 0 {
+		return nil
+	}
+	// Of two registrations that both found the account idle, the second waits here and then changes nothing.
+	rows, err = tx.Query(ctx, `update accounts set poll_job = true where id = any($1) and not poll_job returning id`, idle)
+	if err != nil {
+		return fmt.Errorf("claim poll jobs: %w", err)
+	}
+	if idle, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]); err != nil {
+		return fmt.Errorf("claim poll jobs: %w", err)
+	}
+	return s.insertPollJobs(ctx, tx, idle, time.Time{})
+}
+
+// SlotRequest asks for an account's next slot.
+type SlotRequest struct {
+	Account, Shift uuid.UUID
+	Any            bool // take a slot even if no task is urgent
+}
+
+// Slot is the answer.
+type Slot struct {
+	Lost    bool          // the account has a newer shift
+	Granted bool          // the slot is the caller's
+	Wait    time.Duration // until the slot, or, where none was granted, until it makes sense to ask again
+	Urgent  *Waiting      // the task that should have it; nil leaves the choice to the caller
+}
+
+// TakeSlot reserves the account's next slot and claims its most urgent task, if it has one: one never
+// polled, or hinted. Requests that come at the same time share a statement.
+func (s *Store) TakeSlot(ctx context.Context, r SlotRequest) (Slot, error) { return s.slots.Do(ctx, r) }
+
+// slotHorizon is how far ahead of its time a slot is given out.
+const slotHorizon = 50 * time.Millisecond
+
+func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, error) {
+	n := len(requests)
+	accounts, shifts, anys := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]bool, n)
+	index := make(map[uuid.UUID]int, n)
+	for i, r := range requests {
+		accounts[i], shifts[i], anys[i] = r.Account, r.Shift, r.Any
+		index[r.Shift] = i
+	}
+	// A slot is taken only within the horizon, so that a slot is never reserved long before it is used.
+	// What is urgent is claimed by the same statement, so that the account's next slot goes to another task.
+	rows, err := s.pool.Query(ctx, `
+		with request as materialized (
+			select r.account_id, r.shift, r.any_task, u.id as urgent
+			from unnest($1::uuid[], $2::uuid[], $3::boolean[]) as r (account_id, shift, any_task)
+			left join lateral (
+				select t.id
+				from tasks t
+				where t.account_id = r.account_id and t.polling and t.urgent
+					and (t.last_polled_at is null or t.last_polled_at <= now() - $4::interval)
+				order by t.id
+				limit 1
+			) u on true
+		), taken as (
+			update accounts a
+			set next_slot_at = greatest(a.next_slot_at, clock_timestamp()) + make_interval(secs => $6 / a.requests_per_second)
+			from request r
+			where a.id = r.account_id and a.shift = r.shift and (r.any_task or r.urgent is not null)
+				and a.next_slot_at <= clock_timestamp() + $5::interval
+			returning a.id, r.urgent, a.next_slot_at - make_interval(secs => $6 / a.requests_per_second) as slot
+		), claimed as (
+			update tasks t
+			set urgent = false
+			from taken
+			where t.id = taken.urgent
+			returning `+waitingColumns+`
+		)
+		select r.shift as asked, a.shift is distinct from r.shift as lost, taken.id is not null as granted,
+			extract(epoch from coalesce(taken.slot, a.next_slot_at) - clock_timestamp())::float8 as wait, c.*
+		from request r
+		join accounts a on a.id = r.account_id
+		left join taken on taken.id = r.account_id and a.shift = r.shift
+		left join claimed c on c.id = taken.urgent`,
+		accounts, shifts, anys, MinPollInterval, slotHorizon, slotMargin)
+	type row struct {
+		Asked                    uuid.UUID
+		Lost                     bool
+		Granted                  bool
+		Wait                     float64 // seconds
+		ID                       *uuid.UUID
+		AppID                    *uuid.UUID
+		TaskID, UniqueID, Status *string
+		Refusals                 *int
+		HasVideos                *bool
+		LastPolledAt, HintedAt   *time.Time
+		CreatedAt, GrownAt       *time.Time
+		Indexing                 *bool
+	}
+	found, err := many[row](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("take slots: %w", err)
+	}
+	slots := make([]Slot, n)
+	for i := range slots {
+		slots[i].Lost = true // an account that is gone
+	}
+	for _, r := range found {
+		slot := Slot{Lost: r.Lost, Granted: r.Granted, Wait: time.Duration(r.Wait * float64(time.Second))}
+		if r.ID != nil {
+			slot.Urgent = &Waiting{
+				ID: *r.ID, AppID: *r.AppID, TaskID: *r.TaskID, UniqueID: *r.UniqueID, Status: *r.Status, Refusals: *r.Refusals, HasVideos: *r.HasVideos,
+				LastPolledAt: r.LastPolledAt, HintedAt: r.HintedAt, CreatedAt: *r.CreatedAt, GrownAt: r.GrownAt, Indexing: *r.Indexing,
+			}
+		}
+		slots[index[r.Asked]] = slot
+	}
+	return slots, nil
+}
+
+// UrgentAccounts tells which of the accounts have a task that should be polled at once.
+func (s *Store) UrgentAccounts(ctx context.Context, accounts []uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := s.pool.Query(ctx, `
+		select a.id
+		from unnest($1::uuid[]) as a (id)
+		where exists (
+			select 1 from tasks t
+			where t.account_id = a.id and t.polling and t.urgent
+				and (t.last_polled_at is null or t.last_polled_at <= now() - $2::interval)
+		)`, accounts, MinPollInterval)
+	if err != nil {
+		return nil, fmt.Errorf("look for urgent tasks: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+}
+
+// Polled is what a poll's recording has shown of its task.
+type Polled struct {
+	Polling bool // the task is still to be polled
+	Ready   bool // this poll made it ready
+	Waiting Waiting
+}
+
+// RecordPoll records one poll: its counters and, where the task changed, its events with their
+// deliveries and jobs, all in one transaction. Polls that come at the same time share it.
+func (s *Store) RecordPoll(ctx context.Context, p Poll) (Polled, error) { return s.polls.Do(ctx, p) }
+
+func (s *Store) recordPolls(ctx context.Context, polls []Poll) ([]Polled, error) {
+	out := make([]Polled, len(polls))
+	byTask := make(map[uuid.UUID]int, len(polls))
+	var quiet, loud []Poll
+	for i, p := range polls {
+		if _, twice := byTask[p.Task]; twice {
+			continue // one poll a task is under way at a time; a second would show nothing more
+		}
+		byTask[p.Task] = i
+		if p.quiet() {
+			quiet = append(quiet, p)
+		} else {
+			loud = append(loud, p)
+		}
+	}
+	err := s.tx(ctx, "record polls", func(tx pgx.Tx) error {
+		counted, err := s.countPolls(ctx, tx, quiet)
+		if err != nil {
+			return err
+		}
+		applied, err := s.applyPolls(ctx, tx, loud)
+		if err != nil {
+			return err
+		}
+		for _, p := range append(counted, applied...) {
+			out[byTask[p.Waiting.ID]] = p
+		}
+		return nil
+	})
+	return out, err
+}
+
+// countPolls records polls that changed nothing.
+func (s *Store) countPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Polled, error) {
+	if len(polls) == 0 {
+		return nil, nil
+	}
+	n := len(polls)
+	ids, at, next, faults := make([]uuid.UUID, n), make([]time.Time, n), make([]time.Time, n), make([]*string, n)
+	for i, p := range polls {
+		ids[i], at[i], next[i] = p.Task, p.At, p.NextPollAt
+		if p.Fault != nil {
+			text, err := json.Marshal(p.Fault)
+			if err != nil {
+				return nil, fmt.Errorf("encode fault: %w", err)
+			}
+			faults[i] = new(string(text))
+		}
+	}
+	type row struct {
+		Waiting
+		Polling bool
+	}
+	rows, err := tx.Query(ctx, `
+		update tasks t
+		set polls = t.polls + 1, last_polled_at = n.at, next_poll_at = n.next, last_error = n.fault::jsonb
+		from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::text[]) as n (id, at, next, fault)
+		where t.id = n.id
+		returning t.polling, `+waitingColumns, ids, at, next, faults)
+	found, err := many[row](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("count polls: %w", err)
+	}
+	out := make([]Polled, len(found))
+	for i, r := range found {
+		out[i] = Polled{Polling: r.Polling, Waiting: r.Waiting}
+	}
+	return out, nil
+}
+
+// applyPolls records polls that may change their tasks.
+func (s *Store) applyPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Polled, error) {
+	if len(polls) == 0 {
+		return nil, nil
+	}
+	byTask := make(map[uuid.UUID]Poll, len(polls))
+	ids := make([]uuid.UUID, len(polls))
+	for i, p := range polls {
+		ids[i], byTask[p.Task] = p.Task, p
+	}
+	rows, err := tx.Query(ctx, `select `+taskColumns+` from tasks where id = any($1) order by id for update`, ids)
+	tasks, err := many[Task](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("read polled tasks: %w", err)
+	}
+	var (
+		events  []Event
+		changed = make([]*Task, len(tasks))
+		applied = make([]Poll, len(tasks))
+		out     = make([]Polled, len(tasks))
+	)
+	for i := range tasks {
+		t := &tasks[i]
+		p := byTask[t.ID]
+		waited := t.Status == TaskWaiting
+		for _, ev := range t.apply(p, s.settle) {
+			ev.AppID, ev.CreatedAt, ev.Task = t.AppID, p.At, t
+			events = append(events, ev)
+		}
+		changed[i], applied[i] = t, p
+		out[i] = Polled{Polling: t.Polling, Ready: waited && t.Status == TaskReady, Waiting: t.waiting()}
+	}
+	if err := s.saveTasks(ctx, tx, changed, applied); err != nil {
+		return nil, err
+	}
+	return out, s.emitForTasks(ctx, tx, events)
+}
+
+// waiting gives the task as its poller sees it.
+func (t *Task) waiting() Waiting {
+	return Waiting{
+		ID: t.ID, AppID: t.AppID, TaskID: t.TaskID, UniqueID: t.UniqueID, Status: t.Status, Refusals: t.Refusals, HasVideos: len(t.Videos) > 0,
+		LastPolledAt: t.LastPolledAt, HintedAt: t.HintedAt, CreatedAt: t.CreatedAt, GrownAt: t.GrownAt,
+		Indexing: t.Status == TaskReady && t.Until == UntilIndexed && t.IndexedAt == nil,
+	}
+}

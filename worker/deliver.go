@@ -1,0 +1,145 @@
+package worker
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/riverqueue/river"
+
+	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
+)
+
+const (
+	// slowDown is how long an endpoint that answers 429, 502, 503 or 504 without saying how long is left
+	// alone, doubling with each failure in a row up to slowDownMax.
+	slowDown, slowDownMax = time.Second, time.Minute
+	// scheduleJitter spreads the retries of one moment: each delay is this much longer or shorter.
+	scheduleJitter = 0.2
+	// earlyBy is how much before its time a job may make its attempt: what the clocks of the database and
+	// of this machine may differ.
+	earlyBy = 50 * time.Millisecond
+)
+
+// deliverWorker makes one delivery's attempts.
+type deliverWorker struct {
+	river.WorkerDefaults[store.DeliverArgs]
+	*Worker
+}
+
+// Work makes the delivery's next attempt if it is due and its endpoint takes it, and records what came
+// of it before River hears: a crash in between repeats the attempt under the same webhook-id.
+func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverArgs]) error {
+	d, err := w.cfg.Store.LoadDelivery(ctx, job.Args.DeliveryID)
+	if err != nil {
+		return err
+	}
+	if d == nil || d.Status != store.DeliveryPending || d.Parked || d.Generation != job.Args.Generation {
+		return nil // done already, cancelled, or another job has it
+	}
+	if due := d.NextAttemptAt; due != nil {
+		if early := due.Sub(w.cfg.Now()); early > earlyBy {
+			return river.JobSnooze(early)
+		}
+	}
+	released := job.Args.Released == d.AttemptCount+1
+	gate, rec, err := w.gates.enter(ctx, d.EndpointID, released)
+	if err != nil {
+		return err
+	}
+	if gate == nil {
+		return w.cfg.Store.RecordResult(ctx, store.Result{Delivery: d.ID, Endpoint: d.EndpointID, Generation: d.Generation, Park: true})
+	}
+	result := w.attempt(ctx, d, rec)
+	result.Released = released
+	if ctx.Err() != nil && !result.Delivered {
+		// The worker was stopped in the middle: this says nothing of the receiver. The next one tries again.
+		gate.leave(result)
+		return river.JobSnooze(0)
+	}
+	// The receiver has it: that must reach the disk even when the worker is being stopped.
+	err = w.cfg.Store.RecordResult(context.WithoutCancel(ctx), result)
+	gate.leave(result)
+	if err != nil {
+		return err
+	}
+	if result.NextAttemptAt != nil {
+		return river.JobSnooze(max(0, result.NextAttemptAt.Sub(w.cfg.Now())))
+	}
+	return nil
+}
+
+// attempt posts the delivery once.
+func (w *deliverWorker) attempt(ctx context.Context, d *store.Delivery, rec *store.Receiver) store.Result {
+	resp := w.cfg.Sender.Send(ctx, webhook.Request{
+		URL: rec.URL, ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Secrets: rec.Secrets, SigningSeed: rec.SigningSeed, Headers: rec.CustomHeaders,
+	})
+	r := judge(w.cfg.Schedule, d, rec, resp)
+	w.log.Debug("attempt", "delivery", d.ID, "event", d.EventID, "type", d.EventType, "task", d.Task, "endpoint", d.EndpointID,
+		"number", d.AttemptCount+1, "delivered", r.Delivered, "status", resp.Status, "error", resp.Err, "took", resp.Duration)
+	return r
+}
+
+// judge decides what a response means for its delivery and its endpoint.
+func judge(schedule []time.Duration, d *store.Delivery, rec *store.Receiver, resp webhook.Response) store.Result {
+	at := resp.SentAt.Add(resp.Duration)
+	r := store.Result{
+		Delivery: d.ID, Endpoint: d.EndpointID, Generation: d.Generation, At: resp.SentAt, Duration: resp.Duration,
+		Delivered: resp.OK(), ResponseHeaders: resp.Headers(), Healthy: rec.Healthy(),
+	}
+	if resp.Status != 0 {
+		body := webhook.Printable(resp.Body)
+		r.ResponseStatus, r.ResponseBody = &resp.Status, &body
+	}
+	if resp.Err != nil {
+		text := webhook.Printable([]byte(resp.Err.Error()))
+		r.Error = &text
+	}
+	if r.Delivered {
+		return r
+	}
+	if r.Gone = resp.Status == http.StatusGone; r.Gone {
+		return r
+	}
+	delay, left := retryDelay(schedule, d.AttemptCount-d.RoundStart)
+	if asked := asksFor(resp); asked > 0 {
+		r.Hold = asked
+		delay = max(delay, asked)
+	} else if slows(resp.Status) {
+		// Never beyond the delivery's own retry, which is what the schedule promises.
+		r.Hold = min(slowDown<<min(rec.Failures, 10), slowDownMax, max(delay, slowDown))
+	}
+	if left {
+		next := at.Add(delay)
+		r.NextAttemptAt = &next
+	}
+	return r
+}
+
+// retryDelay gives the time until the attempt after the one that has just failed, made being how many
+// there were before it in this round; left is false when there is none.
+func retryDelay(schedule []time.Duration, made int) (delay time.Duration, left bool) {
+	if made >= len(schedule) {
+		return 0, false
+	}
+	d := float64(schedule[made])
+	return time.Duration(d * (1 - scheduleJitter + 2*scheduleJitter*rand.Float64())), true
+}
+
+// asksFor gives the time for which a receiver that is overloaded asks to be left alone.
+func asksFor(resp webhook.Response) time.Duration {
+	if resp.Status == http.StatusTooManyRequests || resp.Status == http.StatusServiceUnavailable {
+		return resp.RetryAfter()
+	}
+	return 0
+}
+
+func slows(status int) bool {
+	switch status {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,159 @@
+package polling
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+)
+
+// The ages at which the hazard may change are spaced by half octaves from a second up; the first bucket
+// holds what is younger, the last all that is older than a day and a half.
+const (
+	buckets     = 36
+	perOctave   = 2
+	memory      = 2000.0 // completions after which older ones count half
+	priorWeight = 0.5    // completions that the prior is worth, in each bucket
+)
+
+// edge gives the age at which bucket k begins, in seconds.
+func edge(k int) float64 {
+	if k == 0 {
+		return 0
+	}
+	return math.Exp2(float64(k-1) / perOctave)
+}
+
+// bucket gives the bucket of an age in seconds.
+func bucket(age float64) int {
+	if age < 1 {
+		return 0
+	}
+	return min(1+int(perOctave*math.Log2(age)), buckets-1)
+}
+
+// priorHazard is the hazard, per second, that an account starts with: half of all tasks are ready after
+// a minute, and what is old gets ready ever more rarely, as in a log-logistic distribution.
+func priorHazard(age float64) float64 { return 1 / (age + 60) }
+
+// Survival is what an account's tasks have taught of the time from registration to ready: completions
+// and exposure by age. The hazard of a bucket is its completions by its exposure, both begun with a
+// prior; S(age) = exp(−∫hazard) is the probability that a task is not ready at that age.
+//
+// The zero value is not ready for use; see [NewSurvival].
+type Survival struct {
+	done    [buckets]float64 // completions
+	exposed [buckets]float64 // seconds that tasks were waiting
+	hazard  [buckets]float64 // per second
+	sum     [buckets]float64 // ∫hazard up to the bucket's beginning
+}
+
+// NewSurvival gives what is known before anything was observed.
+func NewSurvival() *Survival {
+	s := &Survival{}
+	s.derive()
+	return s
+}
+
+type survivalJSON struct {
+	Done    []float64 `json:"done"`
+	Exposed []float64 `json:"exposed"`
+}
+
+// MarshalJSON writes the observations.
+func (s *Survival) MarshalJSON() ([]byte, error) {
+	return json.Marshal(survivalJSON{s.done[:], s.exposed[:]})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (s *Survival) UnmarshalJSON(b []byte) error {
+	var in survivalJSON
+	if err := json.Unmarshal(b, &in); err != nil {
+		return err
+	}
+	if len(in.Done) != buckets || len(in.Exposed) != buckets {
+		return fmt.Errorf("survival: want %d buckets, got %d and %d", buckets, len(in.Done), len(in.Exposed))
+	}
+	for k := range buckets {
+		if !(in.Done[k] >= 0) || !(in.Exposed[k] >= 0) {
+			return fmt.Errorf("survival: bucket %d is negative", k)
+		}
+	}
+	copy(s.done[:], in.Done)
+	copy(s.exposed[:], in.Exposed)
+	s.derive()
+	return nil
+}
+
+// derive computes the hazards and their sums from the observations.
+func (s *Survival) derive() {
+	total := 0.0
+	for k := range buckets {
+		s.sum[k] = total
+		middle := (edge(k) + edge(k+1)) / 2
+		s.hazard[k] = (s.done[k] + priorWeight) / (s.exposed[k] + priorWeight/priorHazard(middle))
+		total += s.hazard[k] * (edge(k+1) - edge(k))
+	}
+}
+
+// Cumulative gives ∫hazard from 0 to an age.
+func (s *Survival) Cumulative(age time.Duration) float64 {
+	a := max(age.Seconds(), 0)
+	k := bucket(a)
+	return s.sum[k] + s.hazard[k]*(a-edge(k))
+}
+
+// Ready gives F, the probability that a task which was not ready at age last is ready at age now:
+// 1 − S(now)/S(last).
+func (s *Survival) Ready(last, now time.Duration) float64 {
+	return -math.Expm1(s.Cumulative(last) - s.Cumulative(now))
+}
+
+// Observe takes in one poll: a task that was not ready at age last was, or was not, at age now. When
+// exactly it became ready is not known; the completion is spread over the time between as the hazard so
+// far expects it (one step of expectation-maximisation).
+func (s *Survival) Observe(last, now time.Duration, ready bool) {
+	from, to := max(last.Seconds(), 0), max(now.Seconds(), 0)
+	if to <= from {
+		return
+	}
+	all := s.Ready(last, now)
+	alive := 1.0 // probability that it is not ready yet, given what was seen
+	for k := bucket(from); k <= bucket(to); k++ {
+		begin := max(from, edge(k))
+		end := to
+		if k < buckets-1 {
+			end = min(to, edge(k+1))
+		}
+		width := end - begin
+		if width <= 0 {
+			continue
+		}
+		if !ready {
+			s.exposed[k] += width
+			continue
+		}
+		share := 0.0
+		if all > 0 {
+			share = (math.Exp(s.Cumulative(last)-s.Cumulative(seconds(begin))) - math.Exp(s.Cumulative(last)-s.Cumulative(seconds(end)))) / all
+		}
+		s.done[k] += share
+		s.exposed[k] += width * max(alive-share/2, 0)
+		alive -= share
+	}
+	if ready {
+		s.forget()
+		s.derive()
+	}
+}
+
+// forget lets older observations weigh less: one completion's share of the memory.
+func (s *Survival) forget() {
+	keep := math.Exp2(-1 / memory)
+	for k := range buckets {
+		s.done[k] *= keep
+		s.exposed[k] *= keep
+	}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -1,0 +1,324 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/memories"
+	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/worker/polling"
+)
+
+const (
+	// slotLead is how long before its time the next slot is asked for.
+	slotLead = 20 * time.Millisecond
+	// A request that would leave later than its slot by more than this is not sent: the slot is lost, so
+	// that a process which was held up does not send what would crowd the slots after it. Half the
+	// account's interval, within these bounds.
+	lateMin, lateMax = 20 * time.Millisecond, 250 * time.Millisecond
+	// maxPollsInFlight bounds the requests of one account that wait for their answers.
+	maxPollsInFlight = 100
+	// errorPause is the rest after an error of our own, such as the database being away.
+	errorPause = time.Second
+)
+
+// shift polls one account. Its loop is one goroutine, which owns all its fields; requests run beside it
+// and come back as answers.
+type shift struct {
+	w        *Worker
+	sh       *store.Shift
+	log      *slog.Logger
+	survival *polling.Survival
+	interval time.Duration // between slots
+	trouble  store.Trouble
+
+	tasks    []*polling.Task // what the policy chooses from
+	rows     []*store.Waiting
+	index    map[uuid.UUID]int
+	inFlight int
+	answers  chan answer
+	nextSlot time.Time // not to be asked for before
+	lost     bool
+}
+
+// answer is a poll that has come back and, unless it was dropped, is recorded.
+type answer struct {
+	task    store.Waiting
+	status  memories.Status
+	sentAt  time.Time
+	at      time.Time
+	dropped bool
+	polled  store.Polled
+	err     error
+}
+
+func newShift(w *Worker, sh *store.Shift) (*shift, error) {
+	s := &shift{
+		w: w, sh: sh, log: w.log.With("account", sh.Account.Name), survival: polling.NewSurvival(),
+		interval: time.Duration(float64(time.Second) / sh.Account.RequestsPerSecond),
+		trouble:  store.Trouble{State: sh.Account.State, Count: sh.Account.Troubles},
+		index:    make(map[uuid.UUID]int, len(sh.Waiting)),
+		answers:  make(chan answer, maxPollsInFlight),
+	}
+	if sh.Account.PausedUntil != nil {
+		s.trouble.Until = *sh.Account.PausedUntil
+	}
+	if sh.Account.Survival != nil {
+		if err := json.Unmarshal(sh.Account.Survival, s.survival); err != nil {
+			s.log.Warn("starting anew to learn how long tasks take", "error", err)
+			s.survival = polling.NewSurvival()
+		}
+	}
+	for i := range sh.Waiting {
+		s.put(sh.Waiting[i])
+	}
+	return s, nil
+}
+
+// run polls until the shift is over. mine is false where another shift has taken the account.
+func (s *shift) run(ctx context.Context) (end store.ShiftEnd, mine bool) {
+	over := s.w.cfg.Now().Add(shiftLength)
+	for s.w.cfg.Now().Before(over) && !s.lost && !s.w.stopped() && ctx.Err() == nil {
+		if s.resting() {
+			if until := s.trouble.Until; until.After(over) {
+				end.ResumeAt = until
+				break
+			}
+			s.wait(ctx, s.trouble.Until, nil)
+			continue
+		}
+		if s.inFlight >= maxPollsInFlight {
+			s.wait(ctx, over, nil)
+			continue
+		}
+		if s.w.cfg.Now().Before(s.nextSlot) {
+			s.wait(ctx, s.nextSlot, nil)
+			continue
+		}
+		if !s.step(ctx, over) {
+			break
+		}
+	}
+	for s.inFlight > 0 {
+		s.take(<-s.answers)
+	}
+	if s.resting() {
+		end.ResumeAt = s.trouble.Until
+	}
+	learnt, err := json.Marshal(s.survival)
+	if err != nil {
+		s.log.Error("what was learnt could not be written", "error", err)
+	}
+	end.Survival = learnt
+	return end, !s.lost
+}
+
+func (s *shift) resting() bool { return s.trouble.Until.After(s.w.cfg.Now()) }
+
+// step takes the next slot, if there is a task for it, or waits for one. It returns false when there
+// is nothing left to poll.
+func (s *shift) step(ctx context.Context, over time.Time) bool {
+	now := s.w.cfg.Now()
+	choice, wake := polling.Choose(s.survival, s.tasks, now)
+	slot, err := s.w.cfg.Store.TakeSlot(ctx, store.SlotRequest{Account: s.sh.Account.ID, Shift: s.sh.ID, Any: choice >= 0})
+	asked := time.Now()
+	switch {
+	case err != nil:
+		s.log.Warn("no slot could be taken", "error", err)
+		s.wait(ctx, now.Add(errorPause), nil)
+	case slot.Lost:
+		s.lost = true
+	case slot.Granted:
+		if slot.Urgent != nil {
+			choice = s.put(*slot.Urgent)
+		}
+		s.send(ctx, choice, asked.Add(slot.Wait))
+		s.nextSlot = now.Add(slot.Wait + s.interval - slotLead)
+	case choice >= 0: // somebody else's slot is ahead of ours
+		s.nextSlot = now.Add(max(slot.Wait-slotLead, slotLead/2))
+	case len(s.tasks) == 0:
+		return false
+	default: // nothing may be polled yet
+		if wake.IsZero() || wake.After(over) {
+			wake = over
+		}
+		ring, cancel := s.w.bell.listen(s.sh.Account.ID)
+		s.wait(ctx, wake, ring)
+		cancel()
+	}
+	return true
+}
+
+// wait takes answers until a time, until ring rings, or until the worker stops.
+func (s *shift) wait(ctx context.Context, until time.Time, ring <-chan struct{}) {
+	timer := time.NewTimer(until.Sub(s.w.cfg.Now()))
+	defer timer.Stop()
+	for {
+		select {
+		case a := <-s.answers:
+			s.take(a)
+			if ring != nil || s.inFlight == maxPollsInFlight-1 || s.resting() {
+				return // what may be done next has changed
+			}
+		case <-ring:
+			return
+		case <-timer.C:
+			return
+		case <-s.w.stopping:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// put takes a task in, or its newer state, and returns its index.
+func (s *shift) put(row store.Waiting) int {
+	i, known := s.index[row.ID]
+	if !known {
+		i = len(s.tasks)
+		s.index[row.ID] = i
+		s.tasks, s.rows = append(s.tasks, &polling.Task{}), append(s.rows, nil)
+	}
+	t := s.tasks[i]
+	t.Registered = row.CreatedAt
+	if row.LastPolledAt != nil {
+		t.Polled = *row.LastPolledAt
+	}
+	if row.HintedAt != nil {
+		t.Hinted = *row.HintedAt
+	}
+	if row.GrownAt != nil {
+		t.Grown = *row.GrownAt
+	}
+	switch {
+	case row.Status == store.TaskWaiting:
+		t.Kind = polling.Waiting
+	case row.Indexing:
+		t.Kind = polling.Indexing
+	default:
+		t.Kind = polling.Settling
+	}
+	s.rows[i] = &row
+	return i
+}
+
+// drop forgets a task: the last one takes its place.
+func (s *shift) drop(id uuid.UUID) {
+	i, known := s.index[id]
+	if !known {
+		return
+	}
+	last := len(s.tasks) - 1
+	s.tasks[i], s.rows[i] = s.tasks[last], s.rows[last]
+	s.index[s.rows[i].ID] = i
+	s.tasks, s.rows = s.tasks[:last], s.rows[:last]
+	delete(s.index, id)
+}
+
+// send polls a task at the slot's time, beside the loop.
+func (s *shift) send(ctx context.Context, i int, slot time.Time) {
+	s.tasks[i].Busy = true
+	s.inFlight++
+	row := *s.rows[i]
+	estimate := max(polling.MinInterval, time.Duration(len(s.tasks))*s.interval)
+	late := min(max(s.interval/2, lateMin), lateMax)
+	go func() {
+		a := answer{task: row}
+		defer func() { s.answers <- a }()
+		time.Sleep(time.Until(slot))
+		if time.Since(slot) > late || ctx.Err() != nil {
+			a.dropped = true
+			return
+		}
+		a.sentAt = s.w.cfg.Now()
+		a.status = s.w.cfg.Memories.TaskStatus(ctx, string(s.sh.Account.Key), row.TaskID, row.UniqueID)
+		a.at = s.w.cfg.Now()
+		p := pollOf(&row, a.status, a.sentAt, a.at)
+		p.NextPollAt = a.at.Add(estimate)
+		// What memories.ai has answered is recorded even when the worker is being stopped.
+		a.polled, a.err = s.w.cfg.Store.RecordPoll(context.WithoutCancel(ctx), p)
+	}()
+}
+
+// take brings an answer's news into the shift.
+func (s *shift) take(a answer) {
+	s.inFlight--
+	i, known := s.index[a.task.ID]
+	if known {
+		s.tasks[i].Busy = false
+	}
+	if a.dropped {
+		s.log.Warn("a slot was lost: the process was held up", "task", a.task.ID)
+		return
+	}
+	s.judge(a)
+	s.log.Debug("polled", "task", a.task.ID, "task_id", a.task.TaskID, "outcome", a.status.Outcome.String(), "videos", len(a.status.Videos),
+		"took", a.at.Sub(a.sentAt))
+	if a.err != nil {
+		s.log.Warn("a poll could not be recorded; the task will be polled again", "task", a.task.ID, "error", a.err)
+		if known {
+			s.tasks[i].Polled = a.at
+		}
+		return
+	}
+	if !known {
+		return
+	}
+	s.learn(s.tasks[i], a)
+	if !a.polled.Polling {
+		s.drop(a.task.ID)
+		return
+	}
+	failures := s.tasks[i].Failures
+	switch a.status.Outcome {
+	case memories.Listed:
+		failures = 0
+	case memories.TaskRefused, memories.Malformed, memories.ForeignTask: // the task's own; the rest is the account's
+		failures++
+	}
+	s.put(a.polled.Waiting)
+	s.tasks[i].Failures = failures
+}
+
+// learn takes what the poll has shown of the time that tasks take.
+func (s *shift) learn(t *polling.Task, a answer) {
+	if a.status.Outcome != memories.Listed || t.Kind != polling.Waiting {
+		return
+	}
+	var last time.Duration
+	if !t.Polled.IsZero() {
+		last = t.Polled.Sub(t.Registered)
+	}
+	s.survival.Observe(last, a.at.Sub(t.Registered), a.polled.Ready)
+}
+
+// judge records a change of the account's state.
+func (s *shift) judge(a answer) {
+	now := s.w.cfg.Now()
+	if a.status.Outcome == memories.ForeignTask || a.status.Outcome == memories.Malformed {
+		s.log.Error("upstream fault", "outcome", a.status.Outcome.String(), "task", a.task.ID, "reason", a.status.Message)
+	}
+	trouble, changed := troubleOf(a.status, s.trouble, now)
+	// Requests that were under way when a pause began must not prolong it.
+	if s.trouble.Until.After(a.sentAt) && trouble.State == s.trouble.State {
+		return
+	}
+	s.trouble = trouble
+	if !changed {
+		return
+	}
+	if trouble.State == store.AccountActive {
+		s.log.Info("the account works again")
+	} else {
+		s.log.Warn("the account rests", "state", trouble.State, "reason", trouble.Reason, "until", trouble.Until.Format(time.RFC3339))
+	}
+	if err := s.w.cfg.Store.SetTrouble(context.Background(), s.sh.Account.ID, s.sh.ID, trouble); err != nil {
+		s.log.Warn("the account's state could not be recorded", "error", fmt.Sprint(err))
+	}
+}
