@@ -4,7 +4,7 @@ BIN   := bin/memhook
 TOOLS := $(GO) tool -modfile=tools.mod
 ARGS  ?=
 
-.PHONY: demo test lint bench generate vuln build postgres
+.PHONY: demo test lint bench generate vuln build env postgres
 
 build:
 	@$(GO) build -o $(BIN) ./cmd/memhook
@@ -23,6 +23,16 @@ bench: postgres build
 
 generate: build
 	$(GO) generate ./...
+
+# The secrets of docker-compose.yml, made once.
+env:
+	@[ -e .env ] || (umask 077; { \
+		echo "POSTGRES_PASSWORD=$$(openssl rand -hex 24)"; \
+		echo "MEMHOOK_ENCRYPTION_KEY=$$(openssl rand -base64 32)"; \
+		echo "MEMHOOK_API_KEY=$$(openssl rand -hex 24)"; \
+		echo "MEMHOOK_ADMIN_TOKEN=$$(openssl rand -hex 24)"; \
+		echo "MEMORIES_API_KEY="; } > .env)
+	@echo ".env has the secrets; put the key of memories.ai into it"
 
 # Its database of advisories must be reachable; where it is not, this fails and says so.
 vuln:

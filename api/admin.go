@@ -90,21 +90,21 @@ type Instance struct {
 type (
 	createAccountInput struct{ Body NewAccount }
 	patchAccountInput  struct {
-		idInput
+		IDInput
 		Body AccountPatch
 	}
 	accountOutput  struct{ Body Account }
 	createAppInput struct{ Body NewApp }
 	appOutput      struct{ Body App }
 	createKeyInput struct {
-		idInput
+		IDInput
 		Body struct {
 			Name string `json:"name,omitempty" maxLength:"100"`
 		} `required:"false"`
 	}
 	keyOutput      struct{ Body APIKey }
 	revokeKeyInput struct {
-		idInput
+		IDInput
 		KeyID string `path:"key_id"`
 	}
 	statsOutput struct{ Body Stats }
@@ -153,7 +153,7 @@ func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*acco
 	return &accountOutput{wireAccount(&a)}, nil
 }
 
-func (s *server) deleteAccount(ctx context.Context, in *idInput) (*struct{}, error) {
+func (s *server) deleteAccount(ctx context.Context, in *IDInput) (*struct{}, error) {
 	id, err := in.id()
 	if err == nil {
 		err = s.store.DeleteAccount(ctx, id)
@@ -185,16 +185,16 @@ func (s *server) createKey(ctx context.Context, in *createKeyInput) (*keyOutput,
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	k, clear, err := s.store.CreateKey(ctx, id, in.Body.Name)
+	k, plain, err := s.store.CreateKey(ctx, id, in.Body.Name)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
 	out := wireKey(&k)
-	out.Key = clear
+	out.Key = plain
 	return &keyOutput{out}, nil
 }
 
-func (s *server) listKeys(ctx context.Context, in *idInput) (*listOutput[APIKey], error) {
+func (s *server) listKeys(ctx context.Context, in *IDInput) (*listOutput[APIKey], error) {
 	id, err := in.id()
 	if err == nil {
 		_, err = s.store.App(ctx, id)

@@ -83,7 +83,7 @@ func (in *listDeliveriesInput) filter(app uuid.UUID) (f store.DeliveryFilter, pa
 	return f, page, err
 }
 
-func (s *server) getDelivery(ctx context.Context, in *idInput) (*deliveryOutput, error) {
+func (s *server) getDelivery(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, s.fail(ctx, err)
@@ -107,7 +107,7 @@ func (s *server) readDelivery(ctx context.Context, app, id uuid.UUID) (*delivery
 	return &deliveryOutput{out}, nil
 }
 
-func (s *server) resend(ctx context.Context, in *idInput) (*deliveryOutput, error) {
+func (s *server) resend(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
 	id, err := in.id()
 	if err == nil {
 		err = s.store.Resend(ctx, identityOf(ctx).AppID, id)

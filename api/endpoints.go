@@ -20,7 +20,7 @@ func (s *server) endpointOperations(api huma.API) {
 	huma.Get(api, "/endpoints/{id}/secret", s.endpointSecret, tag, describe("get-endpoint-secret", "Read an endpoint's signing secret", "The receiver verifies the v1 signatures with it.", http.StatusNotFound))
 }
 
-func (s *server) endpointSecret(ctx context.Context, in *idInput) (*secretOutput, error) {
+func (s *server) endpointSecret(ctx context.Context, in *IDInput) (*secretOutput, error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, s.fail(ctx, err)

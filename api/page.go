@@ -52,13 +52,13 @@ func listOf[R, T any](rows []R, limit int, id func(*R) uuid.UUID, wire func(*R) 
 	return out
 }
 
-// idInput is the path parameter of one thing.
-type idInput struct {
+// IDInput is the path parameter of one thing.
+type IDInput struct {
 	ID string `path:"id" doc:"Its id."`
 }
 
 // id reads the parameter; what is no UUID is no thing's id either.
-func (in idInput) id() (uuid.UUID, error) { return parseID(in.ID) }
+func (in IDInput) id() (uuid.UUID, error) { return parseID(in.ID) }
 
 func parseID(s string) (uuid.UUID, error) {
 	id, err := uuid.Parse(s)

@@ -80,14 +80,26 @@ func newProblem(ctx huma.Context, status int, msg string, errs ...error) huma.St
 		var d huma.ErrorDetailer
 		if errors.As(err, &d) {
 			detail := d.ErrorDetail()
-			field := strings.TrimPrefix(strings.TrimPrefix(detail.Location, "body."), "query.")
-			p.Errors = append(p.Errors, FieldError{Field: field, Message: detail.Message})
+			p.Errors = append(p.Errors, fieldError(detail.Location, detail.Message))
 		}
 	}
 	if status == http.StatusUnprocessableEntity && len(p.Errors) > 0 {
 		p.Detail = invalid(p.Errors...).Detail
 	}
 	return p
+}
+
+// fieldError names the field of one of huma's details, which names the object that misses a property.
+func fieldError(location, message string) FieldError {
+	field := strings.TrimPrefix(strings.TrimPrefix(location, "body."), "query.")
+	if rest, ok := strings.CutPrefix(message, "expected required property "); ok {
+		name, _, _ := strings.Cut(rest, " ")
+		if field == "body" || field == "" {
+			return FieldError{name, "is required"}
+		}
+		return FieldError{field + "." + name, "is required"}
+	}
+	return FieldError{field, message}
 }
 
 func codeOf(status int) string {

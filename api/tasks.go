@@ -180,7 +180,7 @@ func (s *server) listTasks(ctx context.Context, in *listTasksInput) (*listOutput
 	return listOf(tasks, page.Limit, func(t *store.Task) uuid.UUID { return t.ID }, wireTask), nil
 }
 
-func (s *server) getTask(ctx context.Context, in *idInput) (*taskOutput, error) {
+func (s *server) getTask(ctx context.Context, in *IDInput) (*taskOutput, error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, s.fail(ctx, err)
@@ -192,7 +192,7 @@ func (s *server) getTask(ctx context.Context, in *idInput) (*taskOutput, error) 
 	return &taskOutput{wireTask(t)}, nil
 }
 
-func (s *server) cancelTask(ctx context.Context, in *idInput) (*struct{}, error) {
+func (s *server) cancelTask(ctx context.Context, in *IDInput) (*struct{}, error) {
 	id, err := in.id()
 	if err == nil {
 		err = s.store.CancelTask(ctx, identityOf(ctx).AppID, id)

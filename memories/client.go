@@ -36,7 +36,7 @@ func New(baseURL string, conns int) *Client {
 	if baseURL == "" {
 		baseURL = DefaultBaseURL
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // net/http says that it is one
 	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = conns, conns
 	transport.MaxResponseHeaderBytes = 64 << 10
 	return &Client{

@@ -84,17 +84,17 @@ func (s *Store) CreateKey(ctx context.Context, app uuid.UUID, name string) (APIK
 	if _, err := s.App(ctx, app); err != nil {
 		return APIKey{}, "", fmt.Errorf("create key: %w", err)
 	}
-	clear := "mh_" + randomText(32)
-	k, err := s.insertKey(ctx, app, name, clear)
-	return k, clear, err
+	plain := "mh_" + randomText(32)
+	k, err := s.insertKey(ctx, app, name, plain)
+	return k, plain, err
 }
 
-func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, clear string) (APIKey, error) {
-	hash := sha256.Sum256([]byte(clear))
+func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, plain string) (APIKey, error) {
+	hash := sha256.Sum256([]byte(plain))
 	rows, err := s.pool.Query(ctx, `
 		insert into api_keys (id, app_id, name, prefix, hash)
 		values ($1, $2, $3, $4, $5)
-		returning `+keyColumns, newID(), app, name, clear[:6], hash[:])
+		returning `+keyColumns, newID(), app, name, plain[:6], hash[:])
 	k, err := one[APIKey](rows, err)
 	if isUnique(err) {
 		return k, fmt.Errorf("create key: %w: the key exists", ErrConflict)
@@ -106,8 +106,8 @@ func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, clear string
 }
 
 // ensureKey gives an app a key that somebody else chose.
-func (s *Store) ensureKey(ctx context.Context, app uuid.UUID, clear string) error {
-	_, err := s.insertKey(ctx, app, DefaultName, clear)
+func (s *Store) ensureKey(ctx context.Context, app uuid.UUID, plain string) error {
+	_, err := s.insertKey(ctx, app, DefaultName, plain)
 	if errors.Is(err, ErrConflict) {
 		return nil
 	}
@@ -140,8 +140,8 @@ type Identity struct {
 }
 
 // Authenticate tells whose key it is. An unknown or revoked key is ErrNotFound.
-func (s *Store) Authenticate(ctx context.Context, clear string) (Identity, error) {
-	hash := sha256.Sum256([]byte(clear))
+func (s *Store) Authenticate(ctx context.Context, plain string) (Identity, error) {
+	hash := sha256.Sum256([]byte(plain))
 	rows, err := s.pool.Query(ctx, `
 		select k.id as key_id, k.app_id, a.account_id
 		from api_keys k

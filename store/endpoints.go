@@ -111,16 +111,16 @@ func (s *Store) Secrets(ctx context.Context, app, id uuid.UUID) ([][]byte, error
 }
 
 func (s *Store) openSecrets(secret, old []byte, oldUntil *time.Time) ([][]byte, error) {
-	clear, err := s.keys.Open("endpoint.secret", secret)
+	plain, err := s.keys.Open("endpoint.secret", secret)
 	if err != nil {
 		return nil, err
 	}
-	secrets := [][]byte{clear}
+	secrets := [][]byte{plain}
 	if old != nil && oldUntil != nil && oldUntil.After(s.now()) {
-		if clear, err = s.keys.Open("endpoint.secret", old); err != nil {
+		if plain, err = s.keys.Open("endpoint.secret", old); err != nil {
 			return nil, err
 		}
-		secrets = append(secrets, clear)
+		secrets = append(secrets, plain)
 	}
 	return secrets, nil
 }
@@ -160,11 +160,11 @@ func (s *Store) Receivers(ctx context.Context, ids []uuid.UUID) ([]Receiver, err
 			return nil, err
 		}
 		if r.Headers != nil {
-			clear, err := s.keys.Open("endpoint.headers", r.Headers)
+			plain, err := s.keys.Open("endpoint.headers", r.Headers)
 			if err != nil {
 				return nil, err
 			}
-			if err := json.Unmarshal(clear, &out[i].CustomHeaders); err != nil {
+			if err := json.Unmarshal(plain, &out[i].CustomHeaders); err != nil {
 				return nil, fmt.Errorf("read headers: %w", err)
 			}
 		}

@@ -43,12 +43,8 @@ func (w *pollWorker) Work(ctx context.Context, job *river.Job[store.PollArgs]) e
 	if err != nil {
 		return err
 	}
-	s, err := newShift(w.Worker, sh)
-	if err != nil {
-		return err
-	}
 	// What the shift has learnt is worth keeping even when the worker is being stopped.
-	end, mine := s.run(ctx)
+	end, mine := newShift(w.Worker, sh).run(ctx)
 	if !mine {
 		return nil
 	}

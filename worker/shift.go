@@ -57,7 +57,7 @@ type answer struct {
 	err     error
 }
 
-func newShift(w *Worker, sh *store.Shift) (*shift, error) {
+func newShift(w *Worker, sh *store.Shift) *shift {
 	s := &shift{
 		w: w, sh: sh, log: w.log.With("account", sh.Account.Name), survival: polling.NewSurvival(),
 		interval: time.Duration(float64(time.Second) / sh.Account.RequestsPerSecond),
@@ -77,7 +77,7 @@ func newShift(w *Worker, sh *store.Shift) (*shift, error) {
 	for i := range sh.Waiting {
 		s.put(sh.Waiting[i])
 	}
-	return s, nil
+	return s
 }
 
 // run polls until the shift is over. mine is false where another shift has taken the account.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -74,7 +75,7 @@ func (c demoCommand) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	d := &demo{start: time.Now(), byTask: make(map[string]*fate), got: make(map[string][]string)}
-	d.say("", "starting a private PostgreSQL")
+	d.sayf("", "starting a private PostgreSQL")
 	pg, err := localpg.Start(ctx, localpg.Options{Durable: true})
 	if err != nil {
 		return err
@@ -99,21 +100,21 @@ func (c demoCommand) Run(ctx context.Context) error {
 	defer func() { _ = service.stop() }()
 	d.api = "http://" + service.listener.Addr().String()
 	d.key = cfg.APIKey
-	d.say("", "memhook is at %s, the simulated memories.ai (1 request/s) at %s, a receiver at %s", d.api, simServer.URL, receiver.URL)
+	d.sayf("", "memhook is at %s, the simulated memories.ai (1 request/s) at %s, a receiver at %s", d.api, simServer.URL, receiver.URL)
 
 	if err := d.register(ctx, sim, receiver.URL); err != nil {
 		return err
 	}
 	err = d.wait(ctx)
 	stats := sim.Stats()
-	d.say("", "memories.ai was asked %d times; %d requests were over its limit", stats.Requests, stats.Violations)
+	d.sayf("", "memories.ai was asked %d times; %d requests were over its limit", stats.Requests, stats.Violations)
 	if c.Exit || err != nil {
 		if err == nil && stats.Violations > 0 {
 			err = errors.New("the budget was exceeded")
 		}
 		return err
 	}
-	d.say("", "all delivered and verified. memhook stays up: API key %s, API description %s/openapi.json. Ctrl-C ends it", cfg.APIKey, d.api)
+	d.sayf("", "all delivered and verified. memhook stays up: API key %s, API description %s/openapi.json. Ctrl-C ends it", cfg.APIKey, d.api)
 	<-ctx.Done()
 	return nil
 }
@@ -153,8 +154,8 @@ type demo struct {
 	wrong   error
 }
 
-// say prints a step with its time since the start.
-func (d *demo) say(name, format string, args ...any) {
+// sayf prints a step with its time since the start.
+func (d *demo) sayf(name, format string, args ...any) {
 	if name != "" {
 		name = fmt.Sprintf("%-18s", name)
 	}
@@ -171,9 +172,7 @@ func (d *demo) register(ctx context.Context, sim *memoriestest.Server, callback 
 		d.byTask[f.script.TaskID] = f
 		d.mu.Unlock()
 		body := map[string]any{"task_id": f.script.TaskID, "callback_url": callback}
-		for k, v := range f.extra {
-			body[k] = v
-		}
+		maps.Copy(body, f.extra)
 		var task struct {
 			ID            string
 			Subscriptions []struct {
@@ -183,7 +182,7 @@ func (d *demo) register(ctx context.Context, sim *memoriestest.Server, callback 
 		if err := d.call(ctx, http.MethodPost, "/v1/tasks", body, &task); err != nil {
 			return err
 		}
-		d.say(f.name, "registered")
+		d.sayf(f.name, "registered")
 		d.mu.Lock()
 		d.ids = append(d.ids, task.ID)
 		known := d.secret != ""
@@ -256,12 +255,12 @@ func (d *demo) receive(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if first {
-		d.say(f.name, "webhook  %s refused with 500, to show a retry", ev.Type)
+		d.sayf(f.name, "webhook  %s refused with 500, to show a retry", ev.Type)
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
-	d.say(f.name, "webhook  %s verified %s", ev.Type, strings.Join(task.VideoIDs, " "))
+	d.sayf(f.name, "webhook  %s verified %s", ev.Type, strings.Join(task.VideoIDs, " "))
 	d.mu.Lock()
 	d.got[task.TaskID] = append(d.got[task.TaskID], ev.Type)
 	d.mu.Unlock()
@@ -309,7 +308,7 @@ func (d *demo) wait(ctx context.Context) error {
 			}
 			if seen[id] != state && t.Polls > 0 {
 				seen[id] = state
-				d.say(d.byTask[t.TaskID].name, "poll %-3d %s", t.Polls, state)
+				d.sayf(d.byTask[t.TaskID].name, "poll %-3d %s", t.Polls, state)
 			}
 		}
 		d.mu.Lock()

@@ -49,7 +49,7 @@ func (c listenCommand) handler(out io.Writer) http.Handler {
 		if json.Indent(&pretty, body, "  ", "  ") != nil {
 			pretty.Write(body)
 		}
-		fmt.Fprintf(out, "%s %s %s: %s\n  %s\n", time.Now().Format("15:04:05.000"), r.Method, r.Header.Get(webhook.HeaderID), verdict, pretty.String())
+		_, _ = fmt.Fprintf(out, "%s %s %s: %s\n  %s\n", time.Now().Format("15:04:05.000"), r.Method, r.Header.Get(webhook.HeaderID), verdict, pretty.String())
 		w.WriteHeader(status)
 	})
 }

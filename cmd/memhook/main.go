@@ -70,8 +70,8 @@ type versionCommand struct{}
 
 // Run prints the version.
 func (versionCommand) Run() error {
-	fmt.Println("memhook", version())
-	return nil
+	_, err := fmt.Println("memhook", version())
+	return err
 }
 
 // release is set by the linker in released binaries.

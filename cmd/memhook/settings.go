@@ -76,7 +76,7 @@ var settingList = []setting{
 		return nil
 	}},
 	{"MEMHOOK_PUBLIC_URL", "", "where memories.ai reaches this service; builds the hint URLs", "https://memhook.example.com", webURL(func(s *settings) *string { return &s.PublicURL })},
-	{"MEMHOOK_ALLOW_HTTP_CALLBACKS", "false", "permits http:// callback URLs", "true", flag(func(s *settings) *bool { return &s.AllowHTTP })},
+	{"MEMHOOK_ALLOW_HTTP_CALLBACKS", "false", "permits http:// callback URLs", "true", boolean(func(s *settings) *bool { return &s.AllowHTTP })},
 	{"MEMHOOK_ALLOWED_CALLBACK_NETWORKS", "", "networks that callbacks may reach although they are private, loopback or otherwise special", "10.0.0.0/8,127.0.0.0/8", func(s *settings, v string) error {
 		for part := range strings.SplitSeq(v, ",") {
 			p, err := netip.ParsePrefix(strings.TrimSpace(part))
@@ -112,7 +112,7 @@ var settingList = []setting{
 	{"MEMHOOK_SETTLE_WINDOW", "10m", "how long a list may still grow", "10m", duration(func(s *settings) *time.Duration { return &s.SettleWindow })},
 	{"MEMHOOK_RETENTION", "720h", "how long finished tasks, events, deliveries and attempts are kept", "720h", duration(func(s *settings) *time.Duration { return &s.Retention })},
 	{"MEMHOOK_SHUTDOWN_TIMEOUT", "20s", "how long what is in flight may take to end after SIGTERM", "20s", duration(func(s *settings) *time.Duration { return &s.ShutdownTimeout })},
-	{"MEMHOOK_AUTO_MIGRATE", "true", "lets serve migrate the database first", "false", flag(func(s *settings) *bool { return &s.AutoMigrate })},
+	{"MEMHOOK_AUTO_MIGRATE", "true", "lets serve migrate the database first", "false", boolean(func(s *settings) *bool { return &s.AutoMigrate })},
 	{"MEMHOOK_LOG_LEVEL", "info", "debug, info, warn or error", "info", func(s *settings, v string) error {
 		if s.LogLevel.UnmarshalText([]byte(v)) != nil {
 			return errors.New("must be debug, info, warn or error")
@@ -171,6 +171,20 @@ func settingsHelp() string {
 	return b.String()
 }
 
+// settingsTable lists the settings for the README.
+func settingsTable() string {
+	var b strings.Builder
+	b.WriteString("| variable | default | |\n| --- | --- | --- |\n")
+	for _, st := range settingList {
+		def := "none"
+		if st.def != "" {
+			def = "`" + st.def + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", st.name, def, st.help)
+	}
+	return b.String()
+}
+
 // logger writes where and how the settings say.
 func (s *settings) logger() *slog.Logger {
 	opts := &slog.HandlerOptions{Level: s.LogLevel}
@@ -212,7 +226,7 @@ func duration(field func(*settings) *time.Duration) func(*settings, string) erro
 	}
 }
 
-func flag(field func(*settings) *bool) func(*settings, string) error {
+func boolean(field func(*settings) *bool) func(*settings, string) error {
 	return func(s *settings, v string) (err error) {
 		if *field(s), err = strconv.ParseBool(v); err != nil {
 			return errors.New("must be true or false")

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -173,9 +174,7 @@ func (s *Server) Stats() Stats {
 	defer s.mu.Unlock()
 	st := s.stats
 	st.Faults = make(map[string]int, len(s.stats.Faults))
-	for k, n := range s.stats.Faults {
-		st.Faults[k] = n
-	}
+	maps.Copy(st.Faults, s.stats.Faults)
 	return st
 }
 
@@ -267,7 +266,8 @@ func (a *account) count(now time.Time, rps float64, stats *Stats) (exceeds bool)
 			kept = append(kept, at)
 		}
 	}
-	a.requests = append(kept, now)
+	kept = append(kept, now)
+	a.requests = kept
 	stats.MaxPerWindow = max(stats.MaxPerWindow, len(a.requests))
 	if rps > 0 && float64(len(a.requests)) > rps*window.Seconds()+1+1e-9 {
 		stats.Violations++

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -104,9 +105,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if !s.opts.Durable {
 		settings["fsync"], settings["synchronous_commit"], settings["full_page_writes"] = "off", "off", "off"
 	}
-	for k, v := range s.opts.Settings {
-		settings[k] = v
-	}
+	maps.Copy(settings, s.opts.Settings)
 	args := []string{"-D", s.data()}
 	for k, v := range settings {
 		args = append(args, "-c", k+"="+v)

@@ -29,14 +29,17 @@ var (
 	number  atomic.Int64
 )
 
-// Main runs a package's tests and then stops the server that they have used.
-func Main(m *testing.M) {
+// Main runs a package's tests, then stops the server that they have used and calls after.
+func Main(m *testing.M, after ...func()) {
 	code := m.Run()
 	if server != nil {
 		if err := server.Stop(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
+	}
+	for _, fn := range after {
+		fn()
 	}
 	os.Exit(code)
 }

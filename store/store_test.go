@@ -1,0 +1,507 @@
+package store_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/store/storetest"
+)
+
+func TestMain(m *testing.M) { storetest.Main(m) }
+
+// bundle is a store with an account and an app.
+type bundle struct {
+	*store.Store
+	t       *testing.T
+	pool    *pgxpool.Pool
+	account store.Account
+	app     store.App
+}
+
+func newBundle(t *testing.T) *bundle {
+	t.Helper()
+	s := storetest.New(t, store.Config{Encode: encode})
+	b := &bundle{Store: s, t: t, pool: s.Pool()}
+	var err error
+	if b.account, err = s.CreateAccount(t.Context(), "account", "sk-mavi-1", 1000); err != nil {
+		t.Fatal(err)
+	}
+	if b.app, err = s.CreateApp(t.Context(), "app", b.account.ID); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func encode(ev store.Event) ([]byte, error) { return json.Marshal(map[string]string{"type": ev.Type}) }
+
+func (b *bundle) task(id, url string) store.NewTask {
+	return store.NewTask{
+		AppID: b.app.ID, AccountID: b.account.ID, TaskID: id, UniqueID: "default", CallbackURL: url, Until: store.UntilDownloaded,
+		ExpiresAt: time.Now().Add(time.Hour),
+	}
+}
+
+func (b *bundle) register(id, url string) store.Registered {
+	b.t.Helper()
+	r, err := b.RegisterTask(b.t.Context(), b.task(id, url))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return r
+}
+
+func (b *bundle) count(sql string, args ...any) (n int) {
+	b.t.Helper()
+	if err := b.pool.QueryRow(b.t.Context(), sql, args...).Scan(&n); err != nil {
+		b.t.Fatal(err)
+	}
+	return n
+}
+
+const (
+	livePollJobs = `select count(*) from river_job where kind = 'poll' and state in ('available', 'scheduled', 'running')`
+	deliverJobs  = `select count(*) from river_job where kind = 'deliver'`
+)
+
+func (b *bundle) ready(task uuid.UUID, ids ...string) {
+	b.t.Helper()
+	p := store.Poll{Task: task, SentAt: time.Now(), At: time.Now()}
+	for _, id := range ids {
+		p.Videos = append(p.Videos, store.Video{ID: id})
+	}
+	if _, err := b.RecordPoll(b.t.Context(), p); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func TestRegisterIsIdempotentUnderConcurrency(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	created := 0
+	for range 100 {
+		wg.Go(func() {
+			// Half goes around the grouping, so that transactions really meet.
+			r, err := b.RegisterTasks(context.Background(), []store.NewTask{b.task("same", "https://a.example/"), b.task("same", "https://a.example/")})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, one := range r {
+				if one.Created {
+					created++
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := b.count(`select count(*) from tasks`); n != 1 || created != 1 {
+		t.Errorf("%d tasks, %d created", n, created)
+	}
+	if n := b.count(`select count(*) from subscriptions`); n != 1 {
+		t.Errorf("%d subscriptions", n)
+	}
+	if n := b.count(livePollJobs); n != 1 {
+		t.Errorf("%d poll jobs", n)
+	}
+}
+
+// A registration that is under way when the last shift ends must not be left without a poll job. The
+// interleavings are forced by holding one transaction open.
+func TestNoRegistrationIsLeftWithoutAPollJob(t *testing.T) {
+	t.Parallel()
+	idleShift := func(t *testing.T) (*bundle, *store.Shift) {
+		t.Helper()
+		b := newBundle(t)
+		first := b.register("first", "https://a.example/")
+		sh, err := b.StartShift(t.Context(), b.account.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.CancelTask(t.Context(), b.app.ID, first.Task.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.pool.Exec(t.Context(), `delete from river_job`); err != nil { // the running job ends with the shift
+			t.Fatal(err)
+		}
+		return b, sh
+	}
+	t.Run("the shift ends while a registration holds the account", func(t *testing.T) {
+		t.Parallel()
+		b, sh := idleShift(t)
+		tx, err := b.pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = tx.Rollback(context.Background()) }()
+		// As a registration does: it has read that there is a poll job, and has not committed its task yet.
+		if _, err := tx.Exec(t.Context(), `select poll_job from accounts where id = $1 for key share`, b.account.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.EndShift(t.Context(), sh, store.ShiftEnd{}); err != nil {
+			t.Fatal(err)
+		}
+		if n := b.count(livePollJobs); n != 1 {
+			t.Errorf("%d poll jobs for the registration that is under way", n)
+		}
+	})
+	t.Run("a registration comes while the shift's end is not committed", func(t *testing.T) {
+		t.Parallel()
+		b, _ := idleShift(t)
+		tx, err := b.pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		// As the shift's end does.
+		if _, err := tx.Exec(t.Context(), `select id from accounts where id = $1 for update`, b.account.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), `update accounts set poll_job = false where id = $1`, b.account.ID); err != nil {
+			t.Fatal(err)
+		}
+		registered := make(chan error, 1)
+		go func() {
+			_, err := b.RegisterTask(context.Background(), b.task("second", "https://a.example/"))
+			registered <- err
+		}()
+		waitForLock(t, b.pool)
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-registered; err != nil {
+			t.Fatal(err)
+		}
+		if n := b.count(livePollJobs); n != 1 {
+			t.Errorf("%d poll jobs", n)
+		}
+	})
+	t.Run("nothing is left", func(t *testing.T) {
+		t.Parallel()
+		b, sh := idleShift(t)
+		if err := b.EndShift(t.Context(), sh, store.ShiftEnd{}); err != nil {
+			t.Fatal(err)
+		}
+		if n := b.count(livePollJobs); n != 0 {
+			t.Errorf("%d poll jobs of an idle account", n)
+		}
+		b.register("next", "https://a.example/")
+		if n := b.count(livePollJobs); n != 1 {
+			t.Errorf("%d poll jobs after the next registration", n)
+		}
+	})
+}
+
+// waitForLock waits until somebody waits for a lock.
+func waitForLock(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		var n int
+		if err := pool.QueryRow(t.Context(), `select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		if n > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nobody waits for the lock")
+		}
+	}
+}
+
+// A task that turns ready while a second subscriber registers: the event reaches both, whoever is first.
+func TestASubscriberThatComesAsTheTaskTurnsReadyGetsItsEvent(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	task := b.register("task", "https://first.example/").Task
+	// The poll's transaction is held up after it has locked the task.
+	tx, err := b.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `select 1 from tasks where id = $1 for update`, task.ID); err != nil {
+		t.Fatal(err)
+	}
+	registered := make(chan error, 1)
+	go func() {
+		_, err := b.RegisterTask(context.Background(), b.task("task", "https://second.example/"))
+		registered <- err
+	}()
+	waitForLock(t, b.pool)
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.ready(task.ID, "PI-1")
+	if err := <-registered; err != nil {
+		t.Fatal(err)
+	}
+	if n := b.count(`select count(*) from deliveries`); n != 2 {
+		t.Errorf("%d deliveries, want one for each subscriber", n)
+	}
+}
+
+func TestEventExistsExactlyIfItsDeliveriesDo(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	task := b.register("task", "https://a.example/").Task
+	b.ready(task.ID)
+	if n := b.count(`select count(*) from events`); n != 0 {
+		t.Errorf("%d events of an empty list", n)
+	}
+	b.ready(task.ID, "PI-1", "PI-2")
+	b.ready(task.ID, "PI-1", "PI-2")
+	if e, d, j := b.count(`select count(*) from events`), b.count(`select count(*) from deliveries`), b.count(deliverJobs); e != 1 || d != 1 || j != 1 {
+		t.Errorf("%d events, %d deliveries, %d jobs", e, d, j)
+	}
+	// Where the deliveries cannot be stored, neither is the event, and the task waits on.
+	other := b.register("other", "https://a.example/").Task
+	if _, err := b.pool.Exec(t.Context(), `alter table deliveries rename to away`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.RecordPoll(t.Context(), store.Poll{Task: other.ID, At: time.Now(), Videos: []store.Video{{ID: "PI-3"}}}); err == nil {
+		t.Error("recorded without deliveries")
+	}
+	if n := b.count(`select count(*) from tasks where status = 'waiting'`) + 10*b.count(`select count(*) from events`); n != 11 {
+		t.Errorf("got %d, want one waiting task and the one event from before", n)
+	}
+}
+
+func TestTheBudgetHoldsUnderConcurrency(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	const perSecond = 50
+	if _, err := b.UpdateAccount(t.Context(), b.account.ID, store.AccountChange{RequestsPerSecond: new(float64(perSecond))}); err != nil {
+		t.Fatal(err)
+	}
+	sh, err := b.StartShift(t.Context(), b.account.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A second process with its own groups shares the account, as a shift that was believed dead would.
+	keys, _ := store.ParseKeyring(storetest.EncryptionKey)
+	other, err := store.New(b.pool, store.Config{Keys: keys, Encode: encode})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var slots []time.Time
+	var wg sync.WaitGroup
+	stop := time.Now().Add(2 * time.Second)
+	for i := range 8 {
+		s := b.Store
+		if i%2 == 1 {
+			s = other
+		}
+		wg.Go(func() {
+			for time.Now().Before(stop) {
+				slot, err := s.TakeSlot(context.Background(), store.SlotRequest{Account: b.account.ID, Shift: sh.ID, Any: true})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if slot.Granted {
+					mu.Lock()
+					slots = append(slots, time.Now().Add(slot.Wait))
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(slots); n > 2*perSecond+2 || n < perSecond {
+		t.Errorf("%d slots in two seconds at %d a second", n, perSecond)
+	}
+	// A newer shift takes the account: the older one gets no more.
+	if _, err := b.StartShift(t.Context(), b.account.ID); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if slot, err := b.TakeSlot(t.Context(), store.SlotRequest{Account: b.account.ID, Shift: sh.ID, Any: true}); err != nil || slot.Granted || !slot.Lost {
+		t.Errorf("an older shift got %+v, %v", slot, err)
+	}
+}
+
+func TestUrgentTasksComeFirst(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	first, second := b.register("first", "https://a.example/").Task, b.register("second", "https://a.example/").Task
+	sh, err := b.StartShift(t.Context(), b.account.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	take := func() *store.Waiting {
+		t.Helper()
+		for {
+			slot, err := b.TakeSlot(t.Context(), store.SlotRequest{Account: b.account.ID, Shift: sh.ID, Any: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if slot.Granted {
+				return slot.Urgent
+			}
+		}
+	}
+	if a, b, c := take(), take(), take(); a == nil || a.ID != first.ID || b == nil || b.ID != second.ID || c != nil {
+		t.Errorf("got %v, %v, %v", a, b, c)
+	}
+	if _, err := b.pool.Exec(t.Context(), `update tasks set last_polled_at = now() - interval '10 s'`); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.HintTask(t.Context(), b.app.HintToken, "second"); err != nil {
+		t.Fatal(err)
+	}
+	if got := take(); got == nil || got.ID != second.ID || got.HintedAt == nil {
+		t.Errorf("after a hint: %v", got)
+	}
+	if err := b.HintTask(t.Context(), "another-token", "first"); err != nil {
+		t.Fatal(err)
+	}
+	if got := take(); got != nil {
+		t.Errorf("a hint with a wrong token: %v", got)
+	}
+}
+
+func TestAttemptsKeepTheirDelivery(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	b.ready(b.register("task", "https://a.example/").Task.ID, "PI-1")
+	list, err := b.Deliveries(t.Context(), store.DeliveryFilter{AppID: b.app.ID}, store.Page{Limit: 10})
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	d := list[0]
+	next := time.Now().Add(time.Minute)
+	// Two instances have sent the same delivery at once: one was refused, one was not.
+	var wg sync.WaitGroup
+	for _, r := range []store.Result{
+		{Delivery: d.ID, Endpoint: d.EndpointID, At: time.Now(), NextAttemptAt: &next},
+		{Delivery: d.ID, Endpoint: d.EndpointID, At: time.Now(), Delivered: true, Healthy: true},
+		{Delivery: d.ID, Endpoint: d.EndpointID, At: time.Now(), NextAttemptAt: &next},
+	} {
+		wg.Go(func() {
+			if err := b.RecordResult(context.Background(), r); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	got, err := b.Delivery(t.Context(), b.app.ID, d.ID)
+	if err != nil || got.Status != store.DeliveryDelivered || got.AttemptCount != 3 || len(got.Attempts) != 3 || got.NextAttemptAt != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := b.Delivery(t.Context(), uuid.New(), d.ID); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("another app reads it: %v", err)
+	}
+}
+
+func TestDeadInstancesAreReaped(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	b.register("task", "https://a.example/")
+	dead, alive := uuid.New(), uuid.New()
+	for id, age := range map[uuid.UUID]time.Duration{dead: store.InstanceStale + time.Second, alive: 0} {
+		if err := b.Beat(t.Context(), store.Instance{ID: id, Name: id.String(), StartedAt: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.pool.Exec(t.Context(), `update instances set beat_at = now() - $2::interval where id = $1`, id, age); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.pool.Exec(t.Context(), `insert into river_job (state, kind, args, max_attempts, attempted_at, attempted_by, queue) values ('running', 'deliver', '{}', 5, now(), array['x', $1::text], 'deliver')`, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	freed, err := b.Reap(t.Context())
+	if err != nil || freed != 1 {
+		t.Errorf("freed %d, %v", freed, err)
+	}
+	if n := b.count(`select count(*) from river_job where state = 'running' and attempted_by[2] = $1`, alive.String()); n != 1 {
+		t.Error("a living instance's job was freed")
+	}
+}
+
+func TestAWrongEncryptionKeyIsNoticedAtTheStart(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	if err := b.CheckKeys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.CheckKeys(t.Context()); err != nil {
+		t.Errorf("the same key again: %v", err)
+	}
+	wrong, err := store.ParseKeyring("d3JvbmcgdGVzdHMgc2VhbCB3aXRoIHRoaXMga2V5ISE=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := store.New(b.pool, store.Config{Keys: wrong, Encode: encode})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.CheckKeys(t.Context()); err == nil {
+		t.Error("a wrong key was accepted")
+	}
+}
+
+func TestMigrateUpAndDown(t *testing.T) {
+	t.Parallel()
+	pool := storetest.Pool(t, storetest.EmptyURL(t))
+	var wg sync.WaitGroup
+	for range 3 { // as instances that start together do
+		wg.Go(func() {
+			if err := store.Migrate(t.Context(), pool); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := store.CheckSchema(t.Context(), pool); err != nil {
+		t.Error(err)
+	}
+	if _, err := pool.Exec(t.Context(), `insert into goose_db_version (version_id, is_applied) values (99999, true)`); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.CheckSchema(t.Context(), pool); !errors.Is(err, store.ErrSchemaNewer) {
+		t.Errorf("a newer schema: %v", err)
+	}
+	if err := store.Migrate(t.Context(), pool); !errors.Is(err, store.ErrSchemaNewer) {
+		t.Errorf("migrating a newer schema: %v", err)
+	}
+	if _, err := pool.Exec(t.Context(), `delete from goose_db_version where version_id = 99999`); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.MigrateDown(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	var left int
+	if err := pool.QueryRow(t.Context(), `select count(*) from pg_tables where schemaname = 'public' and tablename not like 'goose%'`).Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d tables are left, %v", left, err)
+	}
+}
+
+func TestGroupKeepsNeighboursFromBadRows(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			n := b.task(fmt.Sprintf("task-%d", i), "https://a.example/")
+			if i == 7 {
+				n.TaskID = "a\x00b" // PostgreSQL stores no NUL
+			}
+			if _, err := b.RegisterTask(context.Background(), n); (err != nil) != (i == 7) {
+				t.Errorf("task %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+}
