@@ -20,18 +20,18 @@ const MinPollInterval = 2 * time.Second
 
 // Waiting is a task as its poller sees it.
 type Waiting struct {
-	ID           uuid.UUID
-	AppID        uuid.UUID
-	TaskID       string
-	UniqueID     string
-	Status       string
-	Refusals     int
-	HasVideos    bool
-	LastPolledAt *time.Time
-	HintedAt     *time.Time
-	CreatedAt    time.Time
-	GrownAt      *time.Time
-	Indexing     bool // ready, and to be polled until its videos are indexed
+	ID           uuid.UUID  `json:"id"`
+	AppID        uuid.UUID  `json:"app_id"`
+	TaskID       string     `json:"task_id"`
+	UniqueID     string     `json:"unique_id"`
+	Status       string     `json:"status"`
+	Refusals     int        `json:"refusals"`
+	HasVideos    bool       `json:"has_videos"`
+	LastPolledAt *time.Time `json:"last_polled_at"`
+	HintedAt     *time.Time `json:"hinted_at"`
+	CreatedAt    time.Time  `json:"created_at"`
+	GrownAt      *time.Time `json:"grown_at"`
+	Indexing     bool       `json:"indexing"` // ready, and to be polled until its videos are indexed
 }
 
 const waitingColumns = `t.id, t.app_id, t.task_id, t.unique_id, t.status, t.refusals, t.videos <> '[]' as has_videos, t.last_polled_at,
@@ -162,7 +162,7 @@ func (s *Store) ensurePollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.U
 // SlotRequest asks for an account's next slot.
 type SlotRequest struct {
 	Account, Shift uuid.UUID
-	Any            bool // take a slot even if no task is urgent
+	Any            bool // take a slot even if nothing is new
 }
 
 // Slot is the answer.
@@ -170,15 +170,19 @@ type Slot struct {
 	Lost    bool          // the account has a newer shift
 	Granted bool          // the slot is the caller's
 	Wait    time.Duration // until the slot, or, where none was granted, until it makes sense to ask again
-	Urgent  *Waiting      // the task that should have it; nil leaves the choice to the caller
+	News    []Waiting     // tasks that were registered or hinted since the last slot; now the shift's
 }
 
-// TakeSlot reserves the account's next slot and claims its most urgent task, if it has one: one never
-// polled, or hinted. Requests that come at the same time share a statement.
+// TakeSlot reserves the account's next slot and tells what is new for the shift to choose from: tasks that
+// were registered or hinted. Requests that come at the same time share a statement.
 func (s *Store) TakeSlot(ctx context.Context, r SlotRequest) (Slot, error) { return s.slots.Do(ctx, r) }
 
-// slotHorizon is how far ahead of its time a slot is given out.
-const slotHorizon = 50 * time.Millisecond
+const (
+	// slotHorizon is how far ahead of its time a slot is given out.
+	slotHorizon = 50 * time.Millisecond
+	// newsBatch is how many tasks a slot tells of at most; the next slot tells of the rest.
+	newsBatch = 1000
+)
 
 func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, error) {
 	n := len(requests)
@@ -188,54 +192,48 @@ func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, 
 		accounts[i], shifts[i], anys[i] = r.Account, r.Shift, r.Any
 		index[r.Shift] = i
 	}
-	// A slot is taken only within the horizon, so that a slot is never reserved long before it is used.
-	// What is urgent is claimed by the same statement, so that the account's next slot goes to another task.
+	// A slot is taken only within the horizon, so that none is reserved long before it is used. What is
+	// new is marked as told by the same statement: it goes to the one shift that has the slot.
 	rows, err := s.pool.Query(ctx, `
 		with request as materialized (
-			select r.account_id, r.shift, r.any_task, u.id as urgent
-			from unnest($1::uuid[], $2::uuid[], $3::boolean[]) as r (account_id, shift, any_task)
-			left join lateral (
+			select r.account_id, r.shift, r.any_task, array(
 				select t.id
 				from tasks t
 				where t.account_id = r.account_id and t.polling and t.urgent
 					and (t.last_polled_at is null or t.last_polled_at <= now() - $4::interval)
 				order by t.id
-				limit 1
-			) u on true
+				limit $7
+			) as news
+			from unnest($1::uuid[], $2::uuid[], $3::boolean[]) as r (account_id, shift, any_task)
 		), taken as (
 			update accounts a
 			set next_slot_at = greatest(a.next_slot_at, clock_timestamp()) + make_interval(secs => $6 / a.requests_per_second)
 			from request r
-			where a.id = r.account_id and a.shift = r.shift and (r.any_task or r.urgent is not null)
+			where a.id = r.account_id and a.shift = r.shift and (r.any_task or cardinality(r.news) > 0)
 				and a.next_slot_at <= clock_timestamp() + $5::interval
-			returning a.id, r.urgent, a.next_slot_at - make_interval(secs => $6 / a.requests_per_second) as slot
-		), claimed as (
+			returning a.id, r.shift, r.news, a.next_slot_at - make_interval(secs => $6 / a.requests_per_second) as slot
+		), told as (
 			update tasks t
 			set urgent = false
 			from taken
-			where t.id = taken.urgent
-			returning `+waitingColumns+`
+			where t.id = any(taken.news)
+			returning taken.shift as asked, `+waitingColumns+`
+		), news as (
+			select asked, json_agg(told) as news from told group by asked
 		)
 		select r.shift as asked, a.shift is distinct from r.shift as lost, taken.id is not null as granted,
-			extract(epoch from coalesce(taken.slot, a.next_slot_at) - clock_timestamp())::float8 as wait, c.*
+			extract(epoch from coalesce(taken.slot, a.next_slot_at) - clock_timestamp())::float8 as wait, n.news
 		from request r
 		join accounts a on a.id = r.account_id
-		left join taken on taken.id = r.account_id and a.shift = r.shift
-		left join claimed c on c.id = taken.urgent`,
-		accounts, shifts, anys, MinPollInterval, slotHorizon, slotMargin)
+		left join taken on taken.shift = r.shift
+		left join news n on n.asked = r.shift`,
+		accounts, shifts, anys, MinPollInterval, slotHorizon, slotMargin, newsBatch)
 	type row struct {
-		Asked                    uuid.UUID
-		Lost                     bool
-		Granted                  bool
-		Wait                     float64 // seconds
-		ID                       *uuid.UUID
-		AppID                    *uuid.UUID
-		TaskID, UniqueID, Status *string
-		Refusals                 *int
-		HasVideos                *bool
-		LastPolledAt, HintedAt   *time.Time
-		CreatedAt, GrownAt       *time.Time
-		Indexing                 *bool
+		Asked   uuid.UUID
+		Lost    bool
+		Granted bool
+		Wait    float64 // seconds
+		News    []Waiting
 	}
 	found, err := many[row](rows, err)
 	if err != nil {
@@ -246,14 +244,7 @@ func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, 
 		slots[i].Lost = true // an account that is gone
 	}
 	for _, r := range found {
-		slot := Slot{Lost: r.Lost, Granted: r.Granted, Wait: time.Duration(r.Wait * float64(time.Second))}
-		if r.ID != nil {
-			slot.Urgent = &Waiting{
-				ID: *r.ID, AppID: *r.AppID, TaskID: *r.TaskID, UniqueID: *r.UniqueID, Status: *r.Status, Refusals: *r.Refusals, HasVideos: *r.HasVideos,
-				LastPolledAt: r.LastPolledAt, HintedAt: r.HintedAt, CreatedAt: *r.CreatedAt, GrownAt: r.GrownAt, Indexing: *r.Indexing,
-			}
-		}
-		slots[index[r.Asked]] = slot
+		slots[index[r.Asked]] = Slot{Lost: r.Lost, Granted: r.Granted, Wait: time.Duration(r.Wait * float64(time.Second)), News: r.News}
 	}
 	return slots, nil
 }

@@ -332,7 +332,7 @@ func TestTheBudgetHoldsUnderConcurrency(t *testing.T) {
 	}
 }
 
-func TestUrgentTasksComeFirst(t *testing.T) {
+func TestASlotTellsWhatIsNew(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	first, second := b.register("first", "https://a.example/").Task, b.register("second", "https://a.example/").Task
@@ -340,7 +340,7 @@ func TestUrgentTasksComeFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	take := func() *store.Waiting {
+	take := func() []store.Waiting {
 		t.Helper()
 		for {
 			slot, err := b.TakeSlot(t.Context(), store.SlotRequest{Account: b.account.ID, Shift: sh.ID, Any: true})
@@ -348,12 +348,12 @@ func TestUrgentTasksComeFirst(t *testing.T) {
 				t.Fatal(err)
 			}
 			if slot.Granted {
-				return slot.Urgent
+				return slot.News
 			}
 		}
 	}
-	if a, b, c := take(), take(), take(); a == nil || a.ID != first.ID || b == nil || b.ID != second.ID || c != nil {
-		t.Errorf("got %v, %v, %v", a, b, c)
+	if a, b := take(), take(); len(a) != 2 || a[0].ID != first.ID || a[1].ID != second.ID || len(b) != 0 {
+		t.Errorf("got %v, %v", a, b)
 	}
 	if _, err := b.pool.Exec(t.Context(), `update tasks set last_polled_at = now() - interval '10 s'`); err != nil {
 		t.Fatal(err)
@@ -361,13 +361,13 @@ func TestUrgentTasksComeFirst(t *testing.T) {
 	if err := b.HintTask(t.Context(), b.app.HintToken, "second"); err != nil {
 		t.Fatal(err)
 	}
-	if got := take(); got == nil || got.ID != second.ID || got.HintedAt == nil {
+	if got := take(); len(got) != 1 || got[0].ID != second.ID || got[0].HintedAt == nil {
 		t.Errorf("after a hint: %v", got)
 	}
 	if err := b.HintTask(t.Context(), "another-token", "first"); err != nil {
 		t.Fatal(err)
 	}
-	if got := take(); got != nil {
+	if got := take(); len(got) != 0 {
 		t.Errorf("a hint with a wrong token: %v", got)
 	}
 }

@@ -134,10 +134,15 @@ func (s *shift) step(ctx context.Context, over time.Time) bool {
 	case slot.Lost:
 		s.lost = true
 	case slot.Granted:
-		if slot.Urgent != nil {
-			choice = s.put(*slot.Urgent)
+		for _, row := range slot.News {
+			s.put(row)
 		}
-		s.send(ctx, choice, asked.Add(slot.Wait))
+		if len(slot.News) > 0 {
+			choice, _ = polling.Choose(s.survival, s.tasks, s.w.cfg.Now())
+		}
+		if choice >= 0 { // else the news were about tasks that are being polled: the slot is lost
+			s.send(ctx, choice, asked.Add(slot.Wait))
+		}
 		s.nextSlot = now.Add(slot.Wait + s.interval - slotLead)
 	case choice >= 0: // somebody else's slot is ahead of ours
 		s.nextSlot = now.Add(max(slot.Wait-slotLead, slotLead/2))

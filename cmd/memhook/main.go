@@ -24,6 +24,7 @@ type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Run the API and the workers."`
 	Migrate migrateCommand `cmd:"" help:"Change or show the database's schema."`
 	Demo    demoCommand    `cmd:"" help:"Show the whole bridge with nothing configured."`
+	Bench   benchCommand   `cmd:"" help:"Measure."`
 	Sim     simCommand     `cmd:"" help:"Run the simulated memories.ai alone."`
 	Listen  listenCommand  `cmd:"" help:"Receive, verify and print webhooks."`
 	Version versionCommand `cmd:"" help:"Print the version."`

@@ -32,36 +32,62 @@ type Task struct {
 	Busy       bool      // a poll is under way
 }
 
+// Distribution is what is known of the time from registration to ready.
+type Distribution interface {
+	// Ready gives F, the probability that a task which was not ready at age last is ready at age now.
+	Ready(last, now time.Duration) float64
+	// AtOnce gives the probability that a task is ready when it is registered.
+	AtOnce() float64
+}
+
 // hintTrust is how long a hint lets a task count as surely ready.
 const hintTrust = time.Minute
 
-// Score is the worth of polling a task now, in seconds: F(τ)·τ, the probability that there is news since
-// its last poll times the time since then. That is the time for which a customer has probably been
-// waiting: an upper bound of the lag that a poll ends, and the index that did best in simulation (see
-// [Simulate]) among those of the literature on detecting events under a request budget: refresh rates
-// (Cho and Garcia-Molina 2003), crawling (Azar et al. 2018) and Whittle's indices for restless bandits
-// (1988). Tasks that were never polled come before all others.
-func Score(s *Survival, t *Task, now time.Time) float64 {
-	if t.Polled.IsZero() {
+// firstWait is how long a customer counts as having waited when a task is registered.
+const firstWait = time.Second
+
+// Score is the worth of polling a task now: the time, in seconds, for which a customer has probably been
+// waiting for what the poll would show. With F(a), the probability that the task has become ready between
+// its last poll and age a, that is
+//
+//	∫ F(a) da  from the age at the last poll to the age now
+//
+// which is τ − ∫S/S(last poll), the expected lag so far, and about F(τ)·τ/2 where the hazard is even. Of the
+// indices of the literature on detecting events under a request budget (refresh rates: Cho and
+// Garcia-Molina 2003; crawling: Azar et al. 2018; Whittle's indices for restless bandits, 1988) it has the
+// least mean lag in [Simulate], with the distribution known and learnt. The integral is Simpson's rule on
+// three points.
+//
+// A task that was never polled may have been ready when it was registered; how often that happens is
+// learnt too. So first polls come first where they are worth it, and do not eat the budget where they
+// never show anything. A hinted task comes before all others.
+func Score(d Distribution, t *Task, now time.Time) float64 {
+	if !t.Hinted.IsZero() && now.Sub(t.Hinted) < hintTrust {
 		return math.MaxFloat64
 	}
-	since := now.Sub(t.Polled)
-	return news(s, t, now) * since.Seconds()
+	switch {
+	case t.Kind == Indexing:
+		return expectedLag(t, now, func(at time.Time) float64 { return growth(1, t, at) })
+	case t.Kind == Settling:
+		return expectedLag(t, now, func(at time.Time) float64 { return growth(0.1, t, at) })
+	case t.Polled.IsZero():
+		p, age := d.AtOnce(), now.Sub(t.Registered)
+		return p*(age+firstWait).Seconds() + (1-p)*simpson(age, d.Ready(0, age/2), d.Ready(0, age))
+	default:
+		last, age := t.Polled.Sub(t.Registered), now.Sub(t.Registered)
+		return simpson(age-last, d.Ready(last, (last+age)/2), d.Ready(last, age))
+	}
 }
 
-// news is F: the probability that a poll shows something new.
-func news(s *Survival, t *Task, now time.Time) float64 {
-	if !t.Hinted.IsZero() && now.Sub(t.Hinted) < hintTrust {
-		return 1
-	}
-	switch t.Kind {
-	case Indexing:
-		return growth(1, t, now)
-	case Settling:
-		return growth(0.1, t, now)
-	default:
-		return s.Ready(t.Polled.Sub(t.Registered), now.Sub(t.Registered))
-	}
+func expectedLag(t *Task, now time.Time, f func(time.Time) float64) float64 {
+	since := now.Sub(t.Polled)
+	return simpson(since, f(t.Polled.Add(since/2)), f(now))
+}
+
+// simpson integrates a function over a time, in seconds, from its values in the middle and at the end; at
+// the beginning it is 0.
+func simpson(over time.Duration, middle, end float64) float64 {
+	return over.Seconds() * (4*middle + end) / 6
 }
 
 // growth is the probability that a list has changed since the last poll, with a hazard of weight/(time
@@ -82,7 +108,7 @@ func EligibleAt(t *Task) time.Time {
 
 // Choose gives the index of the task that the next request is for, or -1 where none may be polled yet;
 // then wake is when the first of them may, or zero where there is none.
-func Choose(s *Survival, tasks []*Task, now time.Time) (best int, wake time.Time) {
+func Choose(d Distribution, tasks []*Task, now time.Time) (best int, wake time.Time) {
 	best = -1
 	most := -1.0
 	for i, t := range tasks {
@@ -95,7 +121,7 @@ func Choose(s *Survival, tasks []*Task, now time.Time) (best int, wake time.Time
 			}
 			continue
 		}
-		if score := Score(s, t, now); score > most {
+		if score := Score(d, t, now); score > most {
 			best, most = i, score
 		}
 	}

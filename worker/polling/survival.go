@@ -13,7 +13,10 @@ const (
 	buckets     = 36
 	perOctave   = 2
 	memory      = 2000.0 // completions after which older ones count half
-	priorWeight = 0.5    // completions that the prior is worth, in each bucket
+	priorWeight = 0.03   // completions that the prior is worth, in each bucket
+	borrowed    = 0.5    // the part of a bucket's prior that comes from its younger neighbour
+	own         = 0.7    // the part of a bucket's observations that is its own; the rest is its neighbours'
+	priorFirst  = 3.0    // first polls that the prior of AtOnce is worth, half of which found the task ready
 )
 
 // edge gives the age at which bucket k begins, in seconds.
@@ -33,12 +36,13 @@ func bucket(age float64) int {
 }
 
 // priorHazard is the hazard, per second, that an account starts with: half of all tasks are ready after
-// a minute, and what is old gets ready ever more rarely, as in a log-logistic distribution.
-func priorHazard(age float64) float64 { return 1 / (age + 60) }
+// about a minute, and what is old gets ready ever more rarely.
+func priorHazard(age float64) float64 { return 1 / ((age + 60) * (1 + age/300)) }
 
 // Survival is what an account's tasks have taught of the time from registration to ready: completions
-// and exposure by age. The hazard of a bucket is its completions by its exposure, both begun with a
-// prior; S(age) = exp(−∫hazard) is the probability that a task is not ready at that age.
+// and exposure by age. The hazard of a bucket is its completions by its exposure, both smoothed over its
+// neighbours and begun with a prior, which leans on the younger neighbour's hazard: what was learnt of
+// one age says something of the next (the weights are those that did best in [Simulate]); S(age) = exp(−∫hazard) is the probability that a task is not ready at that age.
 //
 // The zero value is not ready for use; see [NewSurvival].
 type Survival struct {
@@ -46,6 +50,9 @@ type Survival struct {
 	exposed [buckets]float64 // seconds that tasks were waiting
 	hazard  [buckets]float64 // per second
 	sum     [buckets]float64 // ∫hazard up to the bucket's beginning
+
+	first  float64 // first polls of which the age tells
+	atOnce float64 // those that found the task ready when it was registered
 }
 
 // NewSurvival gives what is known before anything was observed.
@@ -58,11 +65,13 @@ func NewSurvival() *Survival {
 type survivalJSON struct {
 	Done    []float64 `json:"done"`
 	Exposed []float64 `json:"exposed"`
+	First   float64   `json:"first"`
+	AtOnce  float64   `json:"at_once"`
 }
 
 // MarshalJSON writes the observations.
 func (s *Survival) MarshalJSON() ([]byte, error) {
-	return json.Marshal(survivalJSON{s.done[:], s.exposed[:]})
+	return json.Marshal(survivalJSON{s.done[:], s.exposed[:], s.first, s.atOnce})
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote.
@@ -81,6 +90,7 @@ func (s *Survival) UnmarshalJSON(b []byte) error {
 	}
 	copy(s.done[:], in.Done)
 	copy(s.exposed[:], in.Exposed)
+	s.first, s.atOnce = max(in.First, 0), min(max(in.AtOnce, 0), max(in.First, 0))
 	s.derive()
 	return nil
 }
@@ -91,9 +101,18 @@ func (s *Survival) derive() {
 	for k := range buckets {
 		s.sum[k] = total
 		middle := (edge(k) + edge(k+1)) / 2
-		s.hazard[k] = (s.done[k] + priorWeight) / (s.exposed[k] + priorWeight/priorHazard(middle))
+		prior := priorHazard(middle)
+		if k > 0 { // a hazard falls with age as 1/age where nothing else is known
+			neighbour := s.hazard[k-1] * math.Exp2(-1.0/perOctave)
+			prior = math.Pow(prior, 1-borrowed) * math.Pow(neighbour, borrowed)
+		}
+		s.hazard[k] = (smoothed(&s.done, k) + priorWeight) / (smoothed(&s.exposed, k) + priorWeight/prior)
 		total += s.hazard[k] * (edge(k+1) - edge(k))
 	}
+}
+
+func smoothed(v *[buckets]float64, k int) float64 {
+	return own*v[k] + (1-own)/2*(v[max(k-1, 0)]+v[min(k+1, buckets-1)])
 }
 
 // Cumulative gives ∫hazard from 0 to an age.
@@ -114,6 +133,9 @@ func (s *Survival) Ready(last, now time.Duration) float64 {
 // far expects it (one step of expectation-maximisation).
 func (s *Survival) Observe(last, now time.Duration, ready bool) {
 	from, to := max(last.Seconds(), 0), max(now.Seconds(), 0)
+	if from == 0 && s.observeFirst(now, ready) {
+		return
+	}
 	if to <= from {
 		return
 	}
@@ -147,6 +169,20 @@ func (s *Survival) Observe(last, now time.Duration, ready bool) {
 	}
 }
 
+// observeFirst takes in a first poll. Of one that found the task ready, the part is counted as ready at
+// once that is probable. It returns true where that is the greater part; else the completion belongs to the ages since.
+func (s *Survival) observeFirst(now time.Duration, ready bool) bool {
+	s.first++
+	if !ready {
+		return false
+	}
+	p := s.AtOnce()
+	since := (1 - p) * s.Ready(0, now)
+	share := p / (p + since)
+	s.atOnce += share
+	return share >= 0.5
+}
+
 // forget lets older observations weigh less: one completion's share of the memory.
 func (s *Survival) forget() {
 	keep := math.Exp2(-1 / memory)
@@ -154,6 +190,13 @@ func (s *Survival) forget() {
 		s.done[k] *= keep
 		s.exposed[k] *= keep
 	}
+	s.first *= keep
+	s.atOnce *= keep
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// AtOnce gives the probability that a task is ready when it is registered.
+func (s *Survival) AtOnce() float64 {
+	return (s.atOnce + priorFirst/2) / (s.first + priorFirst)
+}

@@ -1,0 +1,5 @@
+package main
+
+type benchCommand struct {
+	Polling benchPollingCommand `cmd:"" help:"Compare polling policies on virtual time."`
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/memhook/memhook/worker/polling"
+)
+
+type benchPollingCommand struct {
+	Seeds    int           `default:"5" help:"Runs of each policy on each workload, each with arrivals of its own."`
+	Interval time.Duration `default:"1s" help:"Between two requests: the account's budget."`
+	SVG      string        `help:"Write the picture to this file."`
+	Markdown bool          `help:"Print the tables in Markdown."`
+}
+
+// benchPolicies are the rows of the comparison, the first ours.
+var benchPolicies = []struct {
+	name string
+	make func(polling.Workload) polling.Policy
+}{
+	{"memhook: expected lag so far, learnt", func(polling.Workload) polling.Policy { return polling.Learnt() }},
+	{"the same, distribution known", polling.Knowing},
+	{"F(τ) × τ, known", rival("F(τ) × τ")},
+	{"Whittle: τF(τ) − ∫F, known", rival("Whittle: τF(τ) − ∫F")},
+	{"hazard(age) × τ², known", rival("hazard(age) × τ²")},
+	{"F(τ) alone, known", rival("F(τ) alone")},
+	{"least recently polled first", func(polling.Workload) polling.Policy { return polling.LeastRecent() }},
+	{"each task every 15 s", func(polling.Workload) polling.Policy {
+		return polling.OwnInterval(15*time.Second, 15*time.Second, 1)
+	}},
+	{"each task's own backoff, 5 s × 1.5 to 300 s", func(polling.Workload) polling.Policy {
+		return polling.OwnInterval(5*time.Second, 5*time.Minute, 1.5)
+	}},
+}
+
+func rival(name string) func(polling.Workload) polling.Policy {
+	return func(w polling.Workload) polling.Policy { return polling.Rivals(w)[name] }
+}
+
+// benchRow is the mean of a policy's runs on a workload, in seconds.
+type benchRow struct {
+	mean, p50, p95, p99 float64
+	requests            int
+}
+
+// Run prints a table a workload.
+func (c benchPollingCommand) Run(ctx context.Context) error {
+	var all [][]benchRow
+	workloads := polling.Workloads()
+	for i, w := range workloads {
+		progress(i, len(workloads), w.Name)
+		rows, err := c.measure(ctx, w)
+		if err != nil {
+			return err
+		}
+		all = append(all, rows)
+		c.print(os.Stdout, w, rows)
+	}
+	if c.SVG == "" {
+		return nil
+	}
+	return os.WriteFile(c.SVG, []byte(pollingPicture(workloads, all)), 0o644) //nolint:gosec // a picture for everybody
+}
+
+// progress says how far a long command is, on the error output.
+func progress(done, of int, what string) {
+	fmt.Fprintf(os.Stderr, "[%d/%d] %s\n", done+1, of, what)
+}
+
+func (c benchPollingCommand) measure(ctx context.Context, w polling.Workload) ([]benchRow, error) {
+	rows := make([]benchRow, len(benchPolicies))
+	var mu sync.Mutex
+	var group errgroup.Group
+	group.SetLimit(2)
+	for i, p := range benchPolicies {
+		for seed := range c.Seeds {
+			group.Go(func() error {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				o := polling.Simulate(w, p.make(w), c.Interval, uint64(seed+1))
+				mu.Lock()
+				defer mu.Unlock()
+				n := float64(c.Seeds)
+				r := &rows[i]
+				r.mean += o.Mean().Seconds() / n
+				r.p50 += o.Quantile(0.5).Seconds() / n
+				r.p95 += o.Quantile(0.95).Seconds() / n
+				r.p99 += o.Quantile(0.99).Seconds() / n
+				r.requests += o.Requests / c.Seeds
+				return nil
+			})
+		}
+	}
+	return rows, group.Wait()
+}
+
+func (c benchPollingCommand) print(out io.Writer, w polling.Workload, rows []benchRow) {
+	head, line := "%s\n%-46s %8s %8s %8s %8s %10s\n", "%-46s %8.1f %8.1f %8.1f %8.1f %10d\n"
+	if c.Markdown {
+		head, line = "\n| %s: %s | %s | %s | %s | %s | %s |\n| --- | --- | --- | --- | --- | --- |\n", "| %s | %.1f | %.1f | %.1f | %.1f | %d |\n"
+	}
+	_, _ = fmt.Fprintf(out, head, w.Name, "lag in seconds", "mean", "p50", "p95", "p99", "requests")
+	for i, r := range rows {
+		_, _ = fmt.Fprintf(out, line, benchPolicies[i].name, r.mean, r.p50, r.p95, r.p99, r.requests)
+	}
+	_, _ = fmt.Fprintln(out)
+}
+
+// pollingPicture draws the mean lags as bars, a group a workload, each in terms of its longest.
+func pollingPicture(workloads []polling.Workload, all [][]benchRow) string {
+	const left, barHeight, barGap, groupGap, width = 290, 13, 3, 34, 880
+	shown := []int{0, 6, 7, 8}
+	colours := []string{"#0b7285", "#adb5bd", "#ced4da", "#e8a87c"}
+	var b strings.Builder
+	y := 40
+	for g, w := range workloads {
+		longest := 0.0
+		for _, i := range shown {
+			longest = max(longest, all[g][i].mean)
+		}
+		fmt.Fprintf(&b, `<text x="10" y="%d" font-weight="600">%s</text>`+"\n", y, w.Name)
+		y += 8
+		for k, i := range shown {
+			length := all[g][i].mean / longest * (width - left - 80)
+			fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text><rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/><text x="%.1f" y="%d">%.1f s</text>`+"\n",
+				left-8, y+barHeight-2, benchPolicies[i].name, left, y, length, barHeight, colours[k], float64(left)+length+6, y+barHeight-2, all[g][i].mean)
+			y += barHeight + barGap
+		}
+		y += groupGap
+	}
+	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="system-ui, sans-serif" font-size="11" fill="#212529">
+<title>Mean time from ready to detected, by polling policy</title>
+<rect width="100%%" height="100%%" fill="#ffffff"/>
+<text x="10" y="20" font-size="14" font-weight="600">Mean time from ready to detected, at one request a second (shorter is better)</text>
+%s</svg>
+`, width, y, b.String())
+}

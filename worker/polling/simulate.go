@@ -1,0 +1,267 @@
+package polling
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// Workload is a stream of tasks of one account.
+type Workload struct {
+	Name  string
+	Tasks int
+	Rate  float64 // registrations a second
+	Burst int     // registrations at once; 0 means 1
+	// Draw gives a task's time from registration to ready; false means never.
+	Draw func(*rand.Rand) (time.Duration, bool)
+	// Survive gives the probability that a task is not ready at an age: what Draw draws from.
+	Survive func(age time.Duration) float64
+}
+
+// Never is when a task that never is ready is given up, as the service's expiry does.
+const Never = 24 * time.Hour
+
+// Policy decides in a simulation. One value serves one run.
+type Policy interface {
+	// Next gives the index of the task to poll now, or -1.
+	Next(tasks []*Task, now time.Time) int
+	// Polled tells what came of it.
+	Polled(t *Task, last, now time.Time, ready bool)
+}
+
+// Outcome is what a policy made of a workload.
+type Outcome struct {
+	Lags     []time.Duration // detected − ready, sorted
+	Requests int
+}
+
+// Mean gives the mean lag.
+func (o Outcome) Mean() time.Duration {
+	if len(o.Lags) == 0 {
+		return 0
+	}
+	var sum time.Duration
+	for _, l := range o.Lags {
+		sum += l
+	}
+	return sum / time.Duration(len(o.Lags))
+}
+
+// Quantile gives the lag that the share q of tasks does not exceed.
+func (o Outcome) Quantile(q float64) time.Duration {
+	if len(o.Lags) == 0 {
+		return 0
+	}
+	return o.Lags[min(int(q*float64(len(o.Lags))), len(o.Lags)-1)]
+}
+
+type arrival struct {
+	at, ready time.Time // ready is zero for never
+}
+
+func (w Workload) arrivals(r *rand.Rand) []arrival {
+	out := make([]arrival, 0, w.Tasks)
+	at := time.Unix(0, 0)
+	burst := max(w.Burst, 1)
+	for len(out) < w.Tasks {
+		at = at.Add(seconds(r.ExpFloat64() / w.Rate * float64(burst)))
+		for range min(burst, w.Tasks-len(out)) {
+			a := arrival{at: at}
+			if d, ok := w.Draw(r); ok {
+				a.ready = at.Add(d)
+			}
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// Simulate runs a workload under a policy on virtual time, with a slot every interval, until every task
+// that is ever ready was detected. The same seed gives the same arrivals whatever the policy.
+func Simulate(w Workload, p Policy, interval time.Duration, seed uint64) Outcome {
+	coming := w.arrivals(rand.New(rand.NewPCG(seed, 7)))
+	left := 0
+	for _, a := range coming {
+		if !a.ready.IsZero() {
+			left++
+		}
+	}
+	var (
+		out   Outcome
+		tasks []*Task
+		ready []time.Time
+	)
+	for now := time.Unix(0, 0); left > 0; now = now.Add(interval) {
+		for len(coming) > 0 && !coming[0].at.After(now) {
+			tasks, ready = append(tasks, &Task{Registered: coming[0].at}), append(ready, coming[0].ready)
+			coming = coming[1:]
+		}
+		i := p.Next(tasks, now)
+		if i < 0 {
+			continue
+		}
+		out.Requests++
+		t := tasks[i]
+		last := t.Polled
+		if last.IsZero() {
+			last = t.Registered
+		}
+		done := !ready[i].IsZero() && !ready[i].After(now)
+		t.Polled = now
+		p.Polled(t, last, now, done)
+		if done {
+			out.Lags = append(out.Lags, now.Sub(ready[i]))
+			left--
+		}
+		if done || now.Sub(t.Registered) > Never {
+			tasks, ready = slices.Delete(tasks, i, i+1), slices.Delete(ready, i, i+1)
+		}
+	}
+	slices.Sort(out.Lags)
+	return out
+}
+
+// Learnt is the service's own policy: [Choose] with a [Survival] that starts from nothing.
+func Learnt() Policy { return &learnt{NewSurvival()} }
+
+type learnt struct{ survival *Survival }
+
+func (p *learnt) Next(tasks []*Task, now time.Time) int {
+	i, _ := Choose(p.survival, tasks, now)
+	return i
+}
+
+func (p *learnt) Polled(t *Task, last, now time.Time, ready bool) {
+	p.survival.Observe(last.Sub(t.Registered), now.Sub(t.Registered), ready)
+}
+
+// Knowing is the service's own policy with the workload's true distribution.
+func Knowing(w Workload) Policy { return knowing{truth{w}} }
+
+type knowing struct{ truth truth }
+
+func (p knowing) Next(tasks []*Task, now time.Time) int {
+	i, _ := Choose(p.truth, tasks, now)
+	return i
+}
+
+func (knowing) Polled(*Task, time.Time, time.Time, bool) {}
+
+type truth struct{ w Workload }
+
+func (truth) AtOnce() float64 { return 0 }
+
+func (t truth) Ready(last, now time.Duration) float64 {
+	before := t.w.Survive(last)
+	if before <= 0 {
+		return 1
+	}
+	return 1 - t.w.Survive(now)/before
+}
+
+// ByScore polls the eligible task with the greatest score. A task that was never polled counts as polled
+// at its registration.
+func ByScore(score func(t *Task, now time.Time) float64) Policy { return byScore(score) }
+
+type byScore func(*Task, time.Time) float64
+
+func (p byScore) Next(tasks []*Task, now time.Time) int {
+	best, most := -1, math.Inf(-1)
+	for i, t := range tasks {
+		if s := p(t, now); s > most && !EligibleAt(t).After(now) {
+			best, most = i, s
+		}
+	}
+	return best
+}
+
+func (byScore) Polled(*Task, time.Time, time.Time, bool) {}
+
+// polled is when the task was last polled, or registered.
+func polled(t *Task) time.Time {
+	if t.Polled.IsZero() {
+		return t.Registered
+	}
+	return t.Polled
+}
+
+// LeastRecent polls the task whose last poll is longest ago.
+func LeastRecent() Policy {
+	return ByScore(func(t *Task, now time.Time) float64 { return now.Sub(polled(t)).Seconds() })
+}
+
+// Rivals are the other indices of the literature, given the true distribution.
+func Rivals(w Workload) map[string]Policy {
+	d := truth{w}
+	ages := func(t *Task, now time.Time) (last, age time.Duration) {
+		return polled(t).Sub(t.Registered), now.Sub(t.Registered)
+	}
+	return map[string]Policy{
+		"hazard(age) × τ²": ByScore(func(t *Task, now time.Time) float64 {
+			_, age := ages(t, now)
+			tau := now.Sub(polled(t)).Seconds()
+			return d.Ready(age, age+100*time.Millisecond) * tau * tau
+		}),
+		"Whittle: τF(τ) − ∫F": ByScore(func(t *Task, now time.Time) float64 {
+			last, age := ages(t, now)
+			return now.Sub(polled(t)).Seconds()*d.Ready(last, age) - integral(func(a time.Duration) float64 { return d.Ready(last, a) }, last, age)
+		}),
+		"F(τ) × τ": ByScore(func(t *Task, now time.Time) float64 {
+			return d.Ready(ages(t, now)) * now.Sub(polled(t)).Seconds()
+		}),
+		"F(τ) alone": ByScore(func(t *Task, now time.Time) float64 { return d.Ready(ages(t, now)) }),
+	}
+}
+
+// integral is Simpson's rule with eight intervals, in seconds.
+func integral(f func(time.Duration) float64, from, to time.Duration) float64 {
+	const n = 8
+	h := (to - from) / n
+	sum := f(from) + f(to)
+	for i := 1; i < n; i++ {
+		sum += float64(2+2*(i%2)) * f(from+time.Duration(i)*h)
+	}
+	return sum * h.Seconds() / 3
+}
+
+// OwnInterval lets each task be due again some time after its last poll, multiplied by factor after each
+// poll up to most; the task that is due first is polled first. It is what most clients do.
+func OwnInterval(first, most time.Duration, factor float64) Policy {
+	return &ownInterval{first: first, most: most, factor: factor, due: make(map[*Task]time.Time), wait: make(map[*Task]time.Duration)}
+}
+
+type ownInterval struct {
+	first, most time.Duration
+	factor      float64
+	due         map[*Task]time.Time
+	wait        map[*Task]time.Duration
+}
+
+func (p *ownInterval) Next(tasks []*Task, now time.Time) int {
+	best := -1
+	var earliest time.Time
+	for i, t := range tasks {
+		due, known := p.due[t]
+		if !known {
+			due = t.Registered
+		}
+		if !due.After(now) && (best < 0 || due.Before(earliest)) {
+			best, earliest = i, due
+		}
+	}
+	return best
+}
+
+func (p *ownInterval) Polled(t *Task, _, now time.Time, ready bool) {
+	if ready {
+		delete(p.due, t)
+		delete(p.wait, t)
+		return
+	}
+	wait := p.wait[t]
+	if wait == 0 {
+		wait = p.first
+	}
+	p.due[t], p.wait[t] = now.Add(wait), min(time.Duration(float64(wait)*p.factor), p.most)
+}
