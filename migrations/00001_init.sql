@@ -132,6 +132,7 @@ create table deliveries (
     task            uuid,
     endpoint_id     uuid not null,
     status          text not null default 'pending' check (status in ('pending', 'delivered', 'failed', 'cancelled')),
+    failed          boolean not null default false, -- status = 'failed', as a column of its own: an index on status would cost every delivery its HOT update
     parked          boolean not null default false, -- waits in this table, without a job
     generation      int not null default 0, -- of its job: a job of an older generation does nothing
     attempt_count   int not null default 0,
@@ -143,8 +144,8 @@ create table deliveries (
 create index deliveries_app on deliveries (app_id, id);
 create index deliveries_endpoint on deliveries (endpoint_id, id);
 create index deliveries_task on deliveries (task) where task is not null;
-create index deliveries_pending on deliveries (app_id, id) where status = 'pending';
-create index deliveries_failed on deliveries (endpoint_id, id) where status = 'failed';
+create index deliveries_failed on deliveries (endpoint_id, id) where failed;
+create index deliveries_app_failed on deliveries (app_id, id) where failed;
 create index deliveries_parked on deliveries (endpoint_id, id) where parked;
 
 create table attempts (

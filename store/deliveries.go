@@ -208,6 +208,7 @@ func recordDistinct(ctx context.Context, q querier, results []Result) error {
 					when d.status = 'pending' and r.next_attempt_at is null then 'failed'
 					else d.status
 				end,
+				failed = not r.delivered and ((d.status = 'pending' and r.next_attempt_at is null) or d.failed),
 				next_attempt_at = case when r.delivered or d.status <> 'pending' then null else r.next_attempt_at end,
 				delivered_at = case when r.delivered then coalesce(d.delivered_at, r.at + r.duration_ms * interval '1 ms') else d.delivered_at end,
 				parked = d.parked and not r.delivered
@@ -305,6 +306,7 @@ func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Del
 			and ($3::uuid is null or d.endpoint_id = $3)
 			and ($4::uuid is null or d.task = $4)
 			and ($5 = '' or d.status = $5)
+			and ($5 <> 'failed' or d.failed)
 		order by d.id desc
 		limit $6`, p.before(), nullID(f.AppID), nullID(f.EndpointID), nullID(f.Task), f.Status, p.Limit)
 	list, err := many[Delivery](rows, err)
@@ -351,7 +353,7 @@ func (s *Store) Resend(ctx context.Context, app, id uuid.UUID) error {
 		job := DeliverArgs{DeliveryID: id}
 		err = tx.QueryRow(ctx, `
 			update deliveries
-			set status = 'pending', parked = $2, generation = generation + 1, round_start = attempt_count, next_attempt_at = $3, delivered_at = null
+			set status = 'pending', failed = false, parked = $2, generation = generation + 1, round_start = attempt_count, next_attempt_at = $3, delivered_at = null
 			where id = $1 and status <> 'cancelled'
 			returning generation`, id, c.Parks, s.now()).Scan(&job.Generation)
 		if errors.Is(err, pgx.ErrNoRows) {

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -128,9 +129,9 @@ func (s *Store) openSecrets(secret, old []byte, oldUntil *time.Time) ([][]byte, 
 // Receiver is an endpoint with all that a delivery to it needs, in clear.
 type Receiver struct {
 	Endpoint
-	Secrets       [][]byte          // the newest first
-	SigningSeed   []byte            // ed25519, of the app
-	CustomHeaders map[string]string // of the operator's choice
+	Secrets       [][]byte           // the newest first
+	SigningKey    ed25519.PrivateKey // of the app
+	CustomHeaders map[string]string  // of the operator's choice
 }
 
 // Receivers reads endpoints for sending; unknown and deleted ones are left out.
@@ -156,9 +157,11 @@ func (s *Store) Receivers(ctx context.Context, ids []uuid.UUID) ([]Receiver, err
 		if out[i].Secrets, err = s.openSecrets(r.Secret, r.OldSecret, r.OldSecretExpiresAt); err != nil {
 			return nil, err
 		}
-		if out[i].SigningSeed, err = s.keys.Open("app.signing_key", r.SigningKey); err != nil {
+		seed, err := s.keys.Open("app.signing_key", r.SigningKey)
+		if err != nil {
 			return nil, err
 		}
+		out[i].SigningKey = ed25519.NewKeyFromSeed(seed)
 		if r.Headers != nil {
 			plain, err := s.keys.Open("endpoint.headers", r.Headers)
 			if err != nil {

@@ -14,13 +14,15 @@ import (
 const groupTimeout = 30 * time.Second
 
 // Group answers concurrent calls in batches: while a batch is under way the next one gathers, and a
-// call that finds nothing under way runs at once. So it never waits for company, and under load a
+// call that finds nothing under way runs at once. So nobody waits for company when idle, and under load a
 // statement serves hundreds of callers. (Measured: three to seven times the deliveries a second of a
-// statement each.)
+// statement each.) A batch that follows another at once and would be small lingers for some milliseconds
+// first: the calls of a busy time cost a fifth of the CPU together.
 type Group[In, Out any] struct {
-	max   int // calls a batch
-	lanes int // batches under way at once
-	run   func(context.Context, []In) ([]Out, error)
+	max    int // calls a batch
+	lanes  int // batches under way at once
+	linger time.Duration
+	run    func(context.Context, []In) ([]Out, error)
 
 	mu      sync.Mutex
 	waiting []call[In, Out]
@@ -38,8 +40,8 @@ type answer[Out any] struct {
 }
 
 // NewGroup makes a Group around run, which must answer each input, in order.
-func NewGroup[In, Out any](most, lanes int, run func(context.Context, []In) ([]Out, error)) *Group[In, Out] {
-	return &Group[In, Out]{max: most, lanes: lanes, run: run}
+func NewGroup[In, Out any](most, lanes int, linger time.Duration, run func(context.Context, []In) ([]Out, error)) *Group[In, Out] {
+	return &Group[In, Out]{max: most, lanes: lanes, linger: linger, run: run}
 }
 
 // Do answers in, together with whoever calls at the same time. When ctx ends first Do returns its
@@ -63,7 +65,10 @@ func (g *Group[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 }
 
 func (g *Group[In, Out]) drain() {
-	for {
+	for first := true; ; first = false {
+		if !first {
+			g.gather()
+		}
 		g.mu.Lock()
 		n := min(len(g.waiting), g.max)
 		if n == 0 {
@@ -78,6 +83,16 @@ func (g *Group[In, Out]) drain() {
 		}
 		g.mu.Unlock()
 		g.answer(batch)
+	}
+}
+
+// gather lets more calls come where few are waiting.
+func (g *Group[In, Out]) gather() {
+	g.mu.Lock()
+	waiting := len(g.waiting)
+	g.mu.Unlock()
+	if waiting > 0 && waiting < g.max/4 {
+		time.Sleep(g.linger)
 	}
 }
 

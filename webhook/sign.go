@@ -56,10 +56,10 @@ func ParseSecret(s string) ([]byte, error) {
 	return secret, nil
 }
 
-// Sign gives the value of the signature header: an HMAC-SHA256 (v1) for each secret and, where seed is
+// Sign gives the value of the signature header: an HMAC-SHA256 (v1) for each secret and, where key is
 // not nil, an ed25519 signature (v1a). What is signed is "{id}.{timestamp}.{body}", the timestamp in
 // Unix seconds.
-func Sign(id string, timestamp time.Time, body []byte, secrets [][]byte, seed []byte) string {
+func Sign(id string, timestamp time.Time, body []byte, secrets [][]byte, key ed25519.PrivateKey) string {
 	content := signedContent(id, strconv.FormatInt(timestamp.Unix(), 10), body)
 	var out strings.Builder
 	for _, secret := range secrets {
@@ -69,12 +69,12 @@ func Sign(id string, timestamp time.Time, body []byte, secrets [][]byte, seed []
 		out.WriteString("v1,")
 		out.WriteString(base64.StdEncoding.EncodeToString(mac(secret, content)))
 	}
-	if seed != nil {
+	if key != nil {
 		if out.Len() > 0 {
 			out.WriteByte(' ')
 		}
 		out.WriteString("v1a,")
-		out.WriteString(base64.StdEncoding.EncodeToString(ed25519.Sign(ed25519.NewKeyFromSeed(seed), content)))
+		out.WriteString(base64.StdEncoding.EncodeToString(ed25519.Sign(key, content)))
 	}
 	return out.String()
 }

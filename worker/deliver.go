@@ -54,16 +54,17 @@ func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverAr
 	}
 	result := w.attempt(ctx, d, rec)
 	result.Released = released
+	gate.leave(result)
 	if ctx.Err() != nil && !result.Delivered {
 		// The worker was stopped in the middle: this says nothing of the receiver. The next one tries again.
-		gate.leave(result)
 		return river.JobSnooze(0)
 	}
 	// The receiver has it: that must reach the disk even when the worker is being stopped.
-	err = w.cfg.Store.RecordResult(context.WithoutCancel(ctx), result)
-	gate.leave(result)
-	if err != nil {
+	if err := w.cfg.Store.RecordResult(context.WithoutCancel(ctx), result); err != nil {
 		return err
+	}
+	if !result.Delivered || !result.Healthy {
+		gate.changed()
 	}
 	if result.NextAttemptAt != nil {
 		return river.JobSnooze(max(0, result.NextAttemptAt.Sub(w.cfg.Now())))
@@ -74,7 +75,7 @@ func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverAr
 // attempt posts the delivery once.
 func (w *deliverWorker) attempt(ctx context.Context, d *store.Delivery, rec *store.Receiver) store.Result {
 	resp := w.cfg.Sender.Send(ctx, webhook.Request{
-		URL: rec.URL, ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Secrets: rec.Secrets, SigningSeed: rec.SigningSeed, Headers: rec.CustomHeaders,
+		URL: rec.URL, ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Secrets: rec.Secrets, SigningKey: rec.SigningKey, Headers: rec.CustomHeaders,
 	})
 	r := judge(w.cfg.Schedule, d, rec, resp)
 	w.log.Debug("attempt", "delivery", d.ID, "event", d.EventID, "type", d.EventType, "task", d.Task, "endpoint", d.EndpointID,

@@ -56,7 +56,7 @@ type gate struct {
 
 func newGates(s *store.Store, most int, log *slog.Logger) *gates {
 	g := &gates{store: s, log: log, cap: most, byID: make(map[uuid.UUID]*gate), wake: make(chan uuid.UUID, 1024), pending: make(map[uuid.UUID]bool)}
-	g.reads = store.NewGroup(200, 1, func(ctx context.Context, ids []uuid.UUID) ([]*store.Receiver, error) {
+	g.reads = store.NewGroup(200, 1, 2*time.Millisecond, func(ctx context.Context, ids []uuid.UUID) ([]*store.Receiver, error) {
 		found, err := s.Receivers(ctx, ids)
 		if err != nil {
 			return nil, err
@@ -172,9 +172,6 @@ func (gt *gate) acquire(ctx context.Context) bool {
 func (gt *gate) leave(r store.Result) {
 	gt.mu.Lock()
 	gt.mean += (r.Duration - gt.mean) / 8
-	if !r.Delivered || !r.Healthy {
-		gt.readAt = time.Time{} // the endpoint's health has changed: read it anew
-	}
 	if len(gt.waiting) > 0 {
 		close(gt.waiting[0])
 		gt.waiting = gt.waiting[1:]
@@ -187,6 +184,13 @@ func (gt *gate) leave(r store.Result) {
 	if room && backlog && r.Delivered {
 		gt.all.ask(gt.id)
 	}
+}
+
+// changed lets the endpoint be read anew.
+func (gt *gate) changed() {
+	gt.mu.Lock()
+	gt.readAt = time.Time{}
+	gt.mu.Unlock()
 }
 
 // ask asks for parked deliveries of an endpoint.

@@ -182,8 +182,8 @@ func (s *shift) wait(ctx context.Context, until time.Time, ring <-chan struct{})
 	}
 }
 
-// put takes a task in, or its newer state, and returns its index.
-func (s *shift) put(row store.Waiting) int {
+// put takes a task in, or its newer state.
+func (s *shift) put(row store.Waiting) {
 	i, known := s.index[row.ID]
 	if !known {
 		i = len(s.tasks)
@@ -210,7 +210,6 @@ func (s *shift) put(row store.Waiting) int {
 		t.Kind = polling.Settling
 	}
 	s.rows[i] = &row
-	return i
 }
 
 // drop forgets a task: the last one takes its place.

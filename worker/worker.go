@@ -21,7 +21,7 @@ import (
 const (
 	// fetchCooldown is the least time between two fetches of a queue; River's default of 100 ms would be
 	// the median latency of a delivery.
-	fetchCooldown = 2 * time.Millisecond
+	fetchCooldown = 5 * time.Millisecond
 	// fetchPoll is how soon a job whose time has come is found without a notification.
 	fetchPoll = 250 * time.Millisecond
 	// keepCompleted is how long River's pages show what is done.
@@ -88,6 +88,7 @@ func New(cfg Config) (*Worker, error) {
 		FetchCooldown:               fetchCooldown,
 		FetchPollInterval:           fetchPoll,
 		CompletedJobRetentionPeriod: keepCompleted,
+		ReindexerSchedule:           river.NeverSchedule(), // the indexes that it is for are dropped
 		RetryPolicy:                 retryPolicy{},
 		JobTimeout:                  -1,
 		Logger:                      quiet(w.log),

@@ -1,5 +1,7 @@
 package main
 
 type benchCommand struct {
-	Polling benchPollingCommand `cmd:"" help:"Compare polling policies on virtual time."`
+	Polling    benchPollingCommand    `cmd:"" help:"Compare polling policies on virtual time."`
+	Deliveries benchDeliveriesCommand `cmd:"" help:"Accept and deliver events: rate, CPU, latency."`
+	Sink       sinkCommand            `cmd:"" hidden:"" help:"The receiver of the benchmarks."`
 }

@@ -85,7 +85,7 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 	guard := webhook.NewGuard(webhook.Policy{AllowHTTP: cfg.AllowHTTP, Networks: cfg.AllowedNetworks, DenyPorts: cfg.DeniedPorts})
 	if role != roleAPI {
 		s.memories = memories.New(cfg.MemoriesBaseURL, 1000)
-		s.sender = webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: cfg.DeliveryTimeout, UserAgent: "memhook/" + version(), ConnsPerHost: 100})
+		s.sender = webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: cfg.DeliveryTimeout, UserAgent: "memhook/" + version(), ConnsPerHost: 500})
 		s.worker, err = worker.New(worker.Config{
 			Store: st, Memories: s.memories, Sender: s.sender, Schedule: cfg.RetrySchedule, Retention: cfg.Retention,
 			Name: instanceName(s.listener.Addr()), Version: version(), Logger: log,
