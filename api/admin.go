@@ -112,6 +112,7 @@ type (
 
 func (s *server) adminOperations(api huma.API) {
 	tag := func(o *huma.Operation) { o.Tags = []string{"admin"} }
+	accepted := func(o *huma.Operation) { o.DefaultStatus = http.StatusAccepted }
 	created := func(o *huma.Operation) { o.DefaultStatus = http.StatusCreated }
 	huma.Post(api, "/accounts", s.createAccount, tag, describe("admin-create-account", "Add an account of memories.ai", "", http.StatusConflict), created)
 	huma.Get(api, "/accounts", s.listAccounts, tag, describe("admin-list-accounts", "List accounts", ""))
@@ -122,6 +123,19 @@ func (s *server) adminOperations(api huma.API) {
 	huma.Post(api, "/apps/{id}/keys", s.createKey, tag, describe("admin-create-key", "Make an API key", "The answer is the only one that has the key.", http.StatusNotFound), created)
 	huma.Get(api, "/apps/{id}/keys", s.listKeys, tag, describe("admin-list-keys", "List an app's keys", "", http.StatusNotFound))
 	huma.Delete(api, "/apps/{id}/keys/{key_id}", s.revokeKey, tag, describe("admin-revoke-key", "Revoke a key", "It works no longer within a second.", http.StatusNotFound))
+	huma.Get(api, "/tasks", s.adminTasks, tag, describe("admin-list-tasks", "List tasks across apps", "Newest first."))
+	huma.Get(api, "/deliveries", s.adminDeliveries, tag, describe("admin-list-deliveries", "List deliveries across apps", "Newest first, without their attempts."))
+	huma.Get(api, "/endpoints", s.adminEndpoints, tag, describe("admin-list-endpoints", "List endpoints across apps", "Newest first."))
+	huma.Post(api, "/tasks/{id}/poll", s.adminPoll, tag, describe("admin-poll-task", "Poll a task at the next slot", "", http.StatusNotFound, http.StatusConflict), accepted)
+	huma.Post(api, "/deliveries/{id}/resend", s.adminResend, tag, describe("admin-resend-delivery", "Send a delivery again", "", http.StatusNotFound, http.StatusConflict), accepted)
+	huma.Post(api, "/endpoints/{id}/enable", s.adminEnable, tag, describe("admin-enable-endpoint", "Enable an endpoint", "", http.StatusNotFound))
+	huma.Post(api, "/endpoints/{id}/disable", s.adminDisable, tag, describe("admin-disable-endpoint", "Disable an endpoint", "What it had still to get waits until it is enabled.", http.StatusNotFound))
+	huma.Post(api, "/endpoints/{id}/recover", s.adminRecover, tag, describe("admin-recover-endpoint", "Send again what has failed since", "", http.StatusNotFound), accepted)
+	for path, queue := range map[string]string{"polling": store.QueuePoll, "deliveries": store.QueueDeliver} {
+		for verb, pause := range map[string]bool{"pause": true, "resume": false} {
+			huma.Post(api, "/"+path+"/"+verb, s.pauser(queue, pause), tag, describe("admin-"+verb+"-"+path, "Everywhere at once: "+verb+" "+path, ""))
+		}
+	}
 	huma.Get(api, "/stats", s.stats, tag, describe("admin-stats", "The state of the whole service", ""))
 }
 
@@ -250,4 +264,84 @@ func wireApp(a *store.App) App { return App{a.ID, a.Name, a.AccountID, a.Created
 
 func wireKey(k *store.APIKey) APIKey {
 	return APIKey{ID: k.ID, Name: k.Name, Prefix: k.Prefix, CreatedAt: k.CreatedAt.UTC(), LastUsedAt: utc(k.LastUsedAt), RevokedAt: utc(k.RevokedAt)}
+}
+
+type (
+	adminTasksInput struct {
+		AppID string `query:"app_id"`
+		TasksFilter
+	}
+	adminDeliveriesInput struct {
+		AppID string `query:"app_id"`
+		DeliveriesFilter
+	}
+	adminEndpointsInput struct {
+		PageInput
+		AppID string `query:"app_id"`
+	}
+)
+
+func (s *server) adminPoll(ctx context.Context, in *IDInput) (*taskOutput, error) {
+	id, err := in.id()
+	if err == nil {
+		err = s.store.PollTask(ctx, id)
+	}
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	t, err := s.store.Task(ctx, uuid.Nil, id)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return &taskOutput{wireTask(t)}, nil
+}
+
+func (s *server) adminResend(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
+	return s.resendOf(ctx, uuid.Nil, in)
+}
+
+func (s *server) adminEnable(ctx context.Context, in *IDInput) (*endpointOutput, error) {
+	return s.turn(ctx, uuid.Nil, in, true)
+}
+
+func (s *server) adminDisable(ctx context.Context, in *IDInput) (*endpointOutput, error) {
+	return s.turn(ctx, uuid.Nil, in, false)
+}
+
+func (s *server) adminRecover(ctx context.Context, in *recoverInput) (*recoverOutput, error) {
+	return s.recoverOf(ctx, uuid.Nil, in)
+}
+
+// pauser makes the handler that pauses or resumes a queue.
+func (s *server) pauser(queue string, pause bool) func(context.Context, *struct{}) (*struct{}, error) {
+	return func(ctx context.Context, _ *struct{}) (*struct{}, error) {
+		if err := s.store.PauseQueue(ctx, queue, pause); err != nil {
+			return nil, s.fail(ctx, err)
+		}
+		return nil, nil
+	}
+}
+
+func (s *server) adminTasks(ctx context.Context, in *adminTasksInput) (*listOutput[Task], error) {
+	app, err := optionalID("app_id", in.AppID)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return s.tasksOf(ctx, app, &in.TasksFilter)
+}
+
+func (s *server) adminDeliveries(ctx context.Context, in *adminDeliveriesInput) (*listOutput[Delivery], error) {
+	app, err := optionalID("app_id", in.AppID)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return s.deliveriesOf(ctx, app, &in.DeliveriesFilter)
+}
+
+func (s *server) adminEndpoints(ctx context.Context, in *adminEndpointsInput) (*listOutput[Endpoint], error) {
+	app, err := optionalID("app_id", in.AppID)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return s.endpointsOf(ctx, app, in.PageInput)
 }

@@ -78,6 +78,7 @@ func (s *server) operations(api huma.API) {
 	s.taskOperations(v1)
 	s.endpointOperations(v1)
 	s.deliveryOperations(v1)
+	s.eventOperations(v1)
 
 	admin := huma.NewGroup(api, "/admin/v1")
 	admin.UseMiddleware(s.administrator)

@@ -41,8 +41,9 @@ type Attempt struct {
 }
 
 type (
-	deliveryOutput      struct{ Body Delivery }
-	listDeliveriesInput struct {
+	deliveryOutput struct{ Body Delivery }
+	// DeliveriesFilter are the query parameters of lists of deliveries.
+	DeliveriesFilter struct {
 		PageInput
 		Status     string `query:"status" enum:"pending,delivered,failed,cancelled"`
 		EndpointID string `query:"endpoint_id"`
@@ -59,8 +60,12 @@ func (s *server) deliveryOperations(api huma.API) {
 	})
 }
 
-func (s *server) listDeliveries(ctx context.Context, in *listDeliveriesInput) (*listOutput[Delivery], error) {
-	f, page, err := in.filter(identityOf(ctx).AppID)
+func (s *server) listDeliveries(ctx context.Context, in *DeliveriesFilter) (*listOutput[Delivery], error) {
+	return s.deliveriesOf(ctx, identityOf(ctx).AppID, in)
+}
+
+func (s *server) deliveriesOf(ctx context.Context, app uuid.UUID, in *DeliveriesFilter) (*listOutput[Delivery], error) {
+	f, page, err := in.filter(app)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -71,7 +76,7 @@ func (s *server) listDeliveries(ctx context.Context, in *listDeliveriesInput) (*
 	return listOf(list, page.Limit, func(d *store.Delivery) uuid.UUID { return d.ID }, wireDelivery), nil
 }
 
-func (in *listDeliveriesInput) filter(app uuid.UUID) (f store.DeliveryFilter, page store.Page, err error) {
+func (in *DeliveriesFilter) filter(app uuid.UUID) (f store.DeliveryFilter, page store.Page, err error) {
 	f = store.DeliveryFilter{AppID: app, Status: in.Status}
 	if f.EndpointID, err = optionalID("endpoint_id", in.EndpointID); err != nil {
 		return f, page, err
@@ -108,14 +113,18 @@ func (s *server) readDelivery(ctx context.Context, app, id uuid.UUID) (*delivery
 }
 
 func (s *server) resend(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
+	return s.resendOf(ctx, identityOf(ctx).AppID, in)
+}
+
+func (s *server) resendOf(ctx context.Context, app uuid.UUID, in *IDInput) (*deliveryOutput, error) {
 	id, err := in.id()
 	if err == nil {
-		err = s.store.Resend(ctx, identityOf(ctx).AppID, id)
+		err = s.store.Resend(ctx, app, id)
 	}
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return s.readDelivery(ctx, identityOf(ctx).AppID, id)
+	return s.readDelivery(ctx, app, id)
 }
 
 func wireDelivery(d *store.Delivery) Delivery {

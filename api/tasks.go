@@ -80,8 +80,9 @@ type (
 		Status int
 		Body   Task
 	}
-	taskOutput     struct{ Body Task }
-	listTasksInput struct {
+	taskOutput struct{ Body Task }
+	// TasksFilter are the query parameters of lists of tasks.
+	TasksFilter struct {
 		PageInput
 		Status   string `query:"status" enum:"waiting,ready,failed,expired,cancelled"`
 		TaskID   string `query:"task_id" doc:"memories.ai's."`
@@ -167,12 +168,16 @@ func printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-func (s *server) listTasks(ctx context.Context, in *listTasksInput) (*listOutput[Task], error) {
+func (s *server) listTasks(ctx context.Context, in *TasksFilter) (*listOutput[Task], error) {
+	return s.tasksOf(ctx, identityOf(ctx).AppID, in)
+}
+
+func (s *server) tasksOf(ctx context.Context, app uuid.UUID, in *TasksFilter) (*listOutput[Task], error) {
 	page, err := in.page()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	f := store.TaskFilter{AppID: identityOf(ctx).AppID, Status: in.Status, TaskID: in.TaskID, UniqueID: in.UniqueID}
+	f := store.TaskFilter{AppID: app, Status: in.Status, TaskID: in.TaskID, UniqueID: in.UniqueID}
 	tasks, err := s.store.Tasks(ctx, f, page)
 	if err != nil {
 		return nil, s.fail(ctx, err)

@@ -316,13 +316,13 @@ func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Del
 	return list, nil
 }
 
-// Delivery reads one delivery of an app with its attempts.
+// Delivery reads one delivery with its attempts. app may be uuid.Nil for an operator.
 func (s *Store) Delivery(ctx context.Context, app, id uuid.UUID) (Delivery, error) {
 	rows, err := s.pool.Query(ctx, `
 		select `+deliveryColumns+`, e.url as callback_url
 		from deliveries d
 		join endpoints e on e.id = d.endpoint_id
-		where d.id = $1 and d.app_id = $2`, id, app)
+		where d.id = $1 and ($2::uuid is null or d.app_id = $2)`, id, nullID(app))
 	d, err := one[Delivery](rows, err)
 	if err != nil {
 		return d, err
@@ -335,14 +335,14 @@ func (s *Store) Delivery(ctx context.Context, app, id uuid.UUID) (Delivery, erro
 }
 
 // Resend sends a delivery again under its event's id, with the retry schedule from its beginning. A
-// delivery that was cancelled is ErrConflict.
+// delivery that was cancelled is ErrConflict. app may be uuid.Nil for an operator.
 func (s *Store) Resend(ctx context.Context, app, id uuid.UUID) error {
 	return s.tx(ctx, "resend", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			select d.endpoint_id, `+parks+` as parks
 			from deliveries d
 			join endpoints e on e.id = d.endpoint_id
-			where d.id = $1 and d.app_id = $2 and e.deleted_at is null`, id, app)
+			where d.id = $1 and ($2::uuid is null or d.app_id = $2) and e.deleted_at is null`, id, nullID(app))
 		c, err := one[candidate](rows, err)
 		if err != nil {
 			return err

@@ -250,6 +250,25 @@ func (s *Store) Event(ctx context.Context, app, id uuid.UUID) (Event, error) {
 	return one[Event](rows, err)
 }
 
+// feedDelay is how long an event is kept out of the feed: ids are made before their transactions commit,
+// and one that commits late must not appear behind a reader's back.
+const feedDelay = 2 * time.Second
+
+// Events lists an app's events after one, oldest first, of one type unless that is empty.
+func (s *Store) Events(ctx context.Context, app uuid.UUID, eventType string, after uuid.UUID, limit int) ([]Event, error) {
+	rows, err := s.pool.Query(ctx, `
+		select `+eventColumns+`
+		from events
+		where app_id = $1 and id > $2 and ($3 = '' or type = $3) and created_at < $4
+		order by id
+		limit $5`, app, after, eventType, s.now().Add(-feedDelay), limit)
+	list, err := many[Event](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("list events: %w", err)
+	}
+	return list, nil
+}
+
 // TaskEvents lists what happened to a task, oldest first.
 func (s *Store) TaskEvents(ctx context.Context, task uuid.UUID) ([]Event, error) {
 	rows, err := s.pool.Query(ctx, `select `+eventColumns+` from events where task = $1 order by id`, task)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -75,6 +76,20 @@ func (s *Store) insertPollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.U
 	}
 	if _, err := s.jobs.InsertManyFastTx(ctx, tx, params); err != nil {
 		return fmt.Errorf("insert poll jobs: %w", err)
+	}
+	return nil
+}
+
+// PauseQueue stops a queue's work everywhere, or starts it again.
+func (s *Store) PauseQueue(ctx context.Context, queue string, pause bool) error {
+	var err error
+	if pause {
+		err = s.jobs.QueuePause(ctx, queue, nil)
+	} else {
+		err = s.jobs.QueueResume(ctx, queue, nil)
+	}
+	if err != nil && !errors.Is(err, river.ErrNotFound) { // not found: no worker has ever run, so nothing is to be paused
+		return fmt.Errorf("pause or resume %s: %w", queue, err)
 	}
 	return nil
 }

@@ -314,9 +314,9 @@ func readSubscriptionsOf(ctx context.Context, q querier, ids []uuid.UUID, byID m
 	return nil
 }
 
-// Task reads one task of an app, with its subscriptions.
+// Task reads one task with its subscriptions. app may be uuid.Nil for an operator.
 func (s *Store) Task(ctx context.Context, app, id uuid.UUID) (*Task, error) {
-	rows, err := s.pool.Query(ctx, `select `+taskColumns+` from tasks where id = $1 and app_id = $2`, id, app)
+	rows, err := s.pool.Query(ctx, `select `+taskColumns+` from tasks where id = $1 and ($2::uuid is null or app_id = $2)`, id, nullID(app))
 	t, err := one[Task](rows, err)
 	if err != nil {
 		return nil, err
@@ -472,6 +472,22 @@ func (s *Store) ExpireTasks(ctx context.Context, limit int) (n int, err error) {
 		return s.emitForTasks(ctx, tx, events)
 	})
 	return n, err
+}
+
+// PollTask moves the next poll of a task to the front, for an operator. A task that is polled no more is
+// ErrConflict.
+func (s *Store) PollTask(ctx context.Context, id uuid.UUID) error {
+	tag, err := s.pool.Exec(ctx, `update tasks set urgent = true, hinted_at = $2 where id = $1 and polling`, id, s.now())
+	if err != nil {
+		return fmt.Errorf("poll task: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		if _, err := s.Task(ctx, uuid.Nil, id); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: the task is polled no more", ErrConflict)
+	}
+	return nil
 }
 
 // HintTask moves the next poll of an app's task to the front. Unknown and finished tasks are ignored.

@@ -8,9 +8,11 @@ import (
 )
 
 const (
-	beatInterval  = time.Second
-	sweepInterval = time.Second
-	expireBatch   = 500
+	beatInterval   = time.Second
+	sweepInterval  = time.Second
+	expireBatch    = 500
+	orphanInterval = time.Minute
+	purgeInterval  = 10 * time.Minute
 )
 
 // keep beats, and frees the jobs of instances that no longer do. An instance that could not beat itself
@@ -53,15 +55,31 @@ func (w *Worker) keep(ctx context.Context, in store.Instance) {
 	}
 }
 
-// sweep ends what is past its time.
-func (w *Worker) sweep(ctx context.Context) {
-	ticker := time.NewTicker(sweepInterval)
+// every calls fn at an interval until ctx ends.
+func every(ctx context.Context, interval time.Duration, fn func()) {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			fn()
+		}
+	}
+}
+
+// sweep ends what is past its time, and adopts what has lost its job.
+func (w *Worker) sweep(ctx context.Context) {
+	adopted, purged := time.Now(), time.Now()
+	every(ctx, sweepInterval, func() {
+		if time.Since(adopted) > orphanInterval {
+			adopted = time.Now()
+			w.adopt(ctx)
+		}
+		if time.Since(purged) > purgeInterval {
+			purged = time.Now()
+			w.purge(ctx)
 		}
 		for {
 			n, err := w.cfg.Store.ExpireTasks(ctx, expireBatch)
@@ -72,5 +90,28 @@ func (w *Worker) sweep(ctx context.Context) {
 				break
 			}
 		}
+	})
+}
+
+func (w *Worker) adopt(ctx context.Context) {
+	n, err := w.cfg.Store.AdoptOrphans(ctx)
+	if err != nil && ctx.Err() == nil {
+		w.log.Warn("orphans could not be looked for", "error", err)
+	}
+	if n > 0 {
+		w.log.Warn("gave new jobs to work that had lost its own", "jobs", n)
+	}
+}
+
+func (w *Worker) purge(ctx context.Context) {
+	if w.cfg.Retention <= 0 {
+		return
+	}
+	n, err := w.cfg.Store.Purge(ctx, w.cfg.Now().Add(-w.cfg.Retention))
+	if err != nil && ctx.Err() == nil {
+		w.log.Warn("what is past its retention could not be purged", "error", err)
+	}
+	if n > 0 {
+		w.log.Info("purged", "rows", n)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -60,6 +61,7 @@ type Worker struct {
 	gates    *gates
 	log      *slog.Logger
 	stopping chan struct{}
+	paused   atomic.Bool // polling, everywhere
 	keepers  sync.WaitGroup
 	stop     context.CancelFunc
 }
@@ -120,6 +122,7 @@ func (w *Worker) Start(ctx context.Context) error {
 		stop()
 		return fmt.Errorf("start workers: %w", err)
 	}
+	w.keepers.Go(func() { w.followPauses(running) })
 	w.keepers.Go(func() { w.keep(running, in) })
 	w.keepers.Go(func() { w.sweep(running) })
 	w.keepers.Go(func() { w.gates.run(running) })
@@ -149,8 +152,27 @@ func (w *Worker) Stop(ctx context.Context) error {
 	return err
 }
 
-// stopped tells whether Stop was called.
+// followPauses learns whether polling is paused, so that the shifts under way end too.
+func (w *Worker) followPauses(ctx context.Context) {
+	events, cancel := w.river.Subscribe(river.EventKindQueuePaused, river.EventKindQueueResumed)
+	defer cancel()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case ev := <-events:
+			if ev != nil && ev.Queue != nil && ev.Queue.Name == store.QueuePoll {
+				w.paused.Store(ev.Kind == river.EventKindQueuePaused)
+			}
+		}
+	}
+}
+
+// stopped tells whether Stop was called or polling is paused.
 func (w *Worker) stopped() bool {
+	if w.paused.Load() {
+		return true
+	}
 	select {
 	case <-w.stopping:
 		return true
