@@ -15,9 +15,6 @@ import (
 // the request's arrival does not carry one request more into a second than the budget allows.
 const slotMargin = 1.01
 
-// MinPollInterval is the least time between two polls of one task, however large the budget.
-const MinPollInterval = 2 * time.Second
-
 // Waiting is a task as its poller sees it.
 type Waiting struct {
 	ID           uuid.UUID  `json:"id"`
@@ -200,18 +197,17 @@ func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, 
 				select t.id
 				from tasks t
 				where t.account_id = r.account_id and t.polling and t.urgent
-					and (t.last_polled_at is null or t.last_polled_at <= now() - $4::interval)
 				order by t.id
-				limit $7
+				limit $6
 			) as news
 			from unnest($1::uuid[], $2::uuid[], $3::boolean[]) as r (account_id, shift, any_task)
 		), taken as (
 			update accounts a
-			set next_slot_at = greatest(a.next_slot_at, clock_timestamp()) + make_interval(secs => $6 / a.requests_per_second)
+			set next_slot_at = greatest(a.next_slot_at, clock_timestamp()) + make_interval(secs => $5 / a.requests_per_second)
 			from request r
 			where a.id = r.account_id and a.shift = r.shift and (r.any_task or cardinality(r.news) > 0)
-				and a.next_slot_at <= clock_timestamp() + $5::interval
-			returning a.id, r.shift, r.news, a.next_slot_at - make_interval(secs => $6 / a.requests_per_second) as slot
+				and a.next_slot_at <= clock_timestamp() + $4::interval
+			returning a.id, r.shift, r.news, a.next_slot_at - make_interval(secs => $5 / a.requests_per_second) as slot
 		), told as (
 			update tasks t
 			set urgent = false
@@ -227,7 +223,7 @@ func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, 
 		join accounts a on a.id = r.account_id
 		left join taken on taken.shift = r.shift
 		left join news n on n.asked = r.shift`,
-		accounts, shifts, anys, MinPollInterval, slotHorizon, slotMargin, newsBatch)
+		accounts, shifts, anys, slotHorizon, slotMargin, newsBatch)
 	type row struct {
 		Asked   uuid.UUID
 		Lost    bool
@@ -257,8 +253,7 @@ func (s *Store) UrgentAccounts(ctx context.Context, accounts []uuid.UUID) ([]uui
 		where exists (
 			select 1 from tasks t
 			where t.account_id = a.id and t.polling and t.urgent
-				and (t.last_polled_at is null or t.last_polled_at <= now() - $2::interval)
-		)`, accounts, MinPollInterval)
+		)`, accounts)
 	if err != nil {
 		return nil, fmt.Errorf("look for urgent tasks: %w", err)
 	}

@@ -490,6 +490,10 @@ func (s *Store) PollTask(ctx context.Context, id uuid.UUID) error {
 	return nil
 }
 
+// hintInterval is the least time between two hints of one task that count: who forges hints for a task
+// that he knows gains a poll of it every five seconds.
+const hintInterval = 5 * time.Second
+
 // HintTask moves the next poll of an app's task to the front. Unknown and finished tasks are ignored.
 func (s *Store) HintTask(ctx context.Context, hintToken, taskID string) error {
 	now := s.now()
@@ -497,7 +501,8 @@ func (s *Store) HintTask(ctx context.Context, hintToken, taskID string) error {
 		update tasks t
 		set urgent = true, hinted_at = $3
 		from apps a
-		where a.hint_token = $1 and t.app_id = a.id and t.task_id = $2 and t.closed = 0 and t.polling and not t.urgent`, hintToken, taskID, now)
+		where a.hint_token = $1 and t.app_id = a.id and t.task_id = $2 and t.closed = 0 and t.polling and not t.urgent
+			and (t.hinted_at is null or t.hinted_at <= $4)`, hintToken, taskID, now, now.Add(-hintInterval))
 	if err != nil {
 		return fmt.Errorf("hint task: %w", err)
 	}

@@ -40,7 +40,10 @@ func (c simCommand) Run(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("simulated memories.ai at http://%s; set MEMORIES_BASE_URL to it\n", listener.Addr())
-	return serveUntil(ctx, listener, sim)
+	mux := http.NewServeMux()
+	mux.Handle("/", sim)
+	mux.HandleFunc("GET /readyz", func(http.ResponseWriter, *http.Request) {})
+	return serveUntil(ctx, listener, mux)
 }
 
 // serveUntil serves HTTP until ctx ends.

@@ -40,9 +40,6 @@ type Distribution interface {
 	AtOnce() float64
 }
 
-// hintTrust is how long a hint lets a task count as surely ready.
-const hintTrust = time.Minute
-
 // firstWait is how long a customer counts as having waited when a task is registered.
 const firstWait = time.Second
 
@@ -62,7 +59,7 @@ const firstWait = time.Second
 // learnt too. So first polls come first where they are worth it, and do not eat the budget where they
 // never show anything. A hinted task comes before all others.
 func Score(d Distribution, t *Task, now time.Time) float64 {
-	if !t.Hinted.IsZero() && now.Sub(t.Hinted) < hintTrust {
+	if hinted(t) {
 		return math.MaxFloat64
 	}
 	switch {
@@ -97,10 +94,13 @@ func growth(weight float64, t *Task, now time.Time) float64 {
 	return 1 - math.Pow(last/(now.Sub(t.Grown).Seconds()+60), weight)
 }
 
-// EligibleAt is when a task may be polled next: after the least interval, doubled for each poll in a
+// hinted tells whether memories.ai is said to have news that no poll has looked for yet.
+func hinted(t *Task) bool { return t.Hinted.After(t.Polled) }
+
+// EligibleAt is when a task may be polled next: at once where it was never polled or is hinted, else after the least interval, doubled for each poll in a
 // row that failed, up to a minute.
 func EligibleAt(t *Task) time.Time {
-	if t.Polled.IsZero() {
+	if t.Polled.IsZero() || hinted(t) {
 		return time.Time{}
 	}
 	return t.Polled.Add(min(MinInterval<<min(t.Failures, 10), maxInterval))

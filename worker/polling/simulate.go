@@ -56,20 +56,24 @@ func (o Outcome) Quantile(q float64) time.Duration {
 	return o.Lags[min(int(q*float64(len(o.Lags))), len(o.Lags)-1)]
 }
 
-type arrival struct {
-	at, ready time.Time // ready is zero for never
+// Arrival is one task of a workload.
+type Arrival struct {
+	At    time.Time // its registration, from the Unix epoch on
+	Ready time.Time // zero: never
 }
 
-func (w Workload) arrivals(r *rand.Rand) []arrival {
-	out := make([]arrival, 0, w.Tasks)
+// Arrivals draws a workload's tasks. The same seed gives the same.
+func (w Workload) Arrivals(seed uint64) []Arrival {
+	r := rand.New(rand.NewPCG(seed, 7))
+	out := make([]Arrival, 0, w.Tasks)
 	at := time.Unix(0, 0)
 	burst := max(w.Burst, 1)
 	for len(out) < w.Tasks {
 		at = at.Add(seconds(r.ExpFloat64() / w.Rate * float64(burst)))
 		for range min(burst, w.Tasks-len(out)) {
-			a := arrival{at: at}
+			a := Arrival{At: at}
 			if d, ok := w.Draw(r); ok {
-				a.ready = at.Add(d)
+				a.Ready = at.Add(d)
 			}
 			out = append(out, a)
 		}
@@ -80,10 +84,10 @@ func (w Workload) arrivals(r *rand.Rand) []arrival {
 // Simulate runs a workload under a policy on virtual time, with a slot every interval, until every task
 // that is ever ready was detected. The same seed gives the same arrivals whatever the policy.
 func Simulate(w Workload, p Policy, interval time.Duration, seed uint64) Outcome {
-	coming := w.arrivals(rand.New(rand.NewPCG(seed, 7)))
+	coming := w.Arrivals(seed)
 	left := 0
 	for _, a := range coming {
-		if !a.ready.IsZero() {
+		if !a.Ready.IsZero() {
 			left++
 		}
 	}
@@ -93,8 +97,8 @@ func Simulate(w Workload, p Policy, interval time.Duration, seed uint64) Outcome
 		ready []time.Time
 	)
 	for now := time.Unix(0, 0); left > 0; now = now.Add(interval) {
-		for len(coming) > 0 && !coming[0].at.After(now) {
-			tasks, ready = append(tasks, &Task{Registered: coming[0].at}), append(ready, coming[0].ready)
+		for len(coming) > 0 && !coming[0].At.After(now) {
+			tasks, ready = append(tasks, &Task{Registered: coming[0].At}), append(ready, coming[0].Ready)
 			coming = coming[1:]
 		}
 		i := p.Next(tasks, now)

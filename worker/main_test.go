@@ -1,0 +1,9 @@
+package worker
+
+import (
+	"testing"
+
+	"github.com/memhook/memhook/store/storetest"
+)
+
+func TestMain(m *testing.M) { storetest.Main(m) }
