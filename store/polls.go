@@ -31,6 +31,11 @@ type Waiting struct {
 	Indexing     bool       `json:"indexing"` // ready, and to be polled until its videos are indexed
 }
 
+// Bare tells whether the task waits with no videos and no refusals (see [Poll]).
+func (w *Waiting) Bare() bool {
+	return w.Status == TaskWaiting && !w.HasVideos && w.Refusals == 0
+}
+
 const waitingColumns = `t.id, t.app_id, t.task_id, t.unique_id, t.status, t.refusals, t.videos <> '[]' as has_videos, t.last_polled_at,
 	t.hinted_at, t.created_at, t.grown_at, t.status = 'ready' and t.until = 'indexed' and t.indexed_at is null as indexing`
 
@@ -54,6 +59,10 @@ func (s *Store) StartShift(ctx context.Context, account uuid.UUID) (*Shift, erro
 		return nil, fmt.Errorf("account %s: %w", a.Name, err)
 	}
 	sh.Account = &a
+	// What is urgent is told here and not again as news; what comes after this statement may be both.
+	if _, err := s.pool.Exec(ctx, `update tasks set urgent = false where account_id = $1 and polling and urgent`, account); err != nil {
+		return nil, fmt.Errorf("start shift: %w", err)
+	}
 	rows, err = s.pool.Query(ctx, `select `+waitingColumns+` from tasks t where t.account_id = $1 and t.polling`, account)
 	if sh.Waiting, err = many[Waiting](rows, err); err != nil {
 		return nil, fmt.Errorf("read waiting tasks: %w", err)
@@ -176,7 +185,7 @@ func (s *Store) TakeSlot(ctx context.Context, r SlotRequest) (Slot, error) { ret
 
 const (
 	// slotHorizon is how far ahead of its time a slot is given out.
-	slotHorizon = 50 * time.Millisecond
+	slotHorizon = 200 * time.Millisecond
 	// newsBatch is how many tasks a slot tells of at most; the next slot tells of the rest.
 	newsBatch = 1000
 )

@@ -319,7 +319,8 @@ func TestTheBudgetHoldsUnderConcurrency(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := len(slots); n > 2*perSecond+2 || n < perSecond {
+	// Those of the last fifth of a second are given out ahead of their time.
+	if n := len(slots); n > 2.2*perSecond+2 || n < perSecond {
 		t.Errorf("%d slots in two seconds at %d a second", n, perSecond)
 	}
 	// A newer shift takes the account: the older one gets no more.

@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	// shiftLength is how long one job polls an account before the next takes over: short enough that new
-	// instances soon have their share, long enough that the change costs nothing.
-	shiftLength = 30 * time.Second
+	// A job polls an account for a time between these before the next takes over: short enough that new
+	// instances soon have their share, long enough that the change costs nothing, and not the same for all
+	// accounts that began together.
+	shiftMin, shiftMax = 30 * time.Second, 210 * time.Second
 	// refusedPause is how long a refused account rests before its key is tried again.
 	refusedPause = time.Minute
 	// A rate-limited account rests a second, then two, up to 32 (as memories.ai's documentation asks).
@@ -55,8 +56,8 @@ func (w *pollWorker) Work(ctx context.Context, job *river.Job[store.PollArgs]) e
 }
 
 // pollOf translates an answer into what is recorded of the task.
-func pollOf(t *store.Waiting, status memories.Status, sentAt, at time.Time) store.Poll {
-	p := store.Poll{Task: t.ID, SentAt: sentAt, At: at, Bare: t.Status == store.TaskWaiting && !t.HasVideos && t.Refusals == 0}
+func pollOf(t *polledTask, status memories.Status, sentAt, at time.Time) store.Poll {
+	p := store.Poll{Task: t.id, SentAt: sentAt, At: at, Bare: t.bare}
 	said := &store.TaskError{Code: status.Code, Message: status.Message}
 	switch status.Outcome {
 	case memories.Listed:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,8 +16,9 @@ import (
 )
 
 const (
-	// slotLead is how long before its time the next slot is asked for.
-	slotLead = 20 * time.Millisecond
+	// slotLead is how long before its time the next slot is asked for, at most half the interval: what a busy
+	// database takes to answer. A slot that is asked for late is late, and so are all after it.
+	slotLead = 100 * time.Millisecond
 	// A request that would leave later than its slot by more than this is not sent: the slot is lost, so
 	// that a process which was held up does not send what would crowd the slots after it. Half the
 	// account's interval, within these bounds.
@@ -35,10 +37,11 @@ type shift struct {
 	log      *slog.Logger
 	survival *polling.Survival
 	interval time.Duration // between slots
+	lead     time.Duration
 	trouble  store.Trouble
 
 	tasks    []*polling.Task // what the policy chooses from
-	rows     []*store.Waiting
+	rows     []polledTask
 	index    map[uuid.UUID]int
 	inFlight int
 	answers  chan answer
@@ -46,9 +49,16 @@ type shift struct {
 	lost     bool
 }
 
+// polledTask is what a poll needs of a task. There can be a hundred thousand of them.
+type polledTask struct {
+	id               uuid.UUID
+	taskID, uniqueID string
+	bare             bool // see store.Poll
+}
+
 // answer is a poll that has come back and, unless it was dropped, is recorded.
 type answer struct {
-	task    store.Waiting
+	task    polledTask
 	status  memories.Status
 	sentAt  time.Time
 	at      time.Time
@@ -65,6 +75,7 @@ func newShift(w *Worker, sh *store.Shift) *shift {
 		index:    make(map[uuid.UUID]int, len(sh.Waiting)),
 		answers:  make(chan answer, maxPollsInFlight),
 	}
+	s.lead = min(slotLead, s.interval/2)
 	if sh.Account.PausedUntil != nil {
 		s.trouble.Until = *sh.Account.PausedUntil
 	}
@@ -74,15 +85,16 @@ func newShift(w *Worker, sh *store.Shift) *shift {
 			s.survival = polling.NewSurvival()
 		}
 	}
-	for i := range sh.Waiting {
-		s.put(sh.Waiting[i])
+	for _, row := range sh.Waiting {
+		s.put(row)
 	}
+	sh.Waiting = nil
 	return s
 }
 
 // run polls until the shift is over. mine is false where another shift has taken the account.
 func (s *shift) run(ctx context.Context) (end store.ShiftEnd, mine bool) {
-	over := s.w.cfg.Now().Add(shiftLength)
+	over := s.w.cfg.Now().Add(shiftMin + rand.N(shiftMax-shiftMin))
 	for s.w.cfg.Now().Before(over) && !s.lost && !s.w.stopped() && ctx.Err() == nil {
 		if s.resting() {
 			if until := s.trouble.Until; until.After(over) {
@@ -143,9 +155,9 @@ func (s *shift) step(ctx context.Context, over time.Time) bool {
 		if choice >= 0 { // else the news were about tasks that are being polled: the slot is lost
 			s.send(ctx, choice, asked.Add(slot.Wait))
 		}
-		s.nextSlot = now.Add(slot.Wait + s.interval - slotLead)
+		s.nextSlot = now.Add(slot.Wait + s.interval - s.lead)
 	case choice >= 0: // somebody else's slot is ahead of ours
-		s.nextSlot = now.Add(max(slot.Wait-slotLead, slotLead/2))
+		s.nextSlot = now.Add(max(slot.Wait-s.lead, s.lead/2))
 	case len(s.tasks) == 0:
 		return false
 	default: // nothing may be polled yet
@@ -188,7 +200,7 @@ func (s *shift) put(row store.Waiting) {
 	if !known {
 		i = len(s.tasks)
 		s.index[row.ID] = i
-		s.tasks, s.rows = append(s.tasks, &polling.Task{}), append(s.rows, nil)
+		s.tasks, s.rows = append(s.tasks, &polling.Task{}), append(s.rows, polledTask{})
 	}
 	t := s.tasks[i]
 	t.Registered = row.CreatedAt
@@ -209,7 +221,16 @@ func (s *shift) put(row store.Waiting) {
 	default:
 		t.Kind = polling.Settling
 	}
-	s.rows[i] = &row
+	s.rows[i] = polledTask{id: row.ID, taskID: row.TaskID, uniqueID: unique(row.UniqueID), bare: row.Bare()}
+}
+
+// unique gives the unique_id that nearly all tasks have as one string.
+func unique(id string) string {
+	const usual = "default"
+	if id == usual {
+		return usual
+	}
+	return id
 }
 
 // drop forgets a task: the last one takes its place.
@@ -220,7 +241,7 @@ func (s *shift) drop(id uuid.UUID) {
 	}
 	last := len(s.tasks) - 1
 	s.tasks[i], s.rows[i] = s.tasks[last], s.rows[last]
-	s.index[s.rows[i].ID] = i
+	s.index[s.rows[i].id] = i
 	s.tasks, s.rows = s.tasks[:last], s.rows[:last]
 	delete(s.index, id)
 }
@@ -229,7 +250,7 @@ func (s *shift) drop(id uuid.UUID) {
 func (s *shift) send(ctx context.Context, i int, slot time.Time) {
 	s.tasks[i].Busy = true
 	s.inFlight++
-	row := *s.rows[i]
+	row := s.rows[i]
 	estimate := max(polling.MinInterval, time.Duration(len(s.tasks))*s.interval)
 	late := min(max(s.interval/2, lateMin), lateMax)
 	go func() {
@@ -241,7 +262,7 @@ func (s *shift) send(ctx context.Context, i int, slot time.Time) {
 			return
 		}
 		a.sentAt = s.w.cfg.Now()
-		a.status = s.w.cfg.Memories.TaskStatus(ctx, string(s.sh.Account.Key), row.TaskID, row.UniqueID)
+		a.status = s.w.cfg.Memories.TaskStatus(ctx, string(s.sh.Account.Key), row.taskID, row.uniqueID)
 		a.at = s.w.cfg.Now()
 		p := pollOf(&row, a.status, a.sentAt, a.at)
 		p.NextPollAt = a.at.Add(estimate)
@@ -253,19 +274,19 @@ func (s *shift) send(ctx context.Context, i int, slot time.Time) {
 // take brings an answer's news into the shift.
 func (s *shift) take(a answer) {
 	s.inFlight--
-	i, known := s.index[a.task.ID]
+	i, known := s.index[a.task.id]
 	if known {
 		s.tasks[i].Busy = false
 	}
 	if a.dropped {
-		s.log.Warn("a slot was lost: the process was held up", "task", a.task.ID)
+		s.log.Debug("a slot was lost: the process was held up", "task", a.task.id)
 		return
 	}
 	s.judge(a)
-	s.log.Debug("polled", "task", a.task.ID, "task_id", a.task.TaskID, "outcome", a.status.Outcome.String(), "videos", len(a.status.Videos),
+	s.log.Debug("polled", "task", a.task.id, "task_id", a.task.taskID, "outcome", a.status.Outcome.String(), "videos", len(a.status.Videos),
 		"took", a.at.Sub(a.sentAt))
 	if a.err != nil {
-		s.log.Warn("a poll could not be recorded; the task will be polled again", "task", a.task.ID, "error", a.err)
+		s.log.Warn("a poll could not be recorded; the task will be polled again", "task", a.task.id, "error", a.err)
 		if known {
 			s.tasks[i].Polled = a.at
 		}
@@ -276,7 +297,7 @@ func (s *shift) take(a answer) {
 	}
 	s.learn(s.tasks[i], a)
 	if !a.polled.Polling {
-		s.drop(a.task.ID)
+		s.drop(a.task.id)
 		return
 	}
 	failures := s.tasks[i].Failures
@@ -306,7 +327,7 @@ func (s *shift) learn(t *polling.Task, a answer) {
 func (s *shift) judge(a answer) {
 	now := s.w.cfg.Now()
 	if a.status.Outcome == memories.ForeignTask || a.status.Outcome == memories.Malformed {
-		s.log.Error("upstream fault", "outcome", a.status.Outcome.String(), "task", a.task.ID, "reason", a.status.Message)
+		s.log.Error("upstream fault", "outcome", a.status.Outcome.String(), "task", a.task.id, "reason", a.status.Message)
 	}
 	trouble, changed := troubleOf(a.status, s.trouble, now)
 	// Requests that were under way when a pause began must not prolong it.

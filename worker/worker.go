@@ -25,8 +25,8 @@ const (
 	fetchCooldown = 5 * time.Millisecond
 	// fetchPoll is how soon a job whose time has come is found without a notification.
 	fetchPoll = 250 * time.Millisecond
-	// keepCompleted is how long River's pages show what is done.
-	keepCompleted = 10 * time.Minute
+	// keepCompleted is how long River's pages show what is done; memhook's own tables have it for long.
+	keepCompleted = 30 * time.Second
 
 	// leaveTimeout bounds the giving back of what did not end in time.
 	leaveTimeout = time.Second

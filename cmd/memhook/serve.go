@@ -6,9 +6,12 @@ import (
 	"runtime/debug"
 )
 
-// gcPercent trades memory, of which memhook needs little, for CPU: what is alive is small, and what every
-// request leaves behind is much.
-const gcPercent = 300
+// What is alive is small, and what every request leaves behind is much: letting more of it gather saves
+// CPU, as long as it stays below a limit.
+const (
+	gcPercent   = 300
+	memoryLimit = 110 << 20
+)
 
 type serveCommand struct {
 	Role string `enum:"all,api,worker" default:"all" help:"What this instance does: ${enum}."`
@@ -22,6 +25,7 @@ func (c serveCommand) Run(ctx context.Context) error {
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+		debug.SetMemoryLimit(memoryLimit)
 	}
 	log := cfg.logger()
 	s, err := startService(ctx, cfg, c.Role, log)
