@@ -22,6 +22,7 @@ const (
 	maxHeaderValue = 1024
 	maxOverlap     = 30 * 24 * time.Hour
 	masked         = "***" // stands for a header's value in answers
+	settingsFresh  = 1200 * time.Millisecond
 )
 
 // Endpoint is a callback URL with its settings.
@@ -111,7 +112,7 @@ func (s *server) endpointOperations(api huma.API) {
 	huma.Patch(api, "/endpoints/{id}", s.patchEndpoint, tag, describe("update-endpoint", "Change an endpoint", "", nf, conflict))
 	huma.Delete(api, "/endpoints/{id}", s.deleteEndpoint, tag, describe("delete-endpoint", "Delete an endpoint", "With its subscriptions; what it had still to get is cancelled.", nf))
 	huma.Get(api, "/endpoints/{id}/secret", s.endpointSecret, tag, describe("get-endpoint-secret", "Read an endpoint's signing secret", "The receiver verifies the v1 signatures with it.", nf))
-	huma.Post(api, "/endpoints/{id}/secret/rotate", s.rotateSecret, tag, describe("rotate-endpoint-secret", "Replace the signing secret", "During the overlap both secrets sign.", nf))
+	huma.Post(api, "/endpoints/{id}/secret/rotate", s.rotateSecret, tag, describe("rotate-endpoint-secret", "Replace the signing secret", "During the overlap both secrets sign. The answer comes after a second, when every instance signs with the new secret.", nf))
 	huma.Post(api, "/endpoints/{id}/test", s.testEndpoint, tag, describe("test-endpoint", "Send webhook.test now", "Answers the delivery; read it again for its attempts.", nf, conflict), status(http.StatusAccepted))
 	huma.Post(api, "/endpoints/{id}/enable", s.enableEndpoint, tag, describe("enable-endpoint", "Enable an endpoint again", "What has waited for it is sent.", nf))
 	huma.Post(api, "/endpoints/{id}/recover", s.recoverEndpoint, tag, describe("recover-endpoint", "Send again what has failed since", "", nf), status(http.StatusAccepted))
@@ -293,6 +294,12 @@ func (s *server) rotateSecret(ctx context.Context, in *rotateInput) (*secretOutp
 	secret, err := s.store.RotateSecret(ctx, identityOf(ctx).AppID, id, overlap)
 	if err != nil {
 		return nil, s.fail(ctx, err)
+	}
+	// Senders use what they have read of an endpoint for a second. Who has this answer may rely on the new
+	// secret, so it comes when all of them sign with it.
+	select {
+	case <-ctx.Done():
+	case <-time.After(settingsFresh):
 	}
 	out := &secretOutput{}
 	out.Body.Secret = webhook.FormatSecret(secret)

@@ -39,6 +39,7 @@ func New(baseURL string, conns int) *Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // net/http says that it is one
 	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = conns, conns
 	transport.MaxResponseHeaderBytes = 64 << 10
+	transport.ReadBufferSize, transport.WriteBufferSize = 2<<10, 2<<10 // a connection an account: they are many
 	return &Client{
 		base: strings.TrimSuffix(baseURL, "/"),
 		http: &http.Client{

@@ -13,7 +13,7 @@ create table accounts (
     state_reason        text,
     paused_until        timestamptz,
     troubles            int not null default 0,         -- in a row
-    survival            jsonb,                          -- what was learnt of the time from registration to ready
+    survival            real[] not null default array_fill(0::real, array[74]), -- what was learnt of the time from registration to ready; of one size from the start
     created_at          timestamptz not null default now()
 ) with (fillfactor = 50); -- next_slot_at changes with every poll: room for HOT updates
 

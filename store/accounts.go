@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -29,8 +28,8 @@ type Account struct {
 	State             string
 	StateReason       *string // memories.ai's own words
 	PausedUntil       *time.Time
-	Troubles          int // in a row
-	Survival          json.RawMessage
+	Troubles          int       // in a row
+	Survival          []float32 // what was learnt of the time from registration to ready
 	CreatedAt         time.Time
 }
 

@@ -253,7 +253,7 @@ func takeRate(ctx context.Context, tx pgx.Tx, ep Endpoint, room int, now time.Ti
 	var granted int
 	err := tx.QueryRow(ctx, `
 		with s as (
-			select greatest(next_slot_at, $3::timestamptz - make_interval(secs => greatest(1, 1 / rate_limit))) as since
+			select greatest(next_slot_at, $3::timestamptz - make_interval(secs => greatest(1, 1 / rate_limit))) as since, rate_limit
 			from endpoints where id = $1
 		), g as (
 			select since, least($2, floor(extract(epoch from $3::timestamptz - since) * rate_limit + 0.001))::int as n from s

@@ -72,8 +72,8 @@ func (s *Store) StartShift(ctx context.Context, account uuid.UUID) (*Shift, erro
 
 // ShiftEnd is what a shift leaves behind.
 type ShiftEnd struct {
-	Survival json.RawMessage // the learnt distribution
-	ResumeAt time.Time       // when to go on; zero means at once
+	Survival []float32 // what was learnt; nil leaves it as it is
+	ResumeAt time.Time // when to go on; zero means at once
 }
 
 // EndShift ends a shift: the next poll job is inserted if anything is left to poll. Otherwise the

@@ -336,11 +336,12 @@ func TestTheBudgetHoldsUnderConcurrency(t *testing.T) {
 func TestASlotTellsWhatIsNew(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
-	first, second := b.register("first", "https://a.example/").Task, b.register("second", "https://a.example/").Task
+	before := b.register("before", "https://a.example/").Task
 	sh, err := b.StartShift(t.Context(), b.account.ID)
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || len(sh.Waiting) != 1 || sh.Waiting[0].ID != before.ID {
+		t.Fatalf("%+v, %v", sh, err)
 	}
+	first, second := b.register("first", "https://a.example/").Task, b.register("second", "https://a.example/").Task
 	take := func() []store.Waiting {
 		t.Helper()
 		for {

@@ -104,10 +104,11 @@ func TestTroublesOfAnAccount(t *testing.T) {
 	}
 	limited := st(memories.RateLimited)
 	var many []memories.Status
-	for i, want := range []time.Duration{1, 2, 4, 8, 16, 32, 32} {
+	for i, seconds := range []int{1, 2, 4, 8, 16, 32, 32} {
+		want := time.Duration(seconds) * time.Second
 		many = append(many, limited)
-		if tr, pause := of(many...); tr.State != store.AccountRateLimited || pause != want*time.Second {
-			t.Errorf("rate limited %d times: %s for %s, want %d s", i+1, tr.State, pause, want)
+		if tr, pause := of(many...); tr.State != store.AccountRateLimited || pause != want {
+			t.Errorf("rate limited %d times: %s for %s, want %s", i+1, tr.State, pause, want)
 		}
 	}
 	asked := limited

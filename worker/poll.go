@@ -17,7 +17,7 @@ const (
 	// A job polls an account for a time between these before the next takes over: short enough that new
 	// instances soon have their share, long enough that the change costs nothing, and not the same for all
 	// accounts that began together.
-	shiftMin, shiftMax = 30 * time.Second, 210 * time.Second
+	shiftMin, shiftMax = 5 * time.Second, 210 * time.Second
 	// refusedPause is how long a refused account rests before its key is tried again.
 	refusedPause = time.Minute
 	// A rate-limited account rests a second, then two, up to 32 (as memories.ai's documentation asks).

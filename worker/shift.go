@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -79,11 +78,10 @@ func newShift(w *Worker, sh *store.Shift) *shift {
 	if sh.Account.PausedUntil != nil {
 		s.trouble.Until = *sh.Account.PausedUntil
 	}
-	if sh.Account.Survival != nil {
-		if err := json.Unmarshal(sh.Account.Survival, s.survival); err != nil {
-			s.log.Warn("starting anew to learn how long tasks take", "error", err)
-			s.survival = polling.NewSurvival()
-		}
+	if learnt, err := polling.Restore(sh.Account.Survival); err == nil {
+		s.survival = learnt
+	} else {
+		s.log.Warn("starting anew to learn how long tasks take", "error", err)
 	}
 	for _, row := range sh.Waiting {
 		s.put(row)
@@ -122,11 +120,7 @@ func (s *shift) run(ctx context.Context) (end store.ShiftEnd, mine bool) {
 	if s.resting() {
 		end.ResumeAt = s.trouble.Until
 	}
-	learnt, err := json.Marshal(s.survival)
-	if err != nil {
-		s.log.Error("what was learnt could not be written", "error", err)
-	}
-	end.Survival = learnt
+	end.Survival = s.survival.Values()
 	return end, !s.lost
 }
 

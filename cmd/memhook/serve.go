@@ -10,7 +10,7 @@ import (
 // CPU, as long as it stays below a limit.
 const (
 	gcPercent   = 300
-	memoryLimit = 110 << 20
+	memoryLimit = 125 << 20
 )
 
 type serveCommand struct {

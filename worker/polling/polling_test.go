@@ -1,7 +1,6 @@
 package polling_test
 
 import (
-	"encoding/json"
 	"math"
 	"testing"
 	"time"
@@ -67,17 +66,19 @@ func TestSurvivalLearnsAndIsKept(t *testing.T) {
 	if p := s.AtOnce(); p > 0.02 {
 		t.Errorf("at once: %.3f", p)
 	}
-	raw, err := json.Marshal(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kept := polling.NewSurvival()
-	if err := json.Unmarshal(raw, kept); err != nil || math.Abs(kept.Ready(0, 100*time.Second)-s.Ready(0, 100*time.Second)) > 1e-12 {
+	values := s.Values()
+	kept, err := polling.Restore(values)
+	if err != nil || math.Abs(kept.Ready(0, 100*time.Second)-s.Ready(0, 100*time.Second)) > 1e-6 {
 		t.Errorf("not kept: %v", err)
 	}
-	for _, bad := range []string{`{}`, `{"done":[1],"exposed":[1]}`, `[]`} {
-		if json.Unmarshal([]byte(bad), polling.NewSurvival()) == nil {
-			t.Errorf("%s was read", bad)
+	fresh, err := polling.Restore(make([]float32, len(values)))
+	if err != nil || fresh.Ready(0, time.Minute) != polling.NewSurvival().Ready(0, time.Minute) {
+		t.Errorf("zeros are not a new one: %v", err)
+	}
+	values[3] = -1
+	for _, bad := range [][]float32{nil, {1}, values} {
+		if _, err := polling.Restore(bad); err == nil {
+			t.Errorf("%v was read", bad)
 		}
 	}
 	at := polling.NewSurvival()

@@ -1,7 +1,6 @@
 package polling
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"time"
@@ -62,37 +61,31 @@ func NewSurvival() *Survival {
 	return s
 }
 
-type survivalJSON struct {
-	Done    []float64 `json:"done"`
-	Exposed []float64 `json:"exposed"`
-	First   float64   `json:"first"`
-	AtOnce  float64   `json:"at_once"`
-}
-
-// MarshalJSON writes the observations.
-func (s *Survival) MarshalJSON() ([]byte, error) {
-	return json.Marshal(survivalJSON{s.done[:], s.exposed[:], s.first, s.atOnce})
-}
-
-// UnmarshalJSON reads what MarshalJSON wrote.
-func (s *Survival) UnmarshalJSON(b []byte) error {
-	var in survivalJSON
-	if err := json.Unmarshal(b, &in); err != nil {
-		return err
-	}
-	if len(in.Done) != buckets || len(in.Exposed) != buckets {
-		return fmt.Errorf("survival: want %d buckets, got %d and %d", buckets, len(in.Done), len(in.Exposed))
-	}
+// Values gives the observations for [Restore].
+func (s *Survival) Values() []float32 {
+	out := make([]float32, 0, 2*buckets+2)
 	for k := range buckets {
-		if !(in.Done[k] >= 0) || !(in.Exposed[k] >= 0) {
-			return fmt.Errorf("survival: bucket %d is negative", k)
+		out = append(out, float32(s.done[k]), float32(s.exposed[k]))
+	}
+	return append(out, float32(s.first), float32(s.atOnce))
+}
+
+// Restore makes a Survival of what Values gave; of zeros, a new one.
+func Restore(values []float32) (*Survival, error) {
+	if len(values) != 2*buckets+2 {
+		return nil, fmt.Errorf("survival: want %d values, got %d", 2*buckets+2, len(values))
+	}
+	for _, v := range values {
+		if !(v >= 0) {
+			return nil, fmt.Errorf("survival: %v is not a count", v)
 		}
 	}
-	copy(s.done[:], in.Done)
-	copy(s.exposed[:], in.Exposed)
-	s.first, s.atOnce = max(in.First, 0), min(max(in.AtOnce, 0), max(in.First, 0))
+	s := &Survival{first: float64(values[2*buckets]), atOnce: float64(min(values[2*buckets], values[2*buckets+1]))}
+	for k := range buckets {
+		s.done[k], s.exposed[k] = float64(values[2*k]), float64(values[2*k+1])
+	}
 	s.derive()
-	return nil
+	return s, nil
 }
 
 // derive computes the hazards and their sums from the observations.
