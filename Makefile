@@ -19,7 +19,9 @@ lint:
 	$(TOOLS) golangci-lint run ./...
 
 bench: postgres build
-	@$(BIN) bench polling $(ARGS)
+	@$(BIN) bench polling --svg docs/polling.svg $(ARGS)
+	@$(BIN) bench polls
+	@$(BIN) bench deliveries
 
 generate: build
 	$(GO) generate ./...
