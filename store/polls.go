@@ -380,10 +380,13 @@ func (s *Store) applyPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Poll
 			events = append(events, ev)
 		}
 		changed[i], applied[i] = t, p
-		out[i] = Polled{Polling: t.Polling, Ready: waited && t.Status == TaskReady, Waiting: t.waiting()}
+		out[i] = Polled{Polling: t.Polling, Ready: waited && t.Status == TaskReady}
 	}
 	if err := s.saveTasks(ctx, tx, changed, applied); err != nil {
 		return nil, err
+	}
+	for i, t := range changed {
+		out[i].Waiting = t.waiting() // as it was saved
 	}
 	return out, s.emitForTasks(ctx, tx, events)
 }

@@ -260,7 +260,11 @@ func TestEventExistsExactlyIfItsDeliveriesDo(t *testing.T) {
 		t.Errorf("%d events of an empty list", n)
 	}
 	b.ready(task.ID, "PI-1", "PI-2")
-	b.ready(task.ID, "PI-1", "PI-2")
+	again := store.Poll{Task: task.ID, SentAt: time.Now(), At: time.Now().Truncate(time.Millisecond), Videos: []store.Video{{ID: "PI-1"}}}
+	polled, err := b.RecordPoll(t.Context(), again)
+	if err != nil || !polled.Polling || polled.Waiting.LastPolledAt == nil || !polled.Waiting.LastPolledAt.Equal(again.At) {
+		t.Errorf("the poller is told %+v, %v", polled, err)
+	}
 	if e, d, j := b.count(`select count(*) from events`), b.count(`select count(*) from deliveries`), b.count(deliverJobs); e != 1 || d != 1 || j != 1 {
 		t.Errorf("%d events, %d deliveries, %d jobs", e, d, j)
 	}

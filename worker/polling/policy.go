@@ -63,6 +63,8 @@ func Score(d Distribution, t *Task, now time.Time) float64 {
 		return math.MaxFloat64
 	}
 	switch {
+	case t.Kind != Waiting && t.Polled.IsZero():
+		return math.MaxFloat64 // its list was seen, but nobody knows when
 	case t.Kind == Indexing:
 		return expectedLag(t, now, func(at time.Time) float64 { return growth(1, t, at) })
 	case t.Kind == Settling:

@@ -23,6 +23,7 @@ func TestChoose(t *testing.T) {
 	busy := &polling.Task{Registered: at(900), Polled: at(900), Busy: true}
 	failing := &polling.Task{Registered: at(900), Polled: at(970), Failures: 9}
 	settling := &polling.Task{Kind: polling.Settling, Registered: at(0), Polled: at(950), Grown: at(600)}
+	unknown := &polling.Task{Kind: polling.Settling, Registered: at(0), Grown: at(600)}
 	indexing := &polling.Task{Kind: polling.Indexing, Registered: at(0), Polled: at(950), Grown: at(600)}
 	cases := []struct {
 		name  string
@@ -36,6 +37,7 @@ func TestChoose(t *testing.T) {
 		{"none that is under way", []*polling.Task{busy, waiting}, 1},
 		{"none that keeps failing", []*polling.Task{failing, waiting}, 1},
 		{"settling counts less", []*polling.Task{settling, longer}, 1},
+		{"settling, and nobody knows when it was polled", []*polling.Task{longer, unknown}, 1},
 		{"settling counts less than indexing", []*polling.Task{settling, indexing}, 1},
 	}
 	for _, c := range cases {
