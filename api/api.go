@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -29,7 +28,7 @@ type Config struct {
 	ExpiresIn  time.Duration  // of tasks that say nothing
 	Version    string
 	Ready      func(context.Context) error // nil while requests can be served
-	Trusted    []netip.Prefix
+	Metrics    http.Handler                // at /metrics; nil where it has its own address
 	Logger     *slog.Logger
 }
 
@@ -61,6 +60,9 @@ func New(cfg Config) http.Handler {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
 	r.Get("/readyz", s.ready)
+	if cfg.Metrics != nil {
+		r.Handle("/metrics", cfg.Metrics)
+	}
 	r.With(middleware.RequestSize(maxHint)).Post("/v1/hints/{token}", s.hint)
 
 	s.operations(humachi.New(r, openAPI(cfg.Version)))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -492,22 +491,4 @@ func TestMigrateUpAndDown(t *testing.T) {
 	if err := pool.QueryRow(t.Context(), `select count(*) from pg_tables where schemaname = 'public' and tablename not like 'goose%'`).Scan(&left); err != nil || left != 0 {
 		t.Errorf("%d tables are left, %v", left, err)
 	}
-}
-
-func TestGroupKeepsNeighboursFromBadRows(t *testing.T) {
-	t.Parallel()
-	b := newBundle(t)
-	var wg sync.WaitGroup
-	for i := range 50 {
-		wg.Go(func() {
-			n := b.task(fmt.Sprintf("task-%d", i), "https://a.example/")
-			if i == 7 {
-				n.TaskID = "a\x00b" // PostgreSQL stores no NUL
-			}
-			if _, err := b.RegisterTask(context.Background(), n); (err != nil) != (i == 7) {
-				t.Errorf("task %d: %v", i, err)
-			}
-		})
-	}
-	wg.Wait()
 }

@@ -63,6 +63,11 @@ func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverAr
 	if err := w.cfg.Store.RecordResult(context.WithoutCancel(ctx), result); err != nil {
 		return err
 	}
+	outcome := store.DeliveryFailed
+	if result.Delivered {
+		outcome = store.DeliveryDelivered
+	}
+	w.metrics.attempts.WithLabelValues(outcome).Inc()
 	if !result.Delivered || !result.Healthy {
 		gate.changed()
 	}

@@ -273,9 +273,11 @@ func (s *shift) take(a answer) {
 		s.tasks[i].Busy = false
 	}
 	if a.dropped {
+		s.w.metrics.lost.Inc()
 		s.log.Debug("a slot was lost: the process was held up", "task", a.task.id)
 		return
 	}
+	s.w.metrics.polls.WithLabelValues(a.status.Outcome.String()).Inc()
 	s.judge(a)
 	s.log.Debug("polled", "task", a.task.id, "task_id", a.task.taskID, "outcome", a.status.Outcome.String(), "videos", len(a.status.Videos),
 		"took", a.at.Sub(a.sentAt))

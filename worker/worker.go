@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
@@ -48,8 +49,9 @@ type Config struct {
 	Name    string // of this instance: host, network and address
 	Version string
 
-	Now    func() time.Time // nil means time.Now
-	Logger *slog.Logger
+	Metrics prometheus.Registerer // nil for none
+	Now     func() time.Time      // nil means time.Now
+	Logger  *slog.Logger
 }
 
 // Worker is one instance's share of the background work.
@@ -59,6 +61,7 @@ type Worker struct {
 	river    *river.Client[pgx.Tx]
 	bell     *bell
 	gates    *gates
+	metrics  *metrics
 	log      *slog.Logger
 	stopping chan struct{}
 	paused   atomic.Bool // polling, everywhere
@@ -75,6 +78,7 @@ func New(cfg Config) (*Worker, error) {
 		cfg.MaxInFlight = 20
 	}
 	w := &Worker{cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, stopping: make(chan struct{})}
+	w.metrics = newMetrics(cfg.Metrics)
 	w.bell = newBell(cfg.Store, w.log)
 	w.gates = newGates(cfg.Store, cfg.MaxInFlight, w.log)
 	workers := river.NewWorkers()

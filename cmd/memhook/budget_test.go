@@ -216,6 +216,17 @@ func TestARefusedAccountRestsAndResumes(t *testing.T) {
 		in.admin(http.MethodGet, "/admin/v1/accounts", nil, &accounts)
 		return len(accounts.Data) == 1 && accounts.Data[0].State == "refused"
 	})
+	resp, err := http.Get(in.url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exposed, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	for _, want := range []string{`memhook_account_state{account="default",state="refused"} 1`, `memhook_polls_total{outcome="out_of_credits"} 1`} {
+		if err != nil || !strings.Contains(string(exposed), want) {
+			t.Errorf("/metrics has no %s: %v", want, err)
+		}
+	}
 	if !strings.Contains(accounts.Data[0].StateReason, "credits used up") {
 		t.Errorf("reason %q", accounts.Data[0].StateReason)
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/memhook/memhook/api"
 	"github.com/memhook/memhook/memories"
@@ -44,7 +46,8 @@ type service struct {
 	sender   *webhook.Sender
 	http     *http.Server
 	listener net.Listener
-	failed   chan error // the HTTP server's end, if it was not asked for
+	metrics  net.Listener // where it has its own address
+	failed   chan error   // the HTTP server's end, if it was not asked for
 	draining atomic.Bool
 	migrated atomic.Bool
 }
@@ -82,13 +85,15 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 	if err = st.EnsureDefaults(ctx, cfg.MemoriesAPIKey, cfg.RequestsPerSecond, cfg.APIKey); err != nil {
 		return nil, err
 	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	guard := webhook.NewGuard(webhook.Policy{AllowHTTP: cfg.AllowHTTP, Networks: cfg.AllowedNetworks, DenyPorts: cfg.DeniedPorts})
 	if role != roleAPI {
 		s.memories = memories.New(cfg.MemoriesBaseURL, 1000)
 		s.sender = webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: cfg.DeliveryTimeout, UserAgent: "memhook/" + version(), ConnsPerHost: 500})
 		s.worker, err = worker.New(worker.Config{
 			Store: st, Memories: s.memories, Sender: s.sender, Schedule: cfg.RetrySchedule, Retention: cfg.Retention,
-			Name: instanceName(s.listener.Addr()), Version: version(), Logger: log,
+			Name: instanceName(s.listener.Addr()), Version: version(), Metrics: registry, Logger: log,
 		})
 		if err == nil {
 			err = s.worker.Start(ctx)
@@ -97,9 +102,19 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 			return nil, err
 		}
 	}
+	exposed := api.Metrics(registry, st)
+	if cfg.MetricsAddr != "" {
+		if s.metrics, err = net.Listen("tcp", cfg.MetricsAddr); err != nil {
+			return nil, fmt.Errorf("MEMHOOK_METRICS_ADDR: %w", err)
+		}
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", exposed)
+		go func() { _ = http.Serve(s.metrics, mux) }() //nolint:gosec // for Prometheus alone; ends with its listener
+		exposed = nil
+	}
 	s.serve(api.New(api.Config{
 		Store: st, Guard: guard, AdminToken: cfg.AdminToken, PublicURL: cfg.PublicURL, ExpiresIn: cfg.TaskExpiresIn, Version: version(),
-		Ready: s.ready, Logger: log,
+		Ready: s.ready, Metrics: exposed, Logger: log,
 	}), role)
 	log.Info("memhook is up", "version", version(), "role", role, "address", s.listener.Addr().String())
 	return s, nil
@@ -172,8 +187,10 @@ func (s *service) stop() error {
 }
 
 func (s *service) close() {
-	if s.listener != nil {
-		_ = s.listener.Close()
+	for _, l := range []net.Listener{s.listener, s.metrics} {
+		if l != nil {
+			_ = l.Close()
+		}
 	}
 	if s.memories != nil {
 		s.memories.Close()

@@ -22,6 +22,7 @@ import (
 type settings struct {
 	DatabaseURL       string
 	Addr              string
+	MetricsAddr       string
 	AdminToken        string
 	EncryptionKey     *store.Keyring
 	APIKey            string
@@ -60,6 +61,7 @@ var settingList = []setting{
 		return plainURL(err)
 	}},
 	{"MEMHOOK_ADDR", ":8080", "where the API listens", ":8080", text(func(s *settings) *string { return &s.Addr }, 1)},
+	{"MEMHOOK_METRICS_ADDR", "", "where /metrics listens alone; without it, at MEMHOOK_ADDR", "127.0.0.1:9090", text(func(s *settings) *string { return &s.MetricsAddr }, 1)},
 	{"MEMHOOK_ADMIN_TOKEN", "", "opens the admin API and the dashboard, which are off without it; at least 16 characters", "the output of: openssl rand -hex 24", text(func(s *settings) *string { return &s.AdminToken }, 16)},
 	{"MEMHOOK_ENCRYPTION_KEY", "", "seals keys and secrets at rest: base64 of 32 bytes, or several separated by commas, the first of which seals; required by serve", "the output of: openssl rand -base64 32", func(s *settings, v string) (err error) {
 		s.EncryptionKey, err = store.ParseKeyring(v)
