@@ -143,8 +143,9 @@ func TestHints(t *testing.T) {
 	}
 	slices.Sort(lags)
 	t.Logf("ready → received: p50 %s, p95 %s", lags[n/2], lags[n*95/100])
-	if p95 := lags[n*95/100]; p95 > 300*time.Millisecond {
-		t.Errorf("p95 %s, want at most 300 ms", p95)
+	// Among all other tests the machine is not its own.
+	if p95, most := lags[n*95/100], pick(time.Second, 300*time.Millisecond); p95 > most {
+		t.Errorf("p95 %s, want at most %s", p95, most)
 	}
 }
 

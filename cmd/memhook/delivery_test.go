@@ -137,8 +137,9 @@ func TestOneBadReceiverHarmsNobodyElse(t *testing.T) {
 					group by a.delivery_id, a.number
 				) counted`, url)
 			t.Logf("p99 of the others: %s alone, %s beside; the bad one had at most %d in flight", alone, beside, most)
-			// Twice, and what a shared machine's noise needs at the least.
-			if beside > 2*alone+30*time.Millisecond {
+			// In the long form, alone on the machine: twice, and what noise needs. Among all other tests: less than
+			// the bad one's time-out, which everybody would wait for who shared its fate.
+			if beside > pick(time.Second, 2*alone+30*time.Millisecond) {
 				t.Errorf("p99 of the others: %s alone, %s beside", alone, beside)
 			}
 			if most > 20 || most == 0 {
