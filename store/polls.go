@@ -73,61 +73,54 @@ func (s *Store) StartShift(ctx context.Context, account uuid.UUID) (*Shift, erro
 // ShiftEnd is what a shift leaves behind.
 type ShiftEnd struct {
 	Survival []float32 // what was learnt; nil leaves it as it is
-	ResumeAt time.Time // when to go on; zero means at once
+	ResumeAt time.Time // when to go on; zero: at once
 }
 
-// EndShift ends a shift: the next poll job is inserted if anything is left to poll. Otherwise the
-// account goes idle, and the next registration inserts one.
+// EndShift ends a shift. goOn tells that something is left to poll: the caller's job goes on, at
+// end.ResumeAt. Otherwise the account has gone idle and the next registration inserts a job, or a newer
+// shift has the account and with it the duty. (One job that is snoozed between shifts, rather than a
+// new one each time, leaves nothing behind in the queue's table.)
 //
 // A registration holds the account FOR KEY SHARE from reading poll_job to its commit. So either the
 // row cannot be had here and there is a registration to wait for, or it can and the second statement
 // sees all that was registered before.
-func (s *Store) EndShift(ctx context.Context, sh *Shift, end ShiftEnd) error {
-	return s.tx(ctx, "end shift", func(tx pgx.Tx) error {
+func (s *Store) EndShift(ctx context.Context, sh *Shift, end ShiftEnd) (goOn bool, err error) {
+	err = s.tx(ctx, "end shift", func(tx pgx.Tx) error {
 		var mine bool
 		err := tx.QueryRow(ctx, `
 			update accounts set survival = coalesce($3, survival) where id = $1 and shift = $2 returning true`,
 			sh.Account.ID, sh.ID, end.Survival).Scan(&mine)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return nil // a newer shift has the account, and with it the duty to go on
+			return nil // a newer shift has the account
 		}
 		if err != nil {
 			return err
 		}
-		var idle bool
-		if err := tx.QueryRow(ctx, `select not exists (select 1 from tasks where account_id = $1 and polling)`, sh.Account.ID).Scan(&idle); err != nil {
+		if err := tx.QueryRow(ctx, `select exists (select 1 from tasks where account_id = $1 and polling)`, sh.Account.ID).Scan(&goOn); err != nil || goOn {
 			return err
 		}
-		if !idle {
-			return s.insertPollJobs(ctx, tx, []uuid.UUID{sh.Account.ID}, end.ResumeAt)
-		}
-		return s.goIdle(ctx, tx, sh.Account.ID)
+		idle, err := goIdle(ctx, tx, sh.Account.ID)
+		goOn = !idle
+		return err
 	})
+	return goOn && err == nil, err
 }
 
-// goIdle clears the account's poll_job, or inserts another poll job if a registration is under way or
-// was committed since the caller looked.
-func (s *Store) goIdle(ctx context.Context, tx pgx.Tx, account uuid.UUID) error {
+// goIdle clears the account's poll_job, unless a registration is under way or was committed since the
+// caller looked.
+func goIdle(ctx context.Context, tx pgx.Tx, account uuid.UUID) (idle bool, err error) {
 	rows, err := tx.Query(ctx, `select id from accounts where id = $1 for update skip locked`, account)
 	if err != nil {
-		return err
+		return false, err
 	}
 	locked, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return err
+	if err != nil || len(locked) == 0 {
+		return false, err
 	}
-	if len(locked) == 1 {
-		tag, err := tx.Exec(ctx, `
-			update accounts set poll_job = false
-			where id = $1 and not exists (select 1 from tasks where account_id = $1 and polling)`, account)
-		if err != nil {
-			return err
-		}
-		if tag.RowsAffected() == 1 {
-			return nil
-		}
-	}
-	return s.insertPollJobs(ctx, tx, []uuid.UUID{account}, time.Time{})
+	tag, err := tx.Exec(ctx, `
+		update accounts set poll_job = false
+		where id = $1 and not exists (select 1 from tasks where account_id = $1 and polling)`, account)
+	return tag.RowsAffected() == 1, err
 }
 
 // ensurePollJobs inserts a poll job for those of the accounts that have none.

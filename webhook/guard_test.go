@@ -1,7 +1,10 @@
 package webhook_test
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/memhook/memhook/webhook"
 )
@@ -73,6 +78,124 @@ func TestGuardForbidsTheInside(t *testing.T) {
 	denied := webhook.NewGuard(webhook.Policy{AllowHTTP: true, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, DenyPorts: []uint16{uint16(n)}})
 	if err := denied.CheckURL("http://127.0.0.1:" + port); !errors.Is(err, webhook.ErrForbidden) {
 		t.Errorf("a denied port: %v", err)
+	}
+}
+
+// names is a DNS server whose answers a test chooses.
+type names struct {
+	answers func(name string) []netip.Addr
+}
+
+// resolver asks the names over a pipe, as a resolver asks a server over TCP.
+func (n names) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		client, server := net.Pipe()
+		go n.serve(server)
+		return client, nil
+	}}
+}
+
+func (n names) serve(conn net.Conn) {
+	defer func() { _ = conn.Close() }()
+	var size [2]byte
+	if _, err := io.ReadFull(conn, size[:]); err != nil {
+		return
+	}
+	raw := make([]byte, binary.BigEndian.Uint16(size[:]))
+	if _, err := io.ReadFull(conn, raw); err != nil {
+		return
+	}
+	var msg dnsmessage.Message
+	if msg.Unpack(raw) != nil {
+		return
+	}
+	q := msg.Questions[0]
+	msg.Response, msg.Additionals = true, nil
+	if q.Type == dnsmessage.TypeA {
+		for _, a := range n.answers(q.Name.String()) {
+			msg.Answers = append(msg.Answers, dnsmessage.Resource{
+				Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}, Body: &dnsmessage.AResource{A: a.As4()},
+			})
+		}
+	}
+	out, err := msg.Pack()
+	if err != nil {
+		return
+	}
+	_, _ = conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(out))), out...))
+}
+
+// What a name resolves to counts when it is dialled, and each of its addresses does. 127.0.0.2 stands for a
+// public address (it is allowed), 127.0.0.1 for the inside.
+func TestGuardJudgesWhatNamesResolveTo(t *testing.T) {
+	t.Parallel()
+	var outside, inside atomic.Int64
+	serve := func(listener net.Listener, count *atomic.Int64) {
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Connection", "close") }))
+		_ = server.Listener.Close()
+		server.Listener = listener
+		server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+			if s == http.StateNew {
+				count.Add(1)
+			}
+		}
+		server.Start()
+		t.Cleanup(server.Close)
+	}
+	in, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(in, &inside)
+	_, port, _ := net.SplitHostPort(in.Addr().String())
+	public, private := netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.1")
+	var moves atomic.Int64
+	dns := names{func(name string) []netip.Addr {
+		switch name {
+		case "both.example.":
+			return []netip.Addr{public, private}
+		case "reversed.example.":
+			return []netip.Addr{private, public}
+		case "private.example.":
+			return []netip.Addr{private}
+		default: // it moves after it was looked up once
+			if moves.Add(1) == 1 {
+				return []netip.Addr{public}
+			}
+			return []netip.Addr{private}
+		}
+	}}
+	guard := webhook.NewGuard(webhook.Policy{AllowHTTP: true, Networks: []netip.Prefix{netip.PrefixFrom(public, 32)}})
+	sender := webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: 2 * time.Second, Resolver: dns.resolver()})
+	send := func(host string) webhook.Response {
+		url := "http://" + host + ":" + port + "/"
+		if err := guard.CheckURL(url); err != nil {
+			t.Errorf("%s cannot be registered: %v", host, err)
+		}
+		return sender.Send(t.Context(), webhook.Request{URL: url})
+	}
+	// Nobody listens at the public address yet, so a dialler that tries every address comes to the private one.
+	for _, host := range []string{"both.example", "reversed.example", "private.example"} {
+		if resp := send(host); resp.Err == nil {
+			t.Errorf("%s was sent to", host)
+		}
+	}
+	if resp := send("private.example"); !errors.Is(resp.Err, webhook.ErrForbidden) {
+		t.Errorf("the reason is %v", resp.Err)
+	}
+	out, err := net.Listen("tcp", net.JoinHostPort(public.String(), port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(out, &outside)
+	if resp := send("moves.example"); !resp.OK() || outside.Load() != 1 {
+		t.Errorf("before it moves: %v, %d connections", resp.Err, outside.Load())
+	}
+	if resp := send("moves.example"); !errors.Is(resp.Err, webhook.ErrForbidden) {
+		t.Errorf("after it has moved: %v", resp.Err)
+	}
+	if n := inside.Load(); n != 0 {
+		t.Errorf("%d connections to the inside", n)
 	}
 }
 

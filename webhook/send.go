@@ -61,6 +61,7 @@ type SenderConfig struct {
 	Timeout      time.Duration // of one attempt, from dialling to the last byte
 	UserAgent    string
 	ConnsPerHost int              // connections to one host that are kept open
+	Resolver     *net.Resolver    // nil means the system's
 	Now          func() time.Time // nil means time.Now
 }
 
@@ -70,7 +71,7 @@ func NewSender(cfg SenderConfig) *Sender {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	dialer := &net.Dialer{Timeout: cfg.Timeout, KeepAlive: 30 * time.Second, Control: cfg.Guard.Control}
+	dialer := &net.Dialer{Timeout: cfg.Timeout, KeepAlive: 30 * time.Second, Control: cfg.Guard.Control, Resolver: cfg.Resolver}
 	return &Sender{
 		userAgent: cfg.UserAgent,
 		now:       cfg.Now,

@@ -35,7 +35,7 @@ type pollWorker struct {
 }
 
 // Work polls the job's account until the shift is over, nothing is left to poll, or the worker stops.
-// The next job is inserted in the transaction that ends the shift.
+// Then the same job goes on, on whichever instance takes it.
 func (w *pollWorker) Work(ctx context.Context, job *river.Job[store.PollArgs]) error {
 	sh, err := w.cfg.Store.StartShift(ctx, job.Args.AccountID)
 	if errors.Is(err, store.ErrNotFound) {
@@ -49,8 +49,12 @@ func (w *pollWorker) Work(ctx context.Context, job *river.Job[store.PollArgs]) e
 	if !mine {
 		return nil
 	}
-	if err := w.cfg.Store.EndShift(context.WithoutCancel(ctx), sh, end); err != nil {
+	goOn, err := w.cfg.Store.EndShift(context.WithoutCancel(ctx), sh, end)
+	if err != nil {
 		return fmt.Errorf("account %s: %w", sh.Account.Name, err)
+	}
+	if goOn {
+		return river.JobSnooze(max(0, end.ResumeAt.Sub(w.cfg.Now())))
 	}
 	return nil
 }

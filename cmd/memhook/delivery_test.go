@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/base64"
 	"fmt"
@@ -16,11 +17,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/memhook/memhook/memories/memoriestest"
+	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/store/localpg"
+	"github.com/memhook/memhook/store/storetest"
 	"github.com/memhook/memhook/webhook"
+	"github.com/memhook/memhook/worker"
 )
 
 // fast lets the account poll as fast as tests need events.
@@ -199,6 +205,140 @@ func TestADeadInstancesWorkIsTakenOver(t *testing.T) {
 	t.Logf("sent again %s after the restart began", time.Since(restarted))
 }
 
+// store opens the bench's database as an instance does.
+func (b *bench) store() (*store.Store, store.App) {
+	b.t.Helper()
+	keys, err := store.ParseKeyring(storetest.EncryptionKey)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	s, err := store.New(storetest.Pool(b.t, b.database), store.Config{Keys: keys, Encode: worker.EncodeEvent, Settle: time.Minute})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	apps, err := s.Apps(b.t.Context())
+	if err != nil || len(apps) == 0 {
+		b.t.Fatalf("apps: %v %v", apps, err)
+	}
+	return s, apps[0]
+}
+
+// publish makes n events, rate a second, as polls that show a video do; it returns at once.
+func (b *bench) publish(s *store.Store, app store.App, name string, n, rate int) (done <-chan struct{}) {
+	b.t.Helper()
+	news := make([]store.NewTask, n)
+	for i := range news {
+		news[i] = store.NewTask{
+			AppID: app.ID, AccountID: app.AccountID, TaskID: fmt.Sprintf("%s-%d", name, i), UniqueID: "default",
+			CallbackURL: fmt.Sprintf("%s/%d", b.receiver.URL, i%50), Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
+		}
+	}
+	tasks := make([]store.Registered, 0, n)
+	for len(tasks) < n {
+		out, err := s.RegisterTasks(b.t.Context(), news[len(tasks):min(len(tasks)+1000, n)])
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		tasks = append(tasks, out...)
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		var wg sync.WaitGroup
+		begin := time.Now()
+		for i, r := range tasks {
+			time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(rate))))
+			wg.Go(func() {
+				at := time.Now()
+				p := store.Poll{Task: r.Task.ID, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-" + r.Task.TaskID}}}
+				if _, err := s.RecordPoll(context.Background(), p); err != nil {
+					b.t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	}()
+	return over
+}
+
+// running gives the deliveries whose jobs an instance has running.
+func (b *bench) running(s *store.Store, in *instance) []uuid.UUID {
+	b.t.Helper()
+	rows, err := s.Pool().Query(b.t.Context(), `
+		select (j.args ->> 'delivery_id')::uuid
+		from river_job j
+		join instances i on i.id::text = j.attempted_by[array_upper(j.attempted_by, 1)]
+		where j.kind = 'deliver' and j.state = 'running' and i.name like '%' || $1`, strings.TrimPrefix(in.url, "http://"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return ids
+}
+
+// repeated counts the webhooks that came more than once, and the events that came at all.
+func (r *receiver) repeated() (events, twice int) {
+	ids := make(map[string]bool)
+	for _, got := range r.all() {
+		if ids[got.id] {
+			twice++
+		}
+		ids[got.id] = true
+	}
+	return len(ids), twice
+}
+
+// One of two instances is killed under load, then the last one, which starts again at once.
+func TestAKillUnderLoad(t *testing.T) {
+	t.Parallel()
+	rate, seconds := pick(200, 1000), pick(6, 20)
+	b := newBench(t, memoriestest.Config{})
+	b.receiver.answers(func(int, received) int {
+		time.Sleep(20 * time.Millisecond) // so that some are always in flight
+		return http.StatusNoContent
+	})
+	victim, other := b.start(""), b.start("")
+	s, app := b.store()
+	sentAgain := func(ids []uuid.UUID, since time.Time, within time.Duration) {
+		t.Helper()
+		until(t, within-time.Since(since), "what ran on the dead one is delivered", func() bool {
+			return b.query(`select count(*) from deliveries where id = any($1) and status = 'delivered'`, ids) == len(ids)
+		})
+		t.Logf("the %d that ran on the dead one were delivered %s after it ended or its successor began", len(ids), time.Since(since))
+	}
+	n := rate * seconds
+	done := b.publish(s, app, "two", n, rate)
+	b.receiver.await(t, n/3, time.Minute)
+	victim.kill()
+	killed := time.Now()
+	inFlight := b.running(s, victim)
+	sentAgain(inFlight, killed, 10*time.Second)
+	<-done
+	until(t, time.Minute, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == n })
+	events, twice := b.receiver.repeated()
+	t.Logf("%d events at %d/s, %d repeated, %d were in flight", events, rate, twice, len(inFlight))
+	if events != n || twice > len(inFlight) {
+		t.Errorf("%d events, want %d; %d repeated of %d in flight", events, n, twice, len(inFlight))
+	}
+
+	done = b.publish(s, app, "one", n, rate)
+	b.receiver.await(t, n+n/3+twice, time.Minute)
+	other.kill()
+	alone := b.running(s, other)
+	restarted := time.Now()
+	b.start(strings.TrimPrefix(other.url, "http://"))
+	sentAgain(alone, restarted, 3*time.Second)
+	<-done
+	until(t, time.Minute, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == 2*n })
+	all, again := b.receiver.repeated()
+	if all != 2*n || again-twice > len(alone) {
+		t.Errorf("%d events, want %d; %d repeated of %d in flight", all, 2*n, again-twice, len(alone))
+	}
+}
+
 // A process that was stopped for a while and wakes up does no harm but repetitions.
 func TestAStoppedProcessWakesUp(t *testing.T) {
 	t.Parallel()
@@ -311,9 +451,11 @@ func TestRotatingTheSecret(t *testing.T) {
 	var mu sync.Mutex
 	key := in.secret(task)
 	failed := 0
+	var checks []nodeCheck // for npm's library, with the secret that was in force
 	b.receiver.answers(func(_ int, got received) int {
 		mu.Lock()
 		defer mu.Unlock()
+		checks = append(checks, checkWithNode(key, got))
 		verifier, err := standardwebhooks.NewWebhook(key)
 		if err != nil || verifier.Verify(got.body, got.header) != nil {
 			failed++
@@ -341,6 +483,7 @@ func TestRotatingTheSecret(t *testing.T) {
 	if failed > 0 {
 		t.Errorf("%d of %d did not verify", failed, n)
 	}
+	verifyWithNode(t, checks[1:]) // the first came before there was a secret to check with
 	mu.Unlock()
 	var public struct {
 		PublicKey string `json:"public_key"`
