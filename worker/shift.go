@@ -39,7 +39,7 @@ type shift struct {
 	lead     time.Duration
 	trouble  store.Trouble
 
-	tasks    []*polling.Task // what the policy chooses from
+	tasks    []polling.Task // what the policy chooses from
 	rows     []polledTask
 	index    map[uuid.UUID]int
 	inFlight int
@@ -130,7 +130,7 @@ func (s *shift) resting() bool { return s.trouble.Until.After(s.w.cfg.Now()) }
 // is nothing left to poll.
 func (s *shift) step(ctx context.Context, over time.Time) bool {
 	now := s.w.cfg.Now()
-	choice, wake := polling.Choose(s.survival, s.tasks, now)
+	choice, due := polling.Choose(s.survival, s.tasks, polling.At(now))
 	slot, err := s.w.cfg.Store.TakeSlot(ctx, store.SlotRequest{Account: s.sh.Account.ID, Shift: s.sh.ID, Any: choice >= 0})
 	asked := time.Now()
 	switch {
@@ -144,7 +144,7 @@ func (s *shift) step(ctx context.Context, over time.Time) bool {
 			s.put(row)
 		}
 		if len(slot.News) > 0 {
-			choice, _ = polling.Choose(s.survival, s.tasks, s.w.cfg.Now())
+			choice, _ = polling.Choose(s.survival, s.tasks, polling.At(s.w.cfg.Now()))
 		}
 		if choice >= 0 { // else the news were about tasks that are being polled: the slot is lost
 			s.send(ctx, choice, asked.Add(slot.Wait))
@@ -155,8 +155,9 @@ func (s *shift) step(ctx context.Context, over time.Time) bool {
 	case len(s.tasks) == 0:
 		return false
 	default: // nothing may be polled yet
-		if wake.IsZero() || wake.After(over) {
-			wake = over
+		wake := over
+		if due != 0 && due.Time().Before(over) {
+			wake = due.Time()
 		}
 		ring, cancel := s.w.bell.listen(s.sh.Account.ID)
 		s.wait(ctx, wake, ring)
@@ -194,18 +195,18 @@ func (s *shift) put(row store.Waiting) {
 	if !known {
 		i = len(s.tasks)
 		s.index[row.ID] = i
-		s.tasks, s.rows = append(s.tasks, &polling.Task{}), append(s.rows, polledTask{})
+		s.tasks, s.rows = append(s.tasks, polling.Task{}), append(s.rows, polledTask{})
 	}
-	t := s.tasks[i]
-	t.Registered = row.CreatedAt
+	t := &s.tasks[i]
+	t.Registered = polling.At(row.CreatedAt)
 	if row.LastPolledAt != nil {
-		t.Polled = *row.LastPolledAt
+		t.Polled = polling.At(*row.LastPolledAt)
 	}
 	if row.HintedAt != nil {
-		t.Hinted = *row.HintedAt
+		t.Hinted = polling.At(*row.HintedAt)
 	}
 	if row.GrownAt != nil {
-		t.Grown = *row.GrownAt
+		t.Grown = polling.At(*row.GrownAt)
 	}
 	switch {
 	case row.Status == store.TaskWaiting:
@@ -284,14 +285,14 @@ func (s *shift) take(a answer) {
 	if a.err != nil {
 		s.log.Warn("a poll could not be recorded; the task will be polled again", "task", a.task.id, "error", a.err)
 		if known {
-			s.tasks[i].Polled = a.at
+			s.tasks[i].Polled = polling.At(a.at)
 		}
 		return
 	}
 	if !known {
 		return
 	}
-	s.learn(s.tasks[i], a)
+	s.learn(&s.tasks[i], a)
 	if !a.polled.Polling {
 		s.drop(a.task.id)
 		return
@@ -313,10 +314,10 @@ func (s *shift) learn(t *polling.Task, a answer) {
 		return
 	}
 	var last time.Duration
-	if !t.Polled.IsZero() {
+	if t.Polled != 0 {
 		last = t.Polled.Sub(t.Registered)
 	}
-	s.survival.Observe(last, a.at.Sub(t.Registered), a.polled.Ready)
+	s.survival.Observe(last, polling.At(a.at).Sub(t.Registered), a.polled.Ready)
 }
 
 // judge records a change of the account's state.

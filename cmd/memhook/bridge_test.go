@@ -63,7 +63,6 @@ func TestServeDeliversWithinTwoSecondsOfReady(t *testing.T) {
 	verifyWithNode(t, []nodeCheck{checkWithNode(in.secret(task), got)})
 }
 
-
 func TestShapesOfAnswers(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, memoriestest.Config{})

@@ -100,7 +100,7 @@ func TestLagIsAsSimulated(t *testing.T) {
 	in := b.start("")
 	begin := time.Now()
 	for i, a := range arrivals {
-		time.Sleep(time.Until(begin.Add(a.At.Sub(time.Unix(0, 0)))))
+		time.Sleep(time.Until(begin.Add(time.Duration(a.At))))
 		id := fmt.Sprintf("task-%d", i)
 		b.sim.Add(readyAfter(id, a.Ready.Sub(a.At), "PI-"+id))
 		in.register(id, nil)

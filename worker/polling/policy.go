@@ -12,7 +12,7 @@ const MinInterval = 2 * time.Second
 const maxInterval = time.Minute
 
 // Kind is what a task is polled for.
-type Kind int
+type Kind uint8
 
 // The kinds.
 const (
@@ -21,15 +21,41 @@ const (
 	Settling             // for more videos: most lists do not grow
 )
 
+// Moment is a time in Unix nanoseconds; 0 means never. It is a [time.Time] without what that carries
+// beside it: an instance holds a hundred thousand tasks, which the garbage collector need not look into.
+type Moment int64
+
+// At gives a time's moment; never, for the zero time.
+func At(t time.Time) Moment {
+	if t.IsZero() {
+		return 0
+	}
+	return Moment(t.UnixNano())
+}
+
+// Time gives the moment as a time.
+func (m Moment) Time() time.Time {
+	if m == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(m))
+}
+
+// Sub gives the time from n to m.
+func (m Moment) Sub(n Moment) time.Duration { return time.Duration(m - n) }
+
+// Add gives the moment d after m.
+func (m Moment) Add(d time.Duration) Moment { return m + Moment(d) }
+
 // Task is a task as the policy sees it. Times are of any clock, as long as it is one.
 type Task struct {
+	Registered Moment
+	Polled     Moment
+	Hinted     Moment // memories.ai is said to have news of it
+	Grown      Moment // of Indexing and Settling: when its list last grew
+	Failures   int32  // polls in a row that told nothing
 	Kind       Kind
-	Registered time.Time
-	Polled     time.Time // zero: never
-	Hinted     time.Time // zero: never; memories.ai is said to have news of it
-	Grown      time.Time // of Indexing and Settling: when its list last grew
-	Failures   int       // polls in a row that told nothing
-	Busy       bool      // a poll is under way
+	Busy       bool // a poll is under way
 }
 
 // Distribution is what is known of the time from registration to ready.
@@ -58,18 +84,18 @@ const firstWait = time.Second
 // A task that was never polled may have been ready when it was registered; how often that happens is
 // learnt too. So first polls come first where they are worth it, and do not eat the budget where they
 // never show anything. A hinted task comes before all others.
-func Score(d Distribution, t *Task, now time.Time) float64 {
+func Score(d Distribution, t *Task, now Moment) float64 {
 	if hinted(t) {
 		return math.MaxFloat64
 	}
 	switch {
-	case t.Kind != Waiting && t.Polled.IsZero():
+	case t.Kind != Waiting && t.Polled == 0:
 		return math.MaxFloat64 // its list was seen, but nobody knows when
 	case t.Kind == Indexing:
-		return expectedLag(t, now, func(at time.Time) float64 { return growth(1, t, at) })
+		return expectedLag(t, now, func(at Moment) float64 { return growth(1, t, at) })
 	case t.Kind == Settling:
-		return expectedLag(t, now, func(at time.Time) float64 { return growth(0.1, t, at) })
-	case t.Polled.IsZero():
+		return expectedLag(t, now, func(at Moment) float64 { return growth(0.1, t, at) })
+	case t.Polled == 0:
 		p, age := d.AtOnce(), now.Sub(t.Registered)
 		return p*(age+firstWait).Seconds() + (1-p)*simpson(age, d.Ready(0, age/2), d.Ready(0, age))
 	default:
@@ -78,7 +104,7 @@ func Score(d Distribution, t *Task, now time.Time) float64 {
 	}
 }
 
-func expectedLag(t *Task, now time.Time, f func(time.Time) float64) float64 {
+func expectedLag(t *Task, now Moment, f func(Moment) float64) float64 {
 	since := now.Sub(t.Polled)
 	return simpson(since, f(t.Polled.Add(since/2)), f(now))
 }
@@ -91,34 +117,35 @@ func simpson(over time.Duration, middle, end float64) float64 {
 
 // growth is the probability that a list has changed since the last poll, with a hazard of weight/(time
 // since it last grew + a minute).
-func growth(weight float64, t *Task, now time.Time) float64 {
+func growth(weight float64, t *Task, now Moment) float64 {
 	last := max(t.Polled.Sub(t.Grown), 0).Seconds() + 60
 	return 1 - math.Pow(last/(now.Sub(t.Grown).Seconds()+60), weight)
 }
 
 // hinted tells whether memories.ai is said to have news that no poll has looked for yet.
-func hinted(t *Task) bool { return t.Hinted.After(t.Polled) }
+func hinted(t *Task) bool { return t.Hinted > t.Polled }
 
 // EligibleAt is when a task may be polled next: at once where it was never polled or is hinted, else after the least interval, doubled for each poll in a
 // row that failed, up to a minute.
-func EligibleAt(t *Task) time.Time {
-	if t.Polled.IsZero() || hinted(t) {
-		return time.Time{}
+func EligibleAt(t *Task) Moment {
+	if t.Polled == 0 || hinted(t) {
+		return 0
 	}
 	return t.Polled.Add(min(MinInterval<<min(t.Failures, 10), maxInterval))
 }
 
 // Choose gives the index of the task that the next request is for, or -1 where none may be polled yet;
-// then wake is when the first of them may, or zero where there is none.
-func Choose(d Distribution, tasks []*Task, now time.Time) (best int, wake time.Time) {
+// then wake is when the first of them may, or 0 where there is none.
+func Choose(d Distribution, tasks []Task, now Moment) (best int, wake Moment) {
 	best = -1
 	most := -1.0
-	for i, t := range tasks {
+	for i := range tasks {
+		t := &tasks[i]
 		if t.Busy {
 			continue
 		}
-		if at := EligibleAt(t); at.After(now) {
-			if wake.IsZero() || at.Before(wake) {
+		if at := EligibleAt(t); at > now {
+			if wake == 0 || at < wake {
 				wake = at
 			}
 			continue

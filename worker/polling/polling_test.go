@@ -10,43 +10,43 @@ import (
 	"github.com/memhook/memhook/worker/polling"
 )
 
-func at(s int) time.Time { return time.Unix(int64(s), 0) }
+func at(s int) polling.Moment { return polling.At(time.Unix(int64(s), 0)) }
 
 func TestChoose(t *testing.T) {
 	t.Parallel()
 	s := polling.NewSurvival()
 	now := at(1000)
-	waiting := &polling.Task{Registered: at(900), Polled: at(980)}
-	longer := &polling.Task{Registered: at(900), Polled: at(950)}
-	hinted := &polling.Task{Registered: at(900), Polled: at(990), Hinted: at(995)}
-	justPolled := &polling.Task{Registered: at(900), Polled: at(999)}
-	busy := &polling.Task{Registered: at(900), Polled: at(900), Busy: true}
-	failing := &polling.Task{Registered: at(900), Polled: at(970), Failures: 9}
-	settling := &polling.Task{Kind: polling.Settling, Registered: at(0), Polled: at(950), Grown: at(600)}
-	unknown := &polling.Task{Kind: polling.Settling, Registered: at(0), Grown: at(600)}
-	indexing := &polling.Task{Kind: polling.Indexing, Registered: at(0), Polled: at(950), Grown: at(600)}
+	waiting := polling.Task{Registered: at(900), Polled: at(980)}
+	longer := polling.Task{Registered: at(900), Polled: at(950)}
+	hinted := polling.Task{Registered: at(900), Polled: at(990), Hinted: at(995)}
+	justPolled := polling.Task{Registered: at(900), Polled: at(999)}
+	busy := polling.Task{Registered: at(900), Polled: at(900), Busy: true}
+	failing := polling.Task{Registered: at(900), Polled: at(970), Failures: 9}
+	settling := polling.Task{Kind: polling.Settling, Registered: at(0), Polled: at(950), Grown: at(600)}
+	unknown := polling.Task{Kind: polling.Settling, Registered: at(0), Grown: at(600)}
+	indexing := polling.Task{Kind: polling.Indexing, Registered: at(0), Polled: at(950), Grown: at(600)}
 	cases := []struct {
 		name  string
-		tasks []*polling.Task
+		tasks []polling.Task
 		want  int
 	}{
 		{"nothing", nil, -1},
-		{"the one that waits longer", []*polling.Task{waiting, longer}, 1},
-		{"a hinted one before all", []*polling.Task{longer, hinted}, 1},
-		{"none within its least interval", []*polling.Task{justPolled}, -1},
-		{"none that is under way", []*polling.Task{busy, waiting}, 1},
-		{"none that keeps failing", []*polling.Task{failing, waiting}, 1},
-		{"settling counts less", []*polling.Task{settling, longer}, 1},
-		{"settling, and nobody knows when it was polled", []*polling.Task{longer, unknown}, 1},
-		{"settling counts less than indexing", []*polling.Task{settling, indexing}, 1},
+		{"the one that waits longer", []polling.Task{waiting, longer}, 1},
+		{"a hinted one before all", []polling.Task{longer, hinted}, 1},
+		{"none within its least interval", []polling.Task{justPolled}, -1},
+		{"none that is under way", []polling.Task{busy, waiting}, 1},
+		{"none that keeps failing", []polling.Task{failing, waiting}, 1},
+		{"settling counts less", []polling.Task{settling, longer}, 1},
+		{"settling, and nobody knows when it was polled", []polling.Task{longer, unknown}, 1},
+		{"settling counts less than indexing", []polling.Task{settling, indexing}, 1},
 	}
 	for _, c := range cases {
 		if got, _ := polling.Choose(s, c.tasks, now); got != c.want {
 			t.Errorf("%s: got %d, want %d", c.name, got, c.want)
 		}
 	}
-	if _, wake := polling.Choose(s, []*polling.Task{justPolled, failing}, now); !wake.Equal(at(1001)) {
-		t.Errorf("wake at %v", wake)
+	if _, wake := polling.Choose(s, []polling.Task{justPolled, failing}, now); wake != at(1001) {
+		t.Errorf("wake at %v", wake.Time())
 	}
 }
 

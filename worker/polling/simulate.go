@@ -24,10 +24,10 @@ const Never = 24 * time.Hour
 
 // Policy decides in a simulation. One value serves one run.
 type Policy interface {
-	// Next gives the index of the task to poll now, or -1.
-	Next(tasks []*Task, now time.Time) int
+	// Next gives the index of the task to poll now, or -1. ids names the tasks: their places change.
+	Next(tasks []Task, ids []int, now Moment) int
 	// Polled tells what came of it.
-	Polled(t *Task, last, now time.Time, ready bool)
+	Polled(t *Task, id int, last, now Moment, ready bool)
 }
 
 // Outcome is what a policy made of a workload.
@@ -58,15 +58,15 @@ func (o Outcome) Quantile(q float64) time.Duration {
 
 // Arrival is one task of a workload.
 type Arrival struct {
-	At    time.Time // its registration, from the Unix epoch on
-	Ready time.Time // zero: never
+	At    Moment // its registration, after the Unix epoch
+	Ready Moment
 }
 
 // Arrivals draws a workload's tasks. The same seed gives the same.
 func (w Workload) Arrivals(seed uint64) []Arrival {
 	r := rand.New(rand.NewPCG(seed, 7))
 	out := make([]Arrival, 0, w.Tasks)
-	at := time.Unix(0, 0)
+	at := Moment(1)
 	burst := max(w.Burst, 1)
 	for len(out) < w.Tasks {
 		at = at.Add(seconds(r.ExpFloat64() / w.Rate * float64(burst)))
@@ -87,39 +87,38 @@ func Simulate(w Workload, p Policy, interval time.Duration, seed uint64) Outcome
 	coming := w.Arrivals(seed)
 	left := 0
 	for _, a := range coming {
-		if !a.Ready.IsZero() {
+		if a.Ready != 0 {
 			left++
 		}
 	}
 	var (
 		out   Outcome
-		tasks []*Task
-		ready []time.Time
+		tasks []Task
+		ready []Moment
+		ids   []int
 	)
-	for now := time.Unix(0, 0); left > 0; now = now.Add(interval) {
-		for len(coming) > 0 && !coming[0].At.After(now) {
-			tasks, ready = append(tasks, &Task{Registered: coming[0].At}), append(ready, coming[0].Ready)
+	for now, id := Moment(1), 0; left > 0; now = now.Add(interval) {
+		for len(coming) > 0 && coming[0].At <= now {
+			tasks, ready, ids = append(tasks, Task{Registered: coming[0].At}), append(ready, coming[0].Ready), append(ids, id)
 			coming = coming[1:]
+			id++
 		}
-		i := p.Next(tasks, now)
+		i := p.Next(tasks, ids, now)
 		if i < 0 {
 			continue
 		}
 		out.Requests++
-		t := tasks[i]
-		last := t.Polled
-		if last.IsZero() {
-			last = t.Registered
-		}
-		done := !ready[i].IsZero() && !ready[i].After(now)
+		t := &tasks[i]
+		last := polled(t)
+		done := ready[i] != 0 && ready[i] <= now
 		t.Polled = now
-		p.Polled(t, last, now, done)
+		p.Polled(t, ids[i], last, now, done)
 		if done {
 			out.Lags = append(out.Lags, now.Sub(ready[i]))
 			left--
 		}
 		if done || now.Sub(t.Registered) > Never {
-			tasks, ready = slices.Delete(tasks, i, i+1), slices.Delete(ready, i, i+1)
+			tasks, ready, ids = slices.Delete(tasks, i, i+1), slices.Delete(ready, i, i+1), slices.Delete(ids, i, i+1)
 		}
 	}
 	slices.Sort(out.Lags)
@@ -131,12 +130,12 @@ func Learnt() Policy { return &learnt{NewSurvival()} }
 
 type learnt struct{ survival *Survival }
 
-func (p *learnt) Next(tasks []*Task, now time.Time) int {
+func (p *learnt) Next(tasks []Task, _ []int, now Moment) int {
 	i, _ := Choose(p.survival, tasks, now)
 	return i
 }
 
-func (p *learnt) Polled(t *Task, last, now time.Time, ready bool) {
+func (p *learnt) Polled(t *Task, _ int, last, now Moment, ready bool) {
 	p.survival.Observe(last.Sub(t.Registered), now.Sub(t.Registered), ready)
 }
 
@@ -145,12 +144,12 @@ func Knowing(w Workload) Policy { return knowing{truth{w}} }
 
 type knowing struct{ truth truth }
 
-func (p knowing) Next(tasks []*Task, now time.Time) int {
+func (p knowing) Next(tasks []Task, _ []int, now Moment) int {
 	i, _ := Choose(p.truth, tasks, now)
 	return i
 }
 
-func (knowing) Polled(*Task, time.Time, time.Time, bool) {}
+func (knowing) Polled(*Task, int, Moment, Moment, bool) {}
 
 type truth struct{ w Workload }
 
@@ -166,25 +165,26 @@ func (t truth) Ready(last, now time.Duration) float64 {
 
 // ByScore polls the eligible task with the greatest score. A task that was never polled counts as polled
 // at its registration.
-func ByScore(score func(t *Task, now time.Time) float64) Policy { return byScore(score) }
+func ByScore(score func(t *Task, now Moment) float64) Policy { return byScore(score) }
 
-type byScore func(*Task, time.Time) float64
+type byScore func(*Task, Moment) float64
 
-func (p byScore) Next(tasks []*Task, now time.Time) int {
+func (p byScore) Next(tasks []Task, _ []int, now Moment) int {
 	best, most := -1, math.Inf(-1)
-	for i, t := range tasks {
-		if s := p(t, now); s > most && !EligibleAt(t).After(now) {
+	for i := range tasks {
+		t := &tasks[i]
+		if s := p(t, now); s > most && EligibleAt(t) <= now {
 			best, most = i, s
 		}
 	}
 	return best
 }
 
-func (byScore) Polled(*Task, time.Time, time.Time, bool) {}
+func (byScore) Polled(*Task, int, Moment, Moment, bool) {}
 
 // polled is when the task was last polled, or registered.
-func polled(t *Task) time.Time {
-	if t.Polled.IsZero() {
+func polled(t *Task) Moment {
+	if t.Polled == 0 {
 		return t.Registered
 	}
 	return t.Polled
@@ -192,29 +192,29 @@ func polled(t *Task) time.Time {
 
 // LeastRecent polls the task whose last poll is longest ago.
 func LeastRecent() Policy {
-	return ByScore(func(t *Task, now time.Time) float64 { return now.Sub(polled(t)).Seconds() })
+	return ByScore(func(t *Task, now Moment) float64 { return now.Sub(polled(t)).Seconds() })
 }
 
 // Rivals are the other indices of the literature, given the true distribution.
 func Rivals(w Workload) map[string]Policy {
 	d := truth{w}
-	ages := func(t *Task, now time.Time) (last, age time.Duration) {
+	ages := func(t *Task, now Moment) (last, age time.Duration) {
 		return polled(t).Sub(t.Registered), now.Sub(t.Registered)
 	}
 	return map[string]Policy{
-		"hazard(age) × τ²": ByScore(func(t *Task, now time.Time) float64 {
+		"hazard(age) × τ²": ByScore(func(t *Task, now Moment) float64 {
 			_, age := ages(t, now)
 			tau := now.Sub(polled(t)).Seconds()
 			return d.Ready(age, age+100*time.Millisecond) * tau * tau
 		}),
-		"Whittle: τF(τ) − ∫F": ByScore(func(t *Task, now time.Time) float64 {
+		"Whittle: τF(τ) − ∫F": ByScore(func(t *Task, now Moment) float64 {
 			last, age := ages(t, now)
 			return now.Sub(polled(t)).Seconds()*d.Ready(last, age) - integral(func(a time.Duration) float64 { return d.Ready(last, a) }, last, age)
 		}),
-		"F(τ) × τ": ByScore(func(t *Task, now time.Time) float64 {
+		"F(τ) × τ": ByScore(func(t *Task, now Moment) float64 {
 			return d.Ready(ages(t, now)) * now.Sub(polled(t)).Seconds()
 		}),
-		"F(τ) alone": ByScore(func(t *Task, now time.Time) float64 { return d.Ready(ages(t, now)) }),
+		"F(τ) alone": ByScore(func(t *Task, now Moment) float64 { return d.Ready(ages(t, now)) }),
 	}
 }
 
@@ -232,40 +232,40 @@ func integral(f func(time.Duration) float64, from, to time.Duration) float64 {
 // OwnInterval lets each task be due again some time after its last poll, multiplied by factor after each
 // poll up to most; the task that is due first is polled first. It is what most clients do.
 func OwnInterval(first, most time.Duration, factor float64) Policy {
-	return &ownInterval{first: first, most: most, factor: factor, due: make(map[*Task]time.Time), wait: make(map[*Task]time.Duration)}
+	return &ownInterval{first: first, most: most, factor: factor, due: make(map[int]Moment), wait: make(map[int]time.Duration)}
 }
 
 type ownInterval struct {
 	first, most time.Duration
 	factor      float64
-	due         map[*Task]time.Time
-	wait        map[*Task]time.Duration
+	due         map[int]Moment
+	wait        map[int]time.Duration
 }
 
-func (p *ownInterval) Next(tasks []*Task, now time.Time) int {
+func (p *ownInterval) Next(tasks []Task, ids []int, now Moment) int {
 	best := -1
-	var earliest time.Time
-	for i, t := range tasks {
-		due, known := p.due[t]
+	var earliest Moment
+	for i := range tasks {
+		due, known := p.due[ids[i]]
 		if !known {
-			due = t.Registered
+			due = tasks[i].Registered
 		}
-		if !due.After(now) && (best < 0 || due.Before(earliest)) {
+		if due <= now && (best < 0 || due < earliest) {
 			best, earliest = i, due
 		}
 	}
 	return best
 }
 
-func (p *ownInterval) Polled(t *Task, _, now time.Time, ready bool) {
+func (p *ownInterval) Polled(_ *Task, id int, _, now Moment, ready bool) {
 	if ready {
-		delete(p.due, t)
-		delete(p.wait, t)
+		delete(p.due, id)
+		delete(p.wait, id)
 		return
 	}
-	wait := p.wait[t]
+	wait := p.wait[id]
 	if wait == 0 {
 		wait = p.first
 	}
-	p.due[t], p.wait[t] = now.Add(wait), min(time.Duration(float64(wait)*p.factor), p.most)
+	p.due[id], p.wait[id] = now.Add(wait), min(time.Duration(float64(wait)*p.factor), p.most)
 }
