@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -19,6 +20,8 @@ type Account struct {
 	State             string     `json:"state" enum:"active,rate_limited,refused,unavailable"`
 	StateReason       *string    `json:"state_reason" doc:"memories.ai's own words."`
 	PausedUntil       *time.Time `json:"paused_until"`
+	Used              float64    `json:"used" doc:"Requests a second, over the last minute or so."`
+	Backlog           int64      `json:"backlog" doc:"Tasks that are polled; can be some seconds old."`
 	CreatedAt         time.Time  `json:"created_at"`
 }
 
@@ -50,6 +53,18 @@ type NewApp struct {
 	AccountID uuid.UUID `json:"account_id"`
 }
 
+// AppPatch changes what it has.
+type AppPatch struct {
+	Name      *string    `json:"name,omitempty" minLength:"1" maxLength:"100"`
+	AccountID *uuid.UUID `json:"account_id,omitempty" doc:"The app's waiting tasks move with it."`
+}
+
+// NewKey is a key to be made.
+type NewKey struct {
+	Name      string   `json:"name,omitempty" maxLength:"100"`
+	RateLimit *float64 `json:"rate_limit,omitempty" exclusiveMinimum:"0" maximum:"100000" doc:"Requests a second, of each instance; absent for the service's default."`
+}
+
 // APIKey is an app's key.
 type APIKey struct {
 	ID         uuid.UUID  `json:"id"`
@@ -59,6 +74,7 @@ type APIKey struct {
 	CreatedAt  time.Time  `json:"created_at"`
 	LastUsedAt *time.Time `json:"last_used_at"`
 	RevokedAt  *time.Time `json:"revoked_at"`
+	RateLimit  *float64   `json:"rate_limit" doc:"Requests a second, of each instance; null for the service's default."`
 }
 
 // Stats is the state of the whole service.
@@ -66,8 +82,28 @@ type Stats struct {
 	Tasks      map[string]int64 `json:"tasks" doc:"By status."`
 	Deliveries map[string]int64 `json:"deliveries" doc:"By status."`
 	Queues     []Queue          `json:"queues" nullable:"false"`
+	Paused     []string         `json:"paused" nullable:"false" doc:"What an operator has paused everywhere: polling, deliveries."`
+	Rates      []Rates          `json:"rates" nullable:"false" doc:"Of each minute of the last hour in which anything happened."`
+	Lag        Quantiles        `json:"detection_lag" doc:"Of the last hour: from a list's first video, as far as can be known, to the poll that saw it."`
+	Latency    Quantiles        `json:"delivery_latency" doc:"Of the last hour: from an event to its delivery."`
 	Accounts   []Account        `json:"accounts" nullable:"false"`
 	Instances  []Instance       `json:"instances" nullable:"false"`
+}
+
+// Rates are what happened in a minute, on all instances together.
+type Rates struct {
+	Minute         time.Time `json:"minute"`
+	Registrations  int64     `json:"registrations"`
+	Polls          int64     `json:"polls"`
+	Deliveries     int64     `json:"deliveries" doc:"Delivered."`
+	FailedAttempts int64     `json:"failed_attempts"`
+}
+
+// Quantiles are durations in seconds; null where nothing was measured.
+type Quantiles struct {
+	P50 *float64 `json:"p50"`
+	P95 *float64 `json:"p95"`
+	P99 *float64 `json:"p99"`
 }
 
 // Queue is how many jobs are in a state.
@@ -96,11 +132,17 @@ type (
 	accountOutput  struct{ Body Account }
 	createAppInput struct{ Body NewApp }
 	appOutput      struct{ Body App }
+	patchAppInput  struct {
+		IDInput
+		Body AppPatch
+	}
 	createKeyInput struct {
 		IDInput
-		Body struct {
-			Name string `json:"name,omitempty" maxLength:"100"`
-		} `required:"false"`
+		Body *NewKey `required:"false"`
+	}
+	listKeysInput struct {
+		IDInput
+		PageInput
 	}
 	keyOutput      struct{ Body APIKey }
 	revokeKeyInput struct {
@@ -109,6 +151,9 @@ type (
 	}
 	statsOutput struct{ Body Stats }
 )
+
+// pausable are the queues that an operator can pause, by their names in paths.
+var pausable = map[string]string{"polling": store.QueuePoll, "deliveries": store.QueueDeliver}
 
 func (s *server) adminOperations(api huma.API) {
 	tag := func(o *huma.Operation) { o.Tags = []string{"admin"} }
@@ -120,18 +165,24 @@ func (s *server) adminOperations(api huma.API) {
 	huma.Delete(api, "/accounts/{id}", s.deleteAccount, tag, describe("admin-delete-account", "Delete an account", "An account that apps use is 409.", http.StatusNotFound, http.StatusConflict))
 	huma.Post(api, "/apps", s.createApp, tag, describe("admin-create-app", "Add an app", "", http.StatusNotFound, http.StatusConflict), created)
 	huma.Get(api, "/apps", s.listApps, tag, describe("admin-list-apps", "List apps", ""))
+	huma.Patch(api, "/apps/{id}", s.patchApp, tag, describe("admin-update-app", "Change an app", "", http.StatusNotFound, http.StatusConflict))
+	huma.Delete(api, "/apps/{id}", s.deleteApp, tag, describe("admin-delete-app", "Delete an app", "Its keys work no longer; its endpoints are deleted; its waiting tasks and what was still to be delivered are cancelled.", http.StatusNotFound))
 	huma.Post(api, "/apps/{id}/keys", s.createKey, tag, describe("admin-create-key", "Make an API key", "The answer is the only one that has the key.", http.StatusNotFound), created)
 	huma.Get(api, "/apps/{id}/keys", s.listKeys, tag, describe("admin-list-keys", "List an app's keys", "", http.StatusNotFound))
 	huma.Delete(api, "/apps/{id}/keys/{key_id}", s.revokeKey, tag, describe("admin-revoke-key", "Revoke a key", "It works no longer within a second.", http.StatusNotFound))
 	huma.Get(api, "/tasks", s.adminTasks, tag, describe("admin-list-tasks", "List tasks across apps", "Newest first."))
 	huma.Get(api, "/deliveries", s.adminDeliveries, tag, describe("admin-list-deliveries", "List deliveries across apps", "Newest first, without their attempts."))
 	huma.Get(api, "/endpoints", s.adminEndpoints, tag, describe("admin-list-endpoints", "List endpoints across apps", "Newest first."))
+	huma.Get(api, "/events", s.adminEvents, tag, describe("admin-list-events", "The feed across apps", "Oldest first, as an app's own."))
+	huma.Get(api, "/tasks/{id}", s.adminTask, tag, describe("admin-get-task", "Read a task of any app", "", http.StatusNotFound))
+	huma.Get(api, "/deliveries/{id}", s.adminDelivery, tag, describe("admin-get-delivery", "Read a delivery of any app with its attempts", "", http.StatusNotFound))
+	huma.Get(api, "/endpoints/{id}", s.adminEndpoint, tag, describe("admin-get-endpoint", "Read an endpoint of any app", "", http.StatusNotFound))
 	huma.Post(api, "/tasks/{id}/poll", s.adminPoll, tag, describe("admin-poll-task", "Poll a task at the next slot", "", http.StatusNotFound, http.StatusConflict), accepted)
 	huma.Post(api, "/deliveries/{id}/resend", s.adminResend, tag, describe("admin-resend-delivery", "Send a delivery again", "", http.StatusNotFound, http.StatusConflict), accepted)
 	huma.Post(api, "/endpoints/{id}/enable", s.adminEnable, tag, describe("admin-enable-endpoint", "Enable an endpoint", "", http.StatusNotFound))
 	huma.Post(api, "/endpoints/{id}/disable", s.adminDisable, tag, describe("admin-disable-endpoint", "Disable an endpoint", "What it had still to get waits until it is enabled.", http.StatusNotFound))
 	huma.Post(api, "/endpoints/{id}/recover", s.adminRecover, tag, describe("admin-recover-endpoint", "Send again what has failed since", "", http.StatusNotFound), accepted)
-	for path, queue := range map[string]string{"polling": store.QueuePoll, "deliveries": store.QueueDeliver} {
+	for path, queue := range pausable {
 		for verb, pause := range map[string]bool{"pause": true, "resume": false} {
 			huma.Post(api, "/"+path+"/"+verb, s.pauser(queue, pause), tag, describe("admin-"+verb+"-"+path, "Everywhere at once: "+verb+" "+path, ""))
 		}
@@ -144,15 +195,32 @@ func (s *server) createAccount(ctx context.Context, in *createAccountInput) (*ac
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return &accountOutput{wireAccount(&a)}, nil
+	return s.answerAccount(ctx, a)
 }
 
-func (s *server) listAccounts(ctx context.Context, _ *struct{}) (*listOutput[Account], error) {
-	list, err := s.store.Accounts(ctx)
+// answerAccount answers with one account and its backlog.
+func (s *server) answerAccount(ctx context.Context, a store.Account) (*accountOutput, error) {
+	backlogs, err := s.store.Backlogs(ctx)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return listOf(list, 0, nil, wireAccount), nil
+	return &accountOutput{wireAccount(&a, backlogs)}, nil
+}
+
+func (s *server) listAccounts(ctx context.Context, in *PageInput) (*listOutput[Account], error) {
+	page, err := in.page()
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	list, err := s.store.Accounts(ctx, page)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	backlogs, err := s.store.Backlogs(ctx)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return listOf(list, page.Limit, func(a *store.Account) uuid.UUID { return a.ID }, func(a *store.Account) Account { return wireAccount(a, backlogs) }), nil
 }
 
 func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*accountOutput, error) {
@@ -164,7 +232,7 @@ func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*acco
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return &accountOutput{wireAccount(&a)}, nil
+	return s.answerAccount(ctx, a)
 }
 
 func (s *server) deleteAccount(ctx context.Context, in *IDInput) (*struct{}, error) {
@@ -186,12 +254,39 @@ func (s *server) createApp(ctx context.Context, in *createAppInput) (*appOutput,
 	return &appOutput{wireApp(&a)}, nil
 }
 
-func (s *server) listApps(ctx context.Context, _ *struct{}) (*listOutput[App], error) {
-	list, err := s.store.Apps(ctx)
+func (s *server) listApps(ctx context.Context, in *PageInput) (*listOutput[App], error) {
+	page, err := in.page()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return listOf(list, 0, nil, wireApp), nil
+	list, err := s.store.Apps(ctx, page)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return listOf(list, page.Limit, func(a *store.App) uuid.UUID { return a.ID }, wireApp), nil
+}
+
+func (s *server) patchApp(ctx context.Context, in *patchAppInput) (*appOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	a, err := s.store.UpdateApp(ctx, id, in.Body.Name, in.Body.AccountID)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return &appOutput{wireApp(&a)}, nil
+}
+
+func (s *server) deleteApp(ctx context.Context, in *IDInput) (*struct{}, error) {
+	id, err := in.id()
+	if err == nil {
+		err = s.store.DeleteApp(ctx, id)
+	}
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return nil, nil
 }
 
 func (s *server) createKey(ctx context.Context, in *createKeyInput) (*keyOutput, error) {
@@ -199,7 +294,11 @@ func (s *server) createKey(ctx context.Context, in *createKeyInput) (*keyOutput,
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	k, plain, err := s.store.CreateKey(ctx, id, in.Body.Name)
+	var set NewKey
+	if in.Body != nil {
+		set = *in.Body
+	}
+	k, plain, err := s.store.CreateKey(ctx, id, set.Name, set.RateLimit)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -208,7 +307,7 @@ func (s *server) createKey(ctx context.Context, in *createKeyInput) (*keyOutput,
 	return &keyOutput{out}, nil
 }
 
-func (s *server) listKeys(ctx context.Context, in *IDInput) (*listOutput[APIKey], error) {
+func (s *server) listKeys(ctx context.Context, in *listKeysInput) (*listOutput[APIKey], error) {
 	id, err := in.id()
 	if err == nil {
 		_, err = s.store.App(ctx, id)
@@ -216,11 +315,15 @@ func (s *server) listKeys(ctx context.Context, in *IDInput) (*listOutput[APIKey]
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	list, err := s.store.Keys(ctx, id)
+	page, err := in.page()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return listOf(list, 0, nil, wireKey), nil
+	list, err := s.store.Keys(ctx, id, page)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return listOf(list, page.Limit, func(k *store.APIKey) uuid.UUID { return k.ID }, wireKey), nil
 }
 
 func (s *server) revokeKey(ctx context.Context, in *revokeKeyInput) (*struct{}, error) {
@@ -248,22 +351,45 @@ func (s *server) stats(ctx context.Context, _ *struct{}) (*statsOutput, error) {
 		out.Body.Queues[i] = Queue{q.Queue, q.State, q.Count, q.OldestSecs}
 	}
 	for i := range st.Accounts {
-		out.Body.Accounts[i] = wireAccount(&st.Accounts[i])
+		out.Body.Accounts[i] = wireAccount(&st.Accounts[i], st.Backlogs)
 	}
+	out.Body.Paused, out.Body.Rates = []string{}, make([]Rates, len(st.Minutes))
+	for path, queue := range pausable {
+		if st.Paused[queue] {
+			out.Body.Paused = append(out.Body.Paused, path)
+		}
+	}
+	slices.Sort(out.Body.Paused)
+	for i, m := range st.Minutes {
+		out.Body.Rates[i] = Rates{m.Minute.UTC(), m.Registrations, m.Polls, m.Deliveries, m.FailedAttempts}
+	}
+	total := store.Totals(st.Minutes)
+	out.Body.Lag, out.Body.Latency = quantiles(total.DetectionLag), quantiles(total.Latency)
 	for i, in := range st.Instances {
 		out.Body.Instances[i] = Instance{in.ID, in.Name, in.Version, in.StartedAt.UTC(), in.BeatAt.UTC()}
 	}
 	return out, nil
 }
 
-func wireAccount(a *store.Account) Account {
-	return Account{a.ID, a.Name, a.RequestsPerSecond, a.State, a.StateReason, utc(a.PausedUntil), a.CreatedAt.UTC()}
+func wireAccount(a *store.Account, backlogs map[uuid.UUID]int64) Account {
+	return Account{a.ID, a.Name, a.RequestsPerSecond, a.State, a.StateReason, utc(a.PausedUntil), a.Used, backlogs[a.ID], a.CreatedAt.UTC()}
+}
+
+func quantiles(h store.Histogram) Quantiles {
+	at := func(q float64) *float64 {
+		d, ok := h.Quantile(q)
+		if !ok {
+			return nil
+		}
+		return new(d.Seconds())
+	}
+	return Quantiles{at(0.5), at(0.95), at(0.99)}
 }
 
 func wireApp(a *store.App) App { return App{a.ID, a.Name, a.AccountID, a.CreatedAt.UTC()} }
 
 func wireKey(k *store.APIKey) APIKey {
-	return APIKey{ID: k.ID, Name: k.Name, Prefix: k.Prefix, CreatedAt: k.CreatedAt.UTC(), LastUsedAt: utc(k.LastUsedAt), RevokedAt: utc(k.RevokedAt)}
+	return APIKey{ID: k.ID, Name: k.Name, Prefix: k.Prefix, CreatedAt: k.CreatedAt.UTC(), LastUsedAt: utc(k.LastUsedAt), RevokedAt: utc(k.RevokedAt), RateLimit: k.RateLimit}
 }
 
 type (
@@ -279,7 +405,31 @@ type (
 		PageInput
 		AppID string `query:"app_id"`
 	}
+	adminEventsInput struct {
+		AppID string `query:"app_id"`
+		listEventsInput
+	}
 )
+
+func (s *server) adminTask(ctx context.Context, in *IDInput) (*taskOutput, error) {
+	return s.taskOf(ctx, uuid.Nil, in)
+}
+
+func (s *server) adminDelivery(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
+	return s.deliveryOf(ctx, uuid.Nil, in)
+}
+
+func (s *server) adminEndpoint(ctx context.Context, in *IDInput) (*endpointOutput, error) {
+	return s.endpointOf(ctx, uuid.Nil, in)
+}
+
+func (s *server) adminEvents(ctx context.Context, in *adminEventsInput) (*eventListOutput, error) {
+	app, err := optionalID("app_id", in.AppID)
+	if err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return s.eventsOf(ctx, app, &in.listEventsInput)
+}
 
 func (s *server) adminPoll(ctx context.Context, in *IDInput) (*taskOutput, error) {
 	id, err := in.id()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -16,8 +17,13 @@ import (
 	"github.com/memhook/memhook/webhook"
 )
 
-// maxBody is the most of a request's body that is read, in bytes.
-const maxBody = 1 << 20
+const (
+	// maxBody is the most of a request's body that is read, in bytes, and bodyTimeout how long it may take.
+	maxBody     = 1 << 20
+	bodyTimeout = 5 * time.Second
+	// maxURL is the most bytes of a request's target.
+	maxURL = 8 << 10
+)
 
 // Config is what the API needs.
 type Config struct {
@@ -26,6 +32,8 @@ type Config struct {
 	AdminToken string         // empty: the admin API answers 503
 	PublicURL  string         // of this service, for hint URLs
 	ExpiresIn  time.Duration  // of tasks that say nothing
+	KeyLimit   float64        // requests a second of API keys without a limit of their own; 0 for none
+	Proxies    []string       // networks of proxies whose X-Forwarded-For and -Proto are believed
 	Version    string
 	Ready      func(context.Context) error // nil while requests can be served
 	Metrics    http.Handler                // at /metrics; nil where it has its own address
@@ -39,17 +47,30 @@ type server struct {
 	log   *slog.Logger
 	keys  *keyCache
 	hints hintLimits
+
+	limits   keyLimits
+	registry huma.Registry
 }
 
 var problems sync.Once
 
+// setProblems makes huma's own errors look like ours. It has no other place for it.
+func setProblems() {
+	problems.Do(func() {
+		huma.NewErrorWithContext = newProblem
+		huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
+			return newProblem(nil, status, msg, errs...)
+		}
+	})
+}
+
 // New makes the handler of the whole API.
 func New(cfg Config) http.Handler {
-	problems.Do(func() { huma.NewErrorWithContext = newProblem }) // huma has no other place for it
-	s := &server{cfg: cfg, store: cfg.Store, log: cfg.Logger, keys: newKeyCache(cfg.Store)}
+	setProblems()
+	s := &server{cfg: cfg, store: cfg.Store, log: cfg.Logger, keys: newKeyCache(cfg.Store), limits: keyLimits{standard: cfg.KeyLimit}}
 
 	r := chi.NewRouter()
-	r.Use(requestID, s.logged, s.recovered)
+	r.Use(requestID, clientIP(cfg.Proxies), s.logged, s.recovered, boundURL)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, r, problemFor(http.StatusNotFound, codeNotFound, "there is nothing at this path"))
 	})
@@ -65,17 +86,27 @@ func New(cfg Config) http.Handler {
 	}
 	r.With(middleware.RequestSize(maxHint)).Post("/v1/hints/{token}", s.hint)
 
+	r.Handle("/docs", http.RedirectHandler("/docs/", http.StatusMovedPermanently))
+	r.Handle("/docs/*", docs())
+
 	s.operations(humachi.New(r, openAPI(cfg.Version)))
 	return r
 }
 
 // operations registers everything that stands in the OpenAPI document.
 func (s *server) operations(api huma.API) {
+	s.registry = api.OpenAPI().Components.Schemas
 	v1 := huma.NewGroup(api, "/v1")
-	v1.UseMiddleware(s.authenticated)
+	v1.UseMiddleware(s.authenticated, s.limited, s.idempotent)
 	v1.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"apiKey": {}}}
-		op.Errors = append(op.Errors, http.StatusUnauthorized)
+		if op.Method == http.MethodPost {
+			op.Parameters = append(op.Parameters, &huma.Param{
+				Name: headerIdempotency, In: "header", Schema: &huma.Schema{Type: huma.TypeString, MaxLength: new(maxIdempotencyKey)},
+				Description: "For 24 hours, the same key with the same request gets the same answer again, and with another one 422 idempotency-key-reused.",
+			})
+		}
+		addErrors(op, http.StatusUnauthorized, http.StatusTooManyRequests)
 	})
 	s.taskOperations(v1)
 	s.endpointOperations(v1)
@@ -86,22 +117,25 @@ func (s *server) operations(api huma.API) {
 	admin.UseMiddleware(s.administrator)
 	admin.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"adminToken": {}}}
-		op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusServiceUnavailable)
+		addErrors(op, http.StatusUnauthorized)
 	})
 	s.adminOperations(admin)
+	documentHints(api)
 }
 
-// openAPI is the document's frame.
-func openAPI(version string) huma.Config {
-	cfg := huma.DefaultConfig("memhook", version)
-	cfg.Info.Description = "Registers memories.ai tasks and delivers signed webhooks when their videos are there."
-	cfg.CreateHooks = nil // they put a $schema member into every answer
-	cfg.DocsPath, cfg.SchemasPath = "", ""
-	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"apiKey":     {Type: "http", Scheme: "bearer", Description: "An app's API key."},
-		"adminToken": {Type: "http", Scheme: "bearer", Description: "The operator's token, MEMHOOK_ADMIN_TOKEN."},
+// addErrors documents the problems that any operation can answer with, beside its own.
+func addErrors(op *huma.Operation, more ...int) {
+	more = append(more, http.StatusServiceUnavailable, http.StatusInternalServerError, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusRequestURITooLong)
+	if op.Method != http.MethodGet {
+		more = append(more, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusRequestTimeout, http.StatusConflict)
 	}
-	return cfg
+	problem := &huma.Schema{Ref: "#/components/schemas/Problem"}
+	for _, status := range more {
+		key := strconv.Itoa(status)
+		if op.Responses[key] == nil {
+			op.Responses[key] = &huma.Response{Description: http.StatusText(status), Content: map[string]*huma.MediaType{"application/problem+json": {Schema: problem}}}
+		}
+	}
 }
 
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {

@@ -83,7 +83,7 @@ const (
 	// keyFresh is how long a key that was found is not looked up again: a revoked one works no longer.
 	keyFresh = time.Second
 	keysKept = 10_000
-	// touchInterval is how often the keys' last use is noted.
+	// touchInterval is how soon a key's last use is noted.
 	touchInterval = 30 * time.Second
 )
 
@@ -91,10 +91,9 @@ const (
 type keyCache struct {
 	store *store.Store
 
-	mu      sync.Mutex
-	byHash  map[[sha256.Size]byte]cachedKey
-	used    map[uuid.UUID]time.Time
-	touched time.Time
+	mu     sync.Mutex
+	byHash map[[sha256.Size]byte]cachedKey
+	used   map[uuid.UUID]time.Time // not noted yet
 }
 
 type cachedKey struct {
@@ -103,7 +102,7 @@ type cachedKey struct {
 }
 
 func newKeyCache(s *store.Store) *keyCache {
-	return &keyCache{store: s, byHash: make(map[[sha256.Size]byte]cachedKey), used: make(map[uuid.UUID]time.Time), touched: time.Now()}
+	return &keyCache{store: s, byHash: make(map[[sha256.Size]byte]cachedKey), used: make(map[uuid.UUID]time.Time)}
 }
 
 // identity tells whose key it is, or store.ErrNotFound.
@@ -127,7 +126,7 @@ func (c *keyCache) identity(ctx context.Context, key string) (store.Identity, er
 	return cached.identity, nil
 }
 
-// note keeps a key and its use, and writes the uses down every now and then.
+// note keeps a key and its use; the uses are written down together, some time after the first.
 func (c *keyCache) note(hash [sha256.Size]byte, k cachedKey, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,15 +134,18 @@ func (c *keyCache) note(hash [sha256.Size]byte, k cachedKey, now time.Time) {
 		clear(c.byHash)
 	}
 	c.byHash[hash] = k
-	c.used[k.identity.KeyID] = now
-	if now.Sub(c.touched) < touchInterval {
-		return
+	if len(c.used) == 0 {
+		time.AfterFunc(touchInterval, c.touch)
 	}
+	c.used[k.identity.KeyID] = now
+}
+
+func (c *keyCache) touch() {
+	c.mu.Lock()
 	used := c.used
-	c.used, c.touched = make(map[uuid.UUID]time.Time), now
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		_ = c.store.TouchKeys(ctx, used) // only a convenience: the next round tries again
-	}()
+	c.used = make(map[uuid.UUID]time.Time)
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_ = c.store.TouchKeys(ctx, used) // only a convenience: the next use is noted again
 }

@@ -89,11 +89,15 @@ func (in *DeliveriesFilter) filter(app uuid.UUID) (f store.DeliveryFilter, page 
 }
 
 func (s *server) getDelivery(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
+	return s.deliveryOf(ctx, identityOf(ctx).AppID, in)
+}
+
+func (s *server) deliveryOf(ctx context.Context, app uuid.UUID, in *IDInput) (*deliveryOutput, error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return s.readDelivery(ctx, identityOf(ctx).AppID, id)
+	return s.readDelivery(ctx, app, id)
 }
 
 func (s *server) readDelivery(ctx context.Context, app, id uuid.UUID) (*deliveryOutput, error) {

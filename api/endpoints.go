@@ -206,11 +206,15 @@ func (s *server) patchEndpoint(ctx context.Context, in *patchEndpointInput) (*en
 }
 
 func (s *server) getEndpoint(ctx context.Context, in *IDInput) (*endpointOutput, error) {
+	return s.endpointOf(ctx, identityOf(ctx).AppID, in)
+}
+
+func (s *server) endpointOf(ctx context.Context, app uuid.UUID, in *IDInput) (*endpointOutput, error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	ep, err := s.store.Endpoint(ctx, identityOf(ctx).AppID, id)
+	ep, err := s.store.Endpoint(ctx, app, id)
 	return s.answerEndpoint(ctx, ep, err)
 }
 

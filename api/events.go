@@ -57,6 +57,10 @@ func (s *server) taskEvents(ctx context.Context, in *IDInput) (*eventListOutput,
 }
 
 func (s *server) listEvents(ctx context.Context, in *listEventsInput) (*eventListOutput, error) {
+	return s.eventsOf(ctx, identityOf(ctx).AppID, in)
+}
+
+func (s *server) eventsOf(ctx context.Context, app uuid.UUID, in *listEventsInput) (*eventListOutput, error) {
 	if in.Type != "" && !slices.Contains(store.EventTypes, in.Type) {
 		return nil, s.fail(ctx, invalid(FieldError{"type", "must be one of " + strings.Join(store.EventTypes, ", ")}))
 	}
@@ -67,7 +71,7 @@ func (s *server) listEvents(ctx context.Context, in *listEventsInput) (*eventLis
 			return nil, s.fail(ctx, invalid(FieldError{"after", "is not an event's id"}))
 		}
 	}
-	events, err := s.store.Events(ctx, identityOf(ctx).AppID, in.Type, after, in.Limit)
+	events, err := s.store.Events(ctx, app, in.Type, after, in.Limit)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}

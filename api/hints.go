@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/time/rate"
 )
@@ -58,6 +59,21 @@ func (s *server) hint(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// documentHints puts the hint's path into the document; it is served outside of huma, whatever its body.
+func documentHints(api huma.API) {
+	text := &huma.Schema{Type: huma.TypeString}
+	api.OpenAPI().AddOperation(&huma.Operation{
+		OperationID: "hint", Method: http.MethodPost, Path: "/v1/hints/{token}", Summary: "memories.ai's own callback", Tags: []string{"tasks"},
+		Description: "Give the URL of GET /v1/hint-url to memories.ai as callback_url. Nothing in the body is believed: it moves the poll of the task that it names to the front. The answer is always the same.",
+		Parameters:  []*huma.Param{{Name: "token", In: "path", Required: true, Schema: text}},
+		RequestBody: &huma.RequestBody{Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{}}}},
+		Responses: map[string]*huma.Response{
+			"204": {Description: "Taken, or ignored."},
+			"404": {Description: "Not a hint URL", Content: map[string]*huma.MediaType{"application/problem+json": {Schema: &huma.Schema{Ref: "#/components/schemas/Problem"}}}},
+		},
+	})
 }
 
 // hintedTask reads the task of both shapes of callback; "" where there is none.

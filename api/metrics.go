@@ -29,7 +29,7 @@ func (*accountStates) Describe(ch chan<- *prometheus.Desc) { ch <- accountState 
 func (c *accountStates) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	accounts, err := c.store.Accounts(ctx)
+	accounts, err := c.store.AllAccounts(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(accountState, err)
 		return

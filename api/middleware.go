@@ -25,6 +25,25 @@ func requestIDOf(ctx context.Context) string {
 	return id
 }
 
+// clientIP tells whose request it is: the peer's, or, where that is a trusted proxy, what it says.
+func clientIP(proxies []string) func(http.Handler) http.Handler {
+	if len(proxies) == 0 {
+		return middleware.ClientIPFromRemoteAddr
+	}
+	return middleware.ClientIPFromXFF(proxies...)
+}
+
+// boundURL refuses targets that no operation has.
+func boundURL(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.RequestURI) > maxURL {
+			writeProblem(w, r, problemFor(http.StatusRequestURITooLong, "url-too-long", "the URL is longer than 8 KiB"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // logged writes a line a request, without its query: that can hold what is not the log's business.
 func (s *server) logged(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -32,7 +51,7 @@ func (s *server) logged(next http.Handler) http.Handler {
 		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
 		next.ServeHTTP(ww, r)
 		s.log.Debug("request", "method", r.Method, "path", loggedPath(r.URL.Path), "status", ww.Status(), "bytes", ww.BytesWritten(),
-			"took", time.Since(start), "request_id", requestIDOf(r.Context()))
+			"took", time.Since(start), "client", middleware.GetClientIP(r.Context()), "request_id", requestIDOf(r.Context()))
 	})
 }
 

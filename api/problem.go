@@ -22,6 +22,8 @@ const (
 	codeNotFound      = "not-found"
 	codeConflict      = "conflict"
 	codeTooLarge      = "body-too-large"
+	codeKeyReused     = "idempotency-key-reused"
+	codeRateLimited   = "rate-limited" // 429: Retry-After says when
 	codeAdminDisabled = "admin-disabled"
 	codeUnavailable   = "unavailable" // 503: try again soon
 	codeInternal      = "internal"
@@ -116,6 +118,8 @@ func codeOf(status int) string {
 		return codeTooLarge
 	case http.StatusUnprocessableEntity:
 		return codeInvalid
+	case http.StatusTooManyRequests:
+		return codeRateLimited
 	case http.StatusServiceUnavailable:
 		return codeUnavailable
 	case http.StatusInternalServerError:

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -98,6 +99,7 @@ func (s *server) taskOperations(api huma.API) {
 		o.Responses = map[string]*huma.Response{"200": {Description: "It was registered already.", Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Task"}}}}}
 		o.Errors = []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity}
 	})
+	huma.Post(api, "/tasks/batch", s.createTasks, tag, batchOperation)
 	huma.Get(api, "/tasks", s.listTasks, tag, describe("list-tasks", "List tasks", "Newest first."))
 	huma.Get(api, "/tasks/{id}", s.getTask, tag, describe("get-task", "Read a task", "", http.StatusNotFound))
 	huma.Delete(api, "/tasks/{id}", s.cancelTask, tag, describe("cancel-task", "Cancel a task", "Stops polling it. A task that is finished is 409.", http.StatusNotFound, http.StatusConflict))
@@ -112,7 +114,7 @@ func describe(id, summary, description string, errors ...int) func(*huma.Operati
 }
 
 func (s *server) createTask(ctx context.Context, in *createTaskInput) (*createTaskOutput, error) {
-	n, err := s.newTask(identityOf(ctx), in.Body)
+	n, err := s.newTask(ctx, identityOf(ctx), in.Body)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -120,15 +122,20 @@ func (s *server) createTask(ctx context.Context, in *createTaskInput) (*createTa
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	out := &createTaskOutput{Status: http.StatusOK, Body: wireTask(reg.Task)}
+	return &createTaskOutput{Status: registeredStatus(reg), Body: wireTask(reg.Task)}, nil
+}
+
+// registeredStatus is 201 where the subscription is new, 200 where it was there already.
+func registeredStatus(reg store.Registered) int {
 	if reg.Created {
-		out.Status = http.StatusCreated
+		return http.StatusCreated
 	}
-	return out, nil
+	return http.StatusOK
 }
 
 // newTask checks a registration beyond what its schema says.
-func (s *server) newTask(who store.Identity, in NewTask) (store.NewTask, error) {
+func (s *server) newTask(_ context.Context, who store.Identity, in NewTask) (store.NewTask, error) {
+	in.UniqueID, in.Until = cmp.Or(in.UniqueID, "default"), cmp.Or(in.Until, store.UntilDownloaded)
 	var wrong []FieldError
 	bad := func(field, format string, args ...any) {
 		wrong = append(wrong, FieldError{field, fmt.Sprintf(format, args...)})
@@ -186,11 +193,15 @@ func (s *server) tasksOf(ctx context.Context, app uuid.UUID, in *TasksFilter) (*
 }
 
 func (s *server) getTask(ctx context.Context, in *IDInput) (*taskOutput, error) {
+	return s.taskOf(ctx, identityOf(ctx).AppID, in)
+}
+
+func (s *server) taskOf(ctx context.Context, app uuid.UUID, in *IDInput) (*taskOutput, error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	t, err := s.store.Task(ctx, identityOf(ctx).AppID, id)
+	t, err := s.store.Task(ctx, app, id)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}

@@ -31,14 +31,16 @@ type Account struct {
 	Troubles          int       // in a row
 	Survival          []float32 // what was learnt of the time from registration to ready
 	CreatedAt         time.Time
+	Used              float64 // requests a second, over the last minute or so
 }
 
-const accountColumns = `id, name, api_key, requests_per_second, state, state_reason, paused_until, troubles, survival, created_at`
+const accountColumns = `a.id, a.name, a.api_key, a.requests_per_second, a.state, a.state_reason, a.paused_until, a.troubles, a.survival, a.created_at,
+	a.usage / 60 * ` + faded + ` as used`
 
 // CreateAccount creates an account. A name that is taken is ErrConflict.
 func (s *Store) CreateAccount(ctx context.Context, name, apiKey string, requestsPerSecond float64) (Account, error) {
 	rows, err := s.pool.Query(ctx, `
-		insert into accounts (id, name, api_key, requests_per_second)
+		insert into accounts as a (id, name, api_key, requests_per_second)
 		values ($1, $2, $3, $4)
 		returning `+accountColumns, newID(), name, s.keys.Seal("account.api_key", []byte(apiKey)), requestsPerSecond)
 	a, err := one[Account](rows, err)
@@ -51,10 +53,22 @@ func (s *Store) CreateAccount(ctx context.Context, name, apiKey string, requests
 	return a, nil
 }
 
-// Accounts lists all accounts by name.
-func (s *Store) Accounts(ctx context.Context) ([]Account, error) {
-	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts order by name`)
+// Accounts lists accounts, newest first.
+func (s *Store) Accounts(ctx context.Context, p Page) ([]Account, error) {
+	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a where a.id < $1 order by a.id desc limit $2`, p.before(), p.Limit)
 	return many[Account](rows, err)
+}
+
+// AllAccounts lists all accounts by name.
+func (s *Store) AllAccounts(ctx context.Context) ([]Account, error) {
+	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a order by a.name`)
+	return many[Account](rows, err)
+}
+
+// Account reads one account.
+func (s *Store) Account(ctx context.Context, id uuid.UUID) (Account, error) {
+	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a where a.id = $1`, id)
+	return one[Account](rows, err)
 }
 
 // AccountChange changes what is not nil.
@@ -72,7 +86,7 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 			sealed = s.keys.Seal("account.api_key", []byte(*c.APIKey))
 		}
 		rows, err := tx.Query(ctx, `
-			update accounts
+			update accounts a
 			set name = coalesce($2, name), requests_per_second = coalesce($3, requests_per_second), api_key = coalesce($4, api_key)
 			where id = $1
 			returning `+accountColumns, id, c.Name, c.RequestsPerSecond, sealed)
@@ -87,7 +101,7 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		}
 		// A new shift takes the change up at once; the one under way, if any, gets no more slots.
 		rows, err = tx.Query(ctx, `
-			update accounts
+			update accounts a
 			set state = 'active', state_reason = null, paused_until = null, troubles = 0
 			where id = $1
 			returning `+accountColumns, id)
@@ -198,6 +212,6 @@ func (s *Store) matchDefault(ctx context.Context, a Account, memoriesKey string,
 }
 
 func (s *Store) accountByName(ctx context.Context, name string) (Account, error) {
-	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts where name = $1`, name)
+	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a where a.name = $1`, name)
 	return one[Account](rows, err)
 }

@@ -34,11 +34,12 @@ type APIKey struct {
 	CreatedAt  time.Time
 	LastUsedAt *time.Time
 	RevokedAt  *time.Time
+	RateLimit  *float64 // requests a second; nil: the service's default
 }
 
 const (
 	appColumns = `id, name, account_id, hint_token, signing_key, public_key, created_at`
-	keyColumns = `id, app_id, name, prefix, created_at, last_used_at, revoked_at`
+	keyColumns = `id, app_id, name, prefix, created_at, last_used_at, revoked_at, rate_limit`
 )
 
 // CreateApp creates an app on an account. A taken name is ErrConflict, an unknown account ErrNotFound.
@@ -62,10 +63,92 @@ func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (
 	return a, nil
 }
 
-// Apps lists all apps by name.
-func (s *Store) Apps(ctx context.Context) ([]App, error) {
-	rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where deleted_at is null order by name`)
+// Apps lists apps, newest first.
+func (s *Store) Apps(ctx context.Context, p Page) ([]App, error) {
+	rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where deleted_at is null and id < $1 order by id desc limit $2`, p.before(), p.Limit)
 	return many[App](rows, err)
+}
+
+// UpdateApp changes an app's name or moves it to another account, with its waiting tasks; nil leaves as it
+// is. A taken name is ErrConflict, an unknown account ErrNotFound.
+func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, account *uuid.UUID) (a App, err error) {
+	err = s.tx(ctx, "update app", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null for no key update`, id)
+		if a, err = one[App](rows, err); err != nil {
+			return err
+		}
+		from := a.AccountID
+		if account != nil {
+			a.AccountID = *account
+		}
+		if name != nil {
+			a.Name = *name
+		}
+		tag, err := tx.Exec(ctx, `update apps set name = $2, account_id = $3 where id = $1 and exists (select 1 from accounts where id = $3)`, id, a.Name, a.AccountID)
+		if isUnique(err) {
+			return fmt.Errorf("%w: the name %q is taken", ErrConflict, a.Name)
+		}
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return ErrNotFound
+		}
+		if from == a.AccountID {
+			return nil
+		}
+		return s.moveTasks(ctx, tx, id, from, a.AccountID)
+	})
+	return a, err
+}
+
+// moveTasks gives an app's tasks to another account's poller. The shift that has them is ended.
+func (s *Store) moveTasks(ctx context.Context, tx pgx.Tx, app, from, to uuid.UUID) error {
+	if _, err := tx.Exec(ctx, `update tasks set account_id = $2, urgent = true where app_id = $1 and polling`, app, to); err != nil {
+		return err
+	}
+	var busy bool
+	if err := tx.QueryRow(ctx, `update accounts set shift = null where id = $1 returning poll_job`, from).Scan(&busy); err != nil {
+		return err
+	}
+	if busy {
+		if err := s.insertPollJobs(ctx, tx, []uuid.UUID{from}, time.Time{}); err != nil {
+			return err
+		}
+	}
+	return s.ensurePollJobs(ctx, tx, []uuid.UUID{to})
+}
+
+// DeleteApp deletes an app: its keys work no longer, its endpoints are deleted, its tasks and what was still
+// to be delivered are cancelled. What it has had is kept until its retention is over.
+func (s *Store) DeleteApp(ctx context.Context, id uuid.UUID) error {
+	return s.tx(ctx, "delete app", func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			update apps set deleted_at = now(), account_id = null, name = name || ' (deleted ' || id || ')'
+			where id = $1 and deleted_at is null`, id)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return ErrNotFound
+		}
+		for _, sql := range []string{
+			`update api_keys set revoked_at = coalesce(revoked_at, now()) where app_id = $1`,
+			`update tasks
+			set polling = false, urgent = false, status = case when status = 'waiting' then 'cancelled' else status end,
+				closed = case when status = 'waiting' then (extract(epoch from now()) * 1000000)::bigint else closed end
+			where app_id = $1 and polling`,
+			`delete from subscriptions where endpoint_id in (select id from endpoints where app_id = $1)`,
+			`update endpoints set deleted_at = now(), backlog = false where app_id = $1 and deleted_at is null`,
+			`update deliveries set status = 'cancelled', cancelled = true, parked = false, next_attempt_at = null
+			where app_id = $1 and status = 'pending'`,
+		} {
+			if _, err := tx.Exec(ctx, sql, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // App reads one app.
@@ -79,22 +162,23 @@ func (s *Store) appByName(ctx context.Context, name string) (App, error) {
 	return one[App](rows, err)
 }
 
-// CreateKey makes a new key for an app and returns it in clear, for the only time.
-func (s *Store) CreateKey(ctx context.Context, app uuid.UUID, name string) (APIKey, string, error) {
+// CreateKey makes a new key for an app and returns it in clear, for the only time. rateLimit is in requests a
+// second; nil means the service's default.
+func (s *Store) CreateKey(ctx context.Context, app uuid.UUID, name string, rateLimit *float64) (APIKey, string, error) {
 	if _, err := s.App(ctx, app); err != nil {
 		return APIKey{}, "", fmt.Errorf("create key: %w", err)
 	}
 	plain := "mh_" + randomText(32)
-	k, err := s.insertKey(ctx, app, name, plain)
+	k, err := s.insertKey(ctx, app, name, plain, rateLimit)
 	return k, plain, err
 }
 
-func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, plain string) (APIKey, error) {
+func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, plain string, rateLimit *float64) (APIKey, error) {
 	hash := sha256.Sum256([]byte(plain))
 	rows, err := s.pool.Query(ctx, `
-		insert into api_keys (id, app_id, name, prefix, hash)
-		values ($1, $2, $3, $4, $5)
-		returning `+keyColumns, newID(), app, name, plain[:6], hash[:])
+		insert into api_keys (id, app_id, name, prefix, hash, rate_limit)
+		values ($1, $2, $3, $4, $5, $6)
+		returning `+keyColumns, newID(), app, name, plain[:6], hash[:], rateLimit)
 	k, err := one[APIKey](rows, err)
 	if isUnique(err) {
 		return k, fmt.Errorf("create key: %w: the key exists", ErrConflict)
@@ -107,7 +191,7 @@ func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, plain string
 
 // ensureKey gives an app a key that somebody else chose.
 func (s *Store) ensureKey(ctx context.Context, app uuid.UUID, plain string) error {
-	_, err := s.insertKey(ctx, app, DefaultName, plain)
+	_, err := s.insertKey(ctx, app, DefaultName, plain, nil)
 	if errors.Is(err, ErrConflict) {
 		return nil
 	}
@@ -115,8 +199,8 @@ func (s *Store) ensureKey(ctx context.Context, app uuid.UUID, plain string) erro
 }
 
 // Keys lists an app's keys, newest first.
-func (s *Store) Keys(ctx context.Context, app uuid.UUID) ([]APIKey, error) {
-	rows, err := s.pool.Query(ctx, `select `+keyColumns+` from api_keys where app_id = $1 order by id desc`, app)
+func (s *Store) Keys(ctx context.Context, app uuid.UUID, p Page) ([]APIKey, error) {
+	rows, err := s.pool.Query(ctx, `select `+keyColumns+` from api_keys where app_id = $1 and id < $2 order by id desc limit $3`, app, p.before(), p.Limit)
 	return many[APIKey](rows, err)
 }
 
@@ -137,13 +221,14 @@ type Identity struct {
 	KeyID     uuid.UUID
 	AppID     uuid.UUID
 	AccountID uuid.UUID
+	RateLimit *float64
 }
 
 // Authenticate tells whose key it is. An unknown or revoked key is ErrNotFound.
 func (s *Store) Authenticate(ctx context.Context, plain string) (Identity, error) {
 	hash := sha256.Sum256([]byte(plain))
 	rows, err := s.pool.Query(ctx, `
-		select k.id as key_id, k.app_id, a.account_id
+		select k.id as key_id, k.app_id, a.account_id, k.rate_limit
 		from api_keys k
 		join apps a on a.id = k.app_id
 		where k.hash = $1 and k.revoked_at is null and a.deleted_at is null`, hash[:])

@@ -38,6 +38,7 @@ type Delivery struct {
 	DeliveredAt   *time.Time
 
 	Payload     string    // where loaded for sending
+	Traceparent *string   // where loaded for sending, and traced
 	CallbackURL string    // where read for a list
 	Attempts    []Attempt `db:"-"` // where the method says so
 }
@@ -66,7 +67,7 @@ func (s *Store) LoadDelivery(ctx context.Context, id uuid.UUID) (*Delivery, erro
 
 func (s *Store) loadDeliveries(ctx context.Context, ids []uuid.UUID) ([]*Delivery, error) {
 	rows, err := s.pool.Query(ctx, `
-		select `+deliveryColumns+`, e.payload
+		select `+deliveryColumns+`, e.payload, e.traceparent
 		from deliveries d
 		join events e on e.id = d.event_id
 		where d.id = any($1)`, ids)
@@ -105,6 +106,7 @@ type Result struct {
 	Hold          time.Duration // the receiver asked to be left alone for so long
 	Released      bool          // Release gave the job, for this attempt
 	Healthy       bool          // as far as the sender knew, a success changes nothing of the endpoint
+	Latency       time.Duration // since the delivery was made
 }
 
 // touches tells whether the result can change its endpoint.
@@ -134,7 +136,11 @@ func (s *Store) recordResults(ctx context.Context, results []Result) ([]Recorded
 		}
 	}
 	if len(parked) == 0 && len(touched) == 0 {
-		return make([]Recorded, len(results)), recordAttempts(ctx, s.pool, attempts)
+		err := recordAttempts(ctx, s.pool, attempts)
+		if err == nil {
+			s.countAttempts(attempts)
+		}
+		return make([]Recorded, len(results)), err
 	}
 	err := s.tx(ctx, "record results", func(tx pgx.Tx) error {
 		if err := s.applyHealth(ctx, tx, touched, attempts); err != nil {
@@ -145,7 +151,23 @@ func (s *Store) recordResults(ctx context.Context, results []Result) ([]Recorded
 		}
 		return park(ctx, tx, parked)
 	})
+	if err == nil {
+		s.countAttempts(attempts)
+	}
 	return make([]Recorded, len(results)), err
+}
+
+func (s *Store) countAttempts(attempts []Result) {
+	s.activity.count(s.now(), func(m *Minute) {
+		for _, r := range attempts {
+			if !r.Delivered {
+				m.FailedAttempts++
+				continue
+			}
+			m.Deliveries++
+			m.Latency.observe(r.Latency)
+		}
+	})
 }
 
 // recordAttempts appends attempts and moves their deliveries on. One statement, so that it is all or
@@ -295,20 +317,48 @@ type DeliveryFilter struct {
 	Status                  string
 }
 
+// pendingNow is the SQL set of deliveries that may be pending: those with a live job and, of each endpoint
+// that has some, the newest parked ones. (An index on the status would cost every delivery its HOT update.)
+const pendingNow = `
+	select (j.args ->> 'delivery_id')::uuid
+	from river_job j
+	where j.kind = 'deliver' and j.state in ('available', 'running', 'retryable', 'scheduled')
+	union all
+	select p.id
+	from endpoints e
+	cross join lateral (
+		select id from deliveries where endpoint_id = e.id and parked and id < $1 order by id desc limit $4
+	) p
+	where e.backlog and ($2::uuid is null or e.app_id = $2)`
+
 // Deliveries lists deliveries, newest first, without their attempts.
 func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Delivery, error) {
+	conditions := `d.id < $1 and ($2::uuid is null or d.app_id = $2) and ($3 = '' or d.status = $3)`
+	switch f.Status {
+	case DeliveryFailed:
+		conditions += ` and d.failed`
+	case DeliveryCancelled:
+		conditions += ` and d.cancelled`
+	case DeliveryPending:
+		conditions += ` and d.id in (` + pendingNow + `)`
+	}
+	args := []any{p.before(), nullID(f.AppID), f.Status, p.Limit}
+	var found string
+	if f.EndpointID != uuid.Nil || f.Task != uuid.Nil {
+		args = append(args, nullID(f.EndpointID), nullID(f.Task))
+		found = `select * from deliveries d where ` + conditions + ` and ($5::uuid is null or d.endpoint_id = $5) and ($6::uuid is null or d.task = $6)`
+	} else { // as in Tasks, each app's newest
+		found = `
+			select d.* from apps a
+			cross join lateral (select * from deliveries d where d.app_id = a.id and ` + conditions + ` order by d.id desc limit $4) d
+			where $2::uuid is null or a.id = $2`
+	}
 	rows, err := s.pool.Query(ctx, `
 		select `+deliveryColumns+`, e.url as callback_url
-		from deliveries d
+		from (`+found+`) d
 		join endpoints e on e.id = d.endpoint_id
-		where d.id < $1
-			and ($2::uuid is null or d.app_id = $2)
-			and ($3::uuid is null or d.endpoint_id = $3)
-			and ($4::uuid is null or d.task = $4)
-			and ($5 = '' or d.status = $5)
-			and ($5 <> 'failed' or d.failed)
 		order by d.id desc
-		limit $6`, p.before(), nullID(f.AppID), nullID(f.EndpointID), nullID(f.Task), f.Status, p.Limit)
+		limit $4`, args...)
 	list, err := many[Delivery](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("list deliveries: %w", err)

@@ -158,7 +158,7 @@ func (s *Store) DeleteEndpoint(ctx context.Context, app, id uuid.UUID) error {
 			return err
 		}
 		_, err = tx.Exec(ctx, `
-			update deliveries set status = 'cancelled', parked = false, next_attempt_at = null
+			update deliveries set status = 'cancelled', cancelled = true, parked = false, next_attempt_at = null
 			where endpoint_id = $1 and status = 'pending'`, id)
 		return err
 	})

@@ -87,9 +87,9 @@ func (s *Store) newSecret() []byte {
 	return s.keys.Seal("endpoint.secret", secret)
 }
 
-// Endpoint reads one endpoint of an app.
+// Endpoint reads one endpoint. app may be uuid.Nil for an operator.
 func (s *Store) Endpoint(ctx context.Context, app, id uuid.UUID) (Endpoint, error) {
-	rows, err := s.pool.Query(ctx, `select `+endpointColumns+` from endpoints e where e.id = $1 and e.app_id = $2 and e.deleted_at is null`, id, app)
+	rows, err := s.pool.Query(ctx, `select `+endpointColumns+` from endpoints e where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null`, id, nullID(app))
 	return one[Endpoint](rows, err)
 }
 

@@ -41,6 +41,8 @@ type Event struct {
 	TaskID     *uuid.UUID `db:"task"`
 	EndpointID *uuid.UUID
 	Payload    string
+
+	Traceparent *string
 }
 
 // Encode writes an event as the body of its webhooks: the exact bytes that are signed and sent.
@@ -70,12 +72,13 @@ func (s *Store) emit(ctx context.Context, tx pgx.Tx, emissions []emission) error
 		tasks, endpoints = make([]*uuid.UUID, n), make([]*uuid.UUID, n)
 		types, payloads  = make([]string, n), make([]string, n)
 		times            = make([]time.Time, n)
+		traces           = make([]*string, n)
 	)
 	for i := range emissions {
 		ev := &emissions[i].event
 		ev.ID = newID()
 		if ev.Task != nil {
-			ev.TaskID = &ev.Task.ID
+			ev.TaskID, traces[i] = &ev.Task.ID, ev.Task.Traceparent
 		}
 		if ev.Endpoint != nil {
 			ev.EndpointID = &ev.Endpoint.ID
@@ -89,9 +92,9 @@ func (s *Store) emit(ctx context.Context, tx pgx.Tx, emissions []emission) error
 		tasks[i], endpoints[i] = ev.TaskID, ev.EndpointID
 	}
 	_, err := tx.Exec(ctx, `
-		insert into events (id, app_id, task, endpoint_id, type, payload, created_at)
-		select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::timestamptz[])`,
-		ids, apps, tasks, endpoints, types, payloads, times)
+		insert into events (id, app_id, task, endpoint_id, type, payload, created_at, traceparent)
+		select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::timestamptz[], $8::text[])`,
+		ids, apps, tasks, endpoints, types, payloads, times, traces)
 	if err != nil {
 		return fmt.Errorf("insert events: %w", err)
 	}
@@ -244,9 +247,9 @@ func (s *Store) emitForEndpoint(ctx context.Context, tx pgx.Tx, ep *Endpoint, ev
 
 const eventColumns = `id, app_id, type, created_at, task, endpoint_id, payload`
 
-// Event reads one event of an app.
+// Event reads one event. app may be uuid.Nil for an operator.
 func (s *Store) Event(ctx context.Context, app, id uuid.UUID) (Event, error) {
-	rows, err := s.pool.Query(ctx, `select `+eventColumns+` from events where id = $1 and app_id = $2`, id, app)
+	rows, err := s.pool.Query(ctx, `select `+eventColumns+` from events where id = $1 and ($2::uuid is null or app_id = $2)`, id, nullID(app))
 	return one[Event](rows, err)
 }
 
@@ -254,14 +257,15 @@ func (s *Store) Event(ctx context.Context, app, id uuid.UUID) (Event, error) {
 // and one that commits late must not appear behind a reader's back.
 const feedDelay = 2 * time.Second
 
-// Events lists an app's events after one, oldest first, of one type unless that is empty.
+// Events lists an app's events after one, or those of all apps where app is uuid.Nil, oldest first, of one
+// type unless that is empty.
 func (s *Store) Events(ctx context.Context, app uuid.UUID, eventType string, after uuid.UUID, limit int) ([]Event, error) {
 	rows, err := s.pool.Query(ctx, `
 		select `+eventColumns+`
 		from events
-		where app_id = $1 and id > $2 and ($3 = '' or type = $3) and created_at < $4
+		where ($1::uuid is null or app_id = $1) and id > $2 and ($3 = '' or type = $3) and created_at < $4
 		order by id
-		limit $5`, app, after, eventType, s.now().Add(-feedDelay), limit)
+		limit $5`, nullID(app), after, eventType, s.now().Add(-feedDelay), limit)
 	list, err := many[Event](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("list events: %w", err)

@@ -29,6 +29,7 @@ type Waiting struct {
 	CreatedAt    time.Time  `json:"created_at"`
 	GrownAt      *time.Time `json:"grown_at"`
 	Indexing     bool       `json:"indexing"` // ready, and to be polled until its videos are indexed
+	Traceparent  *string    `json:"traceparent"`
 }
 
 // Bare tells whether the task waits with no videos and no refusals (see [Poll]).
@@ -37,7 +38,7 @@ func (w *Waiting) Bare() bool {
 }
 
 const waitingColumns = `t.id, t.app_id, t.task_id, t.unique_id, t.status, t.refusals, t.videos <> '[]' as has_videos, t.last_polled_at,
-	t.hinted_at, t.created_at, t.grown_at, t.status = 'ready' and t.until = 'indexed' and t.indexed_at is null as indexing`
+	t.hinted_at, t.created_at, t.grown_at, t.status = 'ready' and t.until = 'indexed' and t.indexed_at is null as indexing, t.traceparent`
 
 // Shift is one poll job's hold on an account: only the account's latest shift gets slots.
 type Shift struct {
@@ -50,7 +51,7 @@ type Shift struct {
 // shift of the account gets no more slots.
 func (s *Store) StartShift(ctx context.Context, account uuid.UUID) (*Shift, error) {
 	sh := &Shift{ID: newID()}
-	rows, err := s.pool.Query(ctx, `update accounts set shift = $2 where id = $1 returning `+accountColumns, account, sh.ID)
+	rows, err := s.pool.Query(ctx, `update accounts a set shift = $2 where a.id = $1 returning `+accountColumns, account, sh.ID)
 	a, err := one[Account](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("start shift: %w", err)
@@ -176,6 +177,9 @@ type Slot struct {
 // were registered or hinted. Requests that come at the same time share a statement.
 func (s *Store) TakeSlot(ctx context.Context, r SlotRequest) (Slot, error) { return s.slots.Do(ctx, r) }
 
+// faded is the SQL factor by which an account's usage has faded: 1/e a minute since its last slot.
+const faded = `exp(-least(50, greatest(0, extract(epoch from clock_timestamp() - a.next_slot_at) + 1 / a.requests_per_second) / 60))`
+
 const (
 	// slotHorizon is how far ahead of its time a slot is given out.
 	slotHorizon = 200 * time.Millisecond
@@ -205,7 +209,8 @@ func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, 
 			from unnest($1::uuid[], $2::uuid[], $3::boolean[]) as r (account_id, shift, any_task)
 		), taken as (
 			update accounts a
-			set next_slot_at = greatest(a.next_slot_at, clock_timestamp()) + make_interval(secs => $5 / a.requests_per_second)
+			set next_slot_at = greatest(a.next_slot_at, clock_timestamp()) + make_interval(secs => $5 / a.requests_per_second),
+				usage = 1 + a.usage * `+faded+`
 			from request r
 			where a.id = r.account_id and a.shift = r.shift and (r.any_task or cardinality(r.news) > 0)
 				and a.next_slot_at <= clock_timestamp() + $4::interval
@@ -302,7 +307,43 @@ func (s *Store) recordPolls(ctx context.Context, polls []Poll) ([]Polled, error)
 		}
 		return nil
 	})
+	if err == nil {
+		s.countActivity(polls, byTask, out)
+	}
 	return out, err
+}
+
+func (s *Store) countActivity(polls []Poll, byTask map[uuid.UUID]int, polled []Polled) {
+	s.activity.count(s.now(), func(m *Minute) {
+		m.Polls += int64(len(polls))
+		for i, p := range polls {
+			if byTask[p.Task] == i && polled[i].Ready {
+				m.DetectionLag.observe(p.Lag)
+			}
+		}
+	})
+}
+
+// pollLog is how many polls of a task are kept to be looked at.
+const pollLog = 20
+
+// logged is the SQL that adds a poll to its task's log.
+const logged = `(t.poll_log || ((extract(epoch from n.at) * 1000)::bigint || ' ' || n.outcome))[greatest(1, cardinality(t.poll_log) - 18):]`
+
+// outcome says in a word or two what a poll has shown.
+func (p Poll) outcome() string {
+	switch {
+	case p.Fault != nil:
+		return p.Fault.Code
+	case p.Refusal != nil:
+		return "refused " + p.Refusal.Code
+	case len(p.Videos) == 0:
+		return "empty"
+	case len(p.Videos) == 1:
+		return "1 video"
+	default:
+		return fmt.Sprintf("%d videos", len(p.Videos))
+	}
 }
 
 // countPolls records polls that changed nothing.
@@ -311,9 +352,9 @@ func (s *Store) countPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Poll
 		return nil, nil
 	}
 	n := len(polls)
-	ids, at, next, faults := make([]uuid.UUID, n), make([]time.Time, n), make([]time.Time, n), make([]*string, n)
+	ids, at, next, faults, outcomes := make([]uuid.UUID, n), make([]time.Time, n), make([]time.Time, n), make([]*string, n), make([]string, n)
 	for i, p := range polls {
-		ids[i], at[i], next[i] = p.Task, p.At, p.NextPollAt
+		ids[i], at[i], next[i], outcomes[i] = p.Task, p.At, p.NextPollAt, p.outcome()
 		if p.Fault != nil {
 			text, err := json.Marshal(p.Fault)
 			if err != nil {
@@ -328,10 +369,11 @@ func (s *Store) countPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Poll
 	}
 	rows, err := tx.Query(ctx, `
 		update tasks t
-		set polls = t.polls + 1, last_polled_at = n.at, next_poll_at = n.next, last_error = n.fault::jsonb
-		from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::text[]) as n (id, at, next, fault)
+		set polls = t.polls + 1, last_polled_at = n.at, next_poll_at = n.next, last_error = n.fault::jsonb,
+			poll_log = `+logged+`
+		from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::text[]) as n (id, at, next, fault, outcome)
 		where t.id = n.id
-		returning t.polling, `+waitingColumns, ids, at, next, faults)
+		returning t.polling, `+waitingColumns, ids, at, next, faults, outcomes)
 	found, err := many[row](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("count polls: %w", err)
@@ -389,6 +431,6 @@ func (t *Task) waiting() Waiting {
 	return Waiting{
 		ID: t.ID, AppID: t.AppID, TaskID: t.TaskID, UniqueID: t.UniqueID, Status: t.Status, Refusals: t.Refusals, HasVideos: len(t.Videos) > 0,
 		LastPolledAt: t.LastPolledAt, HintedAt: t.HintedAt, CreatedAt: t.CreatedAt, GrownAt: t.GrownAt,
-		Indexing: t.Status == TaskReady && t.Until == UntilIndexed && t.IndexedAt == nil,
+		Indexing: t.Status == TaskReady && t.Until == UntilIndexed && t.IndexedAt == nil, Traceparent: t.Traceparent,
 	}
 }

@@ -21,6 +21,7 @@ type NewTask struct {
 	Until            string
 	ExpectedVideos   *int
 	ExpiresAt        time.Time
+	Traceparent      *string // where the registration is traced
 }
 
 func (n NewTask) key() taskKey { return taskKey{n.AppID, n.TaskID, n.UniqueID} }
@@ -87,6 +88,9 @@ func (s *Store) registerTasks(ctx context.Context, news []NewTask) (out []Regist
 		}
 		return nil
 	})
+	if err == nil {
+		s.activity.count(s.now(), func(m *Minute) { m.Registrations += int64(len(news)) })
+	}
 	return out, err
 }
 
@@ -135,6 +139,7 @@ func (s *Store) insertFresh(ctx context.Context, tx pgx.Tx, missing []NewTask, t
 		untils, metadatas   = make([]string, n), make([]string, n)
 		expected            = make([]*int, n)
 		expires             = make([]time.Time, n)
+		traces              = make([]*string, n)
 		made                = make(map[uuid.UUID]*Task, n)
 	)
 	for i, m := range missing {
@@ -147,20 +152,20 @@ func (s *Store) insertFresh(ctx context.Context, tx pgx.Tx, missing []NewTask, t
 		}
 		ids[i], apps[i], accounts[i] = newID(), m.AppID, m.AccountID
 		taskIDs[i], uniqueIDs[i], untils[i], metadatas[i] = m.TaskID, m.UniqueID, m.Until, string(metadata)
-		expected[i], expires[i] = m.ExpectedVideos, m.ExpiresAt
+		expected[i], expires[i], traces[i] = m.ExpectedVideos, m.ExpiresAt, m.Traceparent
 		made[ids[i]] = &Task{
 			ID: ids[i], AppID: m.AppID, AccountID: m.AccountID, TaskID: m.TaskID, UniqueID: m.UniqueID, Status: TaskWaiting, Polling: true,
 			Until: m.Until, ExpectedVideos: m.ExpectedVideos, Metadata: m.Metadata, NextPollAt: &now, CreatedAt: now, ExpiresAt: m.ExpiresAt,
 		}
 	}
 	rows, err := tx.Query(ctx, `
-		insert into tasks (id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata, expires_at, next_poll_at, created_at)
-		select id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata::jsonb, expires_at, $10, $10
-		from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[], $9::timestamptz[])
-			as n (id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata, expires_at)
+		insert into tasks (id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata, expires_at, traceparent, next_poll_at, created_at)
+		select id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata::jsonb, expires_at, traceparent, $11, $11
+		from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[], $9::timestamptz[], $10::text[])
+			as n (id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata, expires_at, traceparent)
 		on conflict (app_id, task_id, unique_id, closed) do nothing
 		returning id`,
-		ids, apps, accounts, taskIDs, uniqueIDs, untils, expected, metadatas, expires, now)
+		ids, apps, accounts, taskIDs, uniqueIDs, untils, expected, metadatas, expires, traces, now)
 	if err != nil {
 		return fmt.Errorf("insert tasks: %w", err)
 	}

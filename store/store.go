@@ -44,6 +44,11 @@ type Store struct {
 	settle time.Duration
 	now    func() time.Time
 
+	activity activity
+	tasks    slow[map[string]int64] // counts that cost much, see slow
+	sent     slow[map[string]int64]
+	backlog  slow[map[uuid.UUID]int64]
+
 	register *Group[NewTask, Registered]
 	load     *Group[uuid.UUID, *Delivery]
 	record   *Group[Result, Recorded]
@@ -65,6 +70,7 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	}
 	s := &Store{pool: pool, jobs: jobs, keys: cfg.Keys, encode: cfg.Encode, settle: cfg.Settle, now: cfg.Now}
 	const ms = time.Millisecond
+	s.tasks.read, s.sent.read, s.backlog.read = s.countTasks, s.countDeliveries, s.countBacklogs
 	s.register = NewGroup(500, 1, 2*ms, s.registerTasks)
 	s.load = NewGroup(500, 1, 3*ms, s.loadDeliveries)
 	s.record = NewGroup(500, 1, 8*ms, s.recordResults)

@@ -43,11 +43,17 @@ func (s *Store) Purge(ctx context.Context, before time.Time) (total int64, err e
 			}
 		}
 	}
-	tag, err := s.pool.Exec(ctx, `delete from idempotency_keys where created_at < $1`, s.now().Add(-24*time.Hour))
-	if err != nil {
-		return total, fmt.Errorf("purge: %w", err)
+	for sql, kept := range map[string]time.Duration{
+		`delete from idempotency_keys where created_at < $1`: idempotencyKept,
+		`delete from activity where minute < $1`:             activityKept,
+	} {
+		tag, err := s.pool.Exec(ctx, sql, s.now().Add(-kept))
+		if err != nil {
+			return total, fmt.Errorf("purge: %w", err)
+		}
+		total += tag.RowsAffected()
 	}
-	return total + tag.RowsAffected(), nil
+	return total, nil
 }
 
 // idAt gives the least UUIDv7 of a time: 48 bits of Unix milliseconds, then nothing.

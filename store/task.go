@@ -58,6 +58,8 @@ type Task struct {
 	ReadyAt        *time.Time
 	IndexedAt      *time.Time
 	ExpiresAt      time.Time
+	PollLog        []string // the last polls: Unix milliseconds, a space, what came of it
+	Traceparent    *string
 
 	Subscriptions []Subscription `db:"-"` // where the method says so
 }
@@ -90,8 +92,9 @@ type Poll struct {
 	At         time.Time // when the answer was there
 	NextPollAt time.Time // the poller's estimate
 	Videos     []Video
-	Refusal    *TaskError // memories.ai refuses the task itself
-	Fault      *TaskError // nothing was learnt of the task
+	Refusal    *TaskError    // memories.ai refuses the task itself
+	Fault      *TaskError    // nothing was learnt of the task
+	Lag        time.Duration // if the task turns out ready: how long it probably has been
 
 	// Bare says that the poller knows the task as waiting with no videos and no refusals, so that an
 	// empty list changes nothing but its poll count.

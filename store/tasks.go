@@ -12,7 +12,7 @@ import (
 
 const taskColumns = `id, app_id, account_id, task_id, unique_id, status, polling, until, expected_videos, metadata, videos,
 	grown_at, polls, last_polled_at, next_poll_at, hinted_at, last_error, refusals, first_refusal_at,
-	created_at, ready_at, indexed_at, expires_at`
+	created_at, ready_at, indexed_at, expires_at, poll_log, traceparent`
 
 // querier is a pool or a transaction.
 type querier interface {
@@ -65,15 +65,23 @@ type TaskFilter struct {
 
 // Tasks lists tasks with their subscriptions, newest first.
 func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) ([]Task, error) {
+	// Every index begins with the app, so the newest of all apps are the newest of each app's newest. Plans are
+	// made for the values at hand, so that a filter that is not there costs nothing.
 	rows, err := s.pool.Query(ctx, `
-		select `+taskColumns+`
-		from tasks
-		where id < $1
-			and ($2::uuid is null or app_id = $2)
-			and ($3 = '' or status = $3)
-			and ($4 = '' or task_id = $4)
-			and ($5 = '' or unique_id = $5)
-		order by id desc
+		select found.*
+		from apps a
+		cross join lateral (
+			select `+taskColumns+`
+			from tasks t
+			where t.app_id = a.id and t.id < $1
+				and ($3 = '' or t.status = $3)
+				and ($4 = '' or t.task_id = $4)
+				and ($5 = '' or t.unique_id = $5)
+			order by t.id desc
+			limit $6
+		) found
+		where $2::uuid is null or a.id = $2
+		order by found.id desc
 		limit $6`, p.before(), nullID(f.AppID), f.Status, f.TaskID, f.UniqueID, p.Limit)
 	tasks, err := many[Task](rows, err)
 	if err != nil {
@@ -129,7 +137,7 @@ func (s *Store) saveTasks(ctx context.Context, tx pgx.Tx, tasks []*Task, polls [
 		polling                                  = make([]bool, n)
 		closed                                   = make([]int64, n)
 		refusals, polled                         = make([]int, n), make([]int, n)
-		lastErrors                               = make([]*string, n)
+		lastErrors, outcomes                     = make([]*string, n), make([]*string, n)
 		grown, refused, ready, indexed, at, next = make([]*time.Time, n), make([]*time.Time, n), make([]*time.Time, n), make([]*time.Time, n), make([]*time.Time, n), make([]*time.Time, n)
 	)
 	for i, t := range tasks {
@@ -151,6 +159,7 @@ func (s *Store) saveTasks(ctx context.Context, tx pgx.Tx, tasks []*Task, polls [
 			polled[i] = 1
 			t.Polls++
 			t.LastPolledAt, t.NextPollAt = &polls[i].At, &polls[i].NextPollAt
+			outcomes[i] = new(polls[i].outcome())
 		}
 		ids[i], statuses[i], polling[i], videos[i], refusals[i] = t.ID, t.Status, t.Polling, string(list), t.Refusals
 		grown[i], refused[i], ready[i], indexed[i], at[i], next[i] = t.GrownAt, t.FirstRefusalAt, t.ReadyAt, t.IndexedAt, t.LastPolledAt, t.NextPollAt
@@ -160,13 +169,14 @@ func (s *Store) saveTasks(ctx context.Context, tx pgx.Tx, tasks []*Task, polls [
 		set status = n.status, polling = n.polling, urgent = t.urgent and n.polling, closed = n.closed, videos = n.videos::jsonb,
 			last_error = n.last_error::jsonb, refusals = n.refusals, polls = t.polls + n.polled, grown_at = n.grown_at,
 			first_refusal_at = n.first_refusal_at, ready_at = n.ready_at, indexed_at = n.indexed_at,
-			last_polled_at = n.last_polled_at, next_poll_at = n.next_poll_at
+			last_polled_at = n.at, next_poll_at = n.next_poll_at,
+			poll_log = case when n.outcome is null then t.poll_log else `+logged+` end
 		from unnest($1::uuid[], $2::text[], $3::boolean[], $4::bigint[], $5::text[], $6::text[], $7::int[], $8::int[],
-				$9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[])
+				$9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::text[])
 			as n (id, status, polling, closed, videos, last_error, refusals, polled, grown_at, first_refusal_at, ready_at, indexed_at,
-				last_polled_at, next_poll_at)
+				at, next_poll_at, outcome)
 		where t.id = n.id`,
-		ids, statuses, polling, closed, videos, lastErrors, refusals, polled, grown, refused, ready, indexed, at, next)
+		ids, statuses, polling, closed, videos, lastErrors, refusals, polled, grown, refused, ready, indexed, at, next, outcomes)
 	if err != nil {
 		return fmt.Errorf("save tasks: %w", err)
 	}

@@ -93,7 +93,7 @@ func judge(schedule []time.Duration, d *store.Delivery, rec *store.Receiver, res
 	at := resp.SentAt.Add(resp.Duration)
 	r := store.Result{
 		Delivery: d.ID, Endpoint: d.EndpointID, Generation: d.Generation, At: resp.SentAt, Duration: resp.Duration,
-		Delivered: resp.OK(), ResponseHeaders: resp.Headers(), Healthy: rec.Healthy(),
+		Delivered: resp.OK(), Latency: at.Sub(d.CreatedAt), ResponseHeaders: resp.Headers(), Healthy: rec.Healthy(),
 	}
 	if resp.Status != 0 {
 		body := webhook.Printable(resp.Body)

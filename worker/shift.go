@@ -248,6 +248,7 @@ func (s *shift) send(ctx context.Context, i int, slot time.Time) {
 	row := s.rows[i]
 	estimate := max(polling.MinInterval, time.Duration(len(s.tasks))*s.interval)
 	late := min(max(s.interval/2, lateMin), lateMax)
+	lag := polling.Lag(s.survival, &s.tasks[i], polling.At(slot))
 	go func() {
 		a := answer{task: row}
 		defer func() { s.answers <- a }()
@@ -260,7 +261,7 @@ func (s *shift) send(ctx context.Context, i int, slot time.Time) {
 		a.status = s.w.cfg.Memories.TaskStatus(ctx, string(s.sh.Account.Key), row.taskID, row.uniqueID)
 		a.at = s.w.cfg.Now()
 		p := pollOf(&row, a.status, a.sentAt, a.at)
-		p.NextPollAt = a.at.Add(estimate)
+		p.NextPollAt, p.Lag = a.at.Add(estimate), lag+a.at.Sub(a.sentAt)
 		// What memories.ai has answered is recorded even when the worker is being stopped.
 		a.polled, a.err = s.w.cfg.Store.RecordPoll(context.WithoutCancel(ctx), p)
 	}()
@@ -310,7 +311,14 @@ func (s *shift) take(a answer) {
 
 // learn takes what the poll has shown of the time that tasks take.
 func (s *shift) learn(t *polling.Task, a answer) {
-	if a.status.Outcome != memories.Listed || t.Kind != polling.Waiting {
+	if a.status.Outcome != memories.Listed {
+		return
+	}
+	if t.Kind == polling.Settling && t.Polled != 0 {
+		grown := a.polled.Waiting.GrownAt
+		s.survival.ObserveGrowth(t.Polled.Sub(t.Grown), polling.At(a.at).Sub(t.Grown), grown != nil && polling.At(*grown) > t.Grown)
+	}
+	if t.Kind != polling.Waiting {
 		return
 	}
 	var last time.Duration

@@ -89,7 +89,7 @@ func TestLagIsAsSimulated(t *testing.T) {
 	const rps = 4.0
 	n := pick(80, 400)
 	w := polling.Workload{
-		Tasks: n, Rate: 2, // half of the budget, were each polled once
+		Tasks: n, Rate: 2, Settle: 10 * time.Minute, // half of the budget, were each polled once
 		Draw: func(r *rand.Rand) (time.Duration, bool) {
 			return time.Duration(float64(10*time.Second) * math.Exp(0.7*r.NormFloat64())), true
 		},

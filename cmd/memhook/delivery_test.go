@@ -216,7 +216,7 @@ func (b *bench) store() (*store.Store, store.App) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	apps, err := s.Apps(b.t.Context())
+	apps, err := s.Apps(b.t.Context(), store.Page{Limit: 10})
 	if err != nil || len(apps) == 0 {
 		b.t.Fatalf("apps: %v %v", apps, err)
 	}

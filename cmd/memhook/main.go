@@ -28,6 +28,9 @@ type commands struct {
 	Sim     simCommand     `cmd:"" help:"Run the simulated memories.ai alone."`
 	Listen  listenCommand  `cmd:"" help:"Receive, verify and print webhooks."`
 	Version versionCommand `cmd:"" help:"Print the version."`
+
+	RotateKeys rotateKeysCommand `cmd:"" help:"Seal all secrets anew with the first key of MEMHOOK_ENCRYPTION_KEY."`
+	OpenAPI    openAPICommand    `cmd:"" name:"openapi" help:"Print the OpenAPI document."`
 }
 
 func main() {

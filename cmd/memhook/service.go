@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +50,8 @@ type service struct {
 	listener net.Listener
 	metrics  net.Listener // where it has its own address
 	failed   chan error   // the HTTP server's end, if it was not asked for
+	activity sync.WaitGroup
+	quit     context.CancelFunc // of what counts activity
 	draining atomic.Bool
 	migrated atomic.Bool
 }
@@ -61,8 +65,8 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 		}
 	}()
 	// The address first: who holds it is this host's only memhook of that name.
-	if s.listener, err = net.Listen("tcp", cfg.Addr); err != nil {
-		return nil, fmt.Errorf("MEMHOOK_ADDR: %w", err)
+	if s.listener, err = listen(cfg); err != nil {
+		return nil, err
 	}
 	if s.pool, err = openDatabase(ctx, cfg.DatabaseURL, log); err != nil {
 		return nil, err
@@ -85,6 +89,11 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 	if err = st.EnsureDefaults(ctx, cfg.MemoriesAPIKey, cfg.RequestsPerSecond, cfg.APIKey); err != nil {
 		return nil, err
 	}
+	counting, quit := context.WithCancel(context.WithoutCancel(ctx))
+	s.quit = quit
+	s.activity.Go(func() {
+		st.KeepActivity(counting, func(err error) { log.Warn("activity could not be kept", "error", err) })
+	})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	guard := webhook.NewGuard(webhook.Policy{AllowHTTP: cfg.AllowHTTP, Networks: cfg.AllowedNetworks, DenyPorts: cfg.DeniedPorts})
@@ -114,6 +123,7 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 	}
 	s.serve(api.New(api.Config{
 		Store: st, Guard: guard, AdminToken: cfg.AdminToken, PublicURL: cfg.PublicURL, ExpiresIn: cfg.TaskExpiresIn, Version: version(),
+		KeyLimit: cfg.KeyRateLimit, Proxies: prefixes(cfg.TrustedProxies),
 		Ready: s.ready, Metrics: exposed, Logger: log,
 	}), role)
 	log.Info("memhook is up", "version", version(), "role", role, "address", s.listener.Addr().String())
@@ -192,6 +202,10 @@ func (s *service) close() {
 			_ = l.Close()
 		}
 	}
+	if s.quit != nil {
+		s.quit()
+		s.activity.Wait()
+	}
 	if s.memories != nil {
 		s.memories.Close()
 	}
@@ -201,6 +215,14 @@ func (s *service) close() {
 	if s.pool != nil {
 		s.pool.Close()
 	}
+}
+
+func prefixes(list []netip.Prefix) []string {
+	out := make([]string, len(list))
+	for i, p := range list {
+		out[i] = p.String()
+	}
+	return out
 }
 
 // instanceName names this instance by its host, its network and its address, which only one process can

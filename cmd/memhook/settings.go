@@ -30,6 +30,11 @@ type settings struct {
 	MemoriesBaseURL   string
 	RequestsPerSecond float64
 	PublicURL         string
+	TLSCert           string
+	TLSKey            string
+	TrustedProxies    []netip.Prefix
+	MaxConnections    int
+	KeyRateLimit      float64
 	AllowHTTP         bool
 	AllowedNetworks   []netip.Prefix
 	DeniedPorts       []uint16
@@ -78,17 +83,23 @@ var settingList = []setting{
 		return nil
 	}},
 	{"MEMHOOK_PUBLIC_URL", "", "where memories.ai reaches this service; builds the hint URLs", "https://memhook.example.com", webURL(func(s *settings) *string { return &s.PublicURL })},
-	{"MEMHOOK_ALLOW_HTTP_CALLBACKS", "false", "permits http:// callback URLs", "true", boolean(func(s *settings) *bool { return &s.AllowHTTP })},
-	{"MEMHOOK_ALLOWED_CALLBACK_NETWORKS", "", "networks that callbacks may reach although they are private, loopback or otherwise special", "10.0.0.0/8,127.0.0.0/8", func(s *settings, v string) error {
-		for part := range strings.SplitSeq(v, ",") {
-			p, err := netip.ParsePrefix(strings.TrimSpace(part))
-			if err != nil {
-				return fmt.Errorf("%q is not a network in CIDR notation", part)
-			}
-			s.AllowedNetworks = append(s.AllowedNetworks, p)
+	{"MEMHOOK_TLS_CERT", "", "the file of a certificate chain in PEM: MEMHOOK_ADDR then speaks TLS; read anew when it changes", "/etc/memhook/tls.crt", text(func(s *settings) *string { return &s.TLSCert }, 1)},
+	{"MEMHOOK_TLS_KEY", "", "the file of its private key", "/etc/memhook/tls.key", text(func(s *settings) *string { return &s.TLSKey }, 1)},
+	{"MEMHOOK_TRUSTED_PROXIES", "", "networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed", "10.0.0.0/8", networks(func(s *settings) *[]netip.Prefix { return &s.TrustedProxies })},
+	{"MEMHOOK_MAX_CONNECTIONS", "10000", "connections to MEMHOOK_ADDR at once; more wait", "10000", func(s *settings, v string) (err error) {
+		if s.MaxConnections, err = strconv.Atoi(v); err != nil || s.MaxConnections < 1 {
+			return errors.New("must be a number above 0")
 		}
 		return nil
 	}},
+	{"MEMHOOK_KEY_RATE_LIMIT", "0", "requests a second of an API key without a limit of its own, of each instance; 0 for no limit", "100", func(s *settings, v string) (err error) {
+		if s.KeyRateLimit, err = strconv.ParseFloat(v, 64); err != nil || !(s.KeyRateLimit >= 0 && s.KeyRateLimit <= 100_000) {
+			return errors.New("must be a number from 0 to 100000")
+		}
+		return nil
+	}},
+	{"MEMHOOK_ALLOW_HTTP_CALLBACKS", "false", "permits http:// callback URLs", "true", boolean(func(s *settings) *bool { return &s.AllowHTTP })},
+	{"MEMHOOK_ALLOWED_CALLBACK_NETWORKS", "", "networks that callbacks may reach although they are private, loopback or otherwise special", "10.0.0.0/8,127.0.0.0/8", networks(func(s *settings) *[]netip.Prefix { return &s.AllowedNetworks })},
 	{"MEMHOOK_DENIED_CALLBACK_PORTS", "", "ports that callbacks may not reach", "25,465", func(s *settings, v string) error {
 		for part := range strings.SplitSeq(v, ",") {
 			n, err := strconv.ParseUint(strings.TrimSpace(part), 10, 16)
@@ -153,6 +164,9 @@ func readSettings(getenv func(string) string, required ...string) (*settings, er
 				wrong = append(wrong, fmt.Sprintf("%s: %s; for example %s", st.name, err, st.example))
 			}
 		}
+	}
+	if (s.TLSCert == "") != (s.TLSKey == "") {
+		wrong = append(wrong, "MEMHOOK_TLS_CERT: must be set together with MEMHOOK_TLS_KEY; for example /etc/memhook/tls.crt")
 	}
 	if wrong != nil {
 		return nil, wrong
@@ -224,6 +238,19 @@ func duration(field func(*settings) *time.Duration) func(*settings, string) erro
 			return errors.New("must be a duration above 0")
 		}
 		*field(s) = d
+		return nil
+	}
+}
+
+func networks(field func(*settings) *[]netip.Prefix) func(*settings, string) error {
+	return func(s *settings, v string) error {
+		for part := range strings.SplitSeq(v, ",") {
+			p, err := netip.ParsePrefix(strings.TrimSpace(part))
+			if err != nil {
+				return fmt.Errorf("%q is not a network in CIDR notation", part)
+			}
+			*field(s) = append(*field(s), p)
+		}
 		return nil
 	}
 }

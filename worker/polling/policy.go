@@ -18,7 +18,7 @@ type Kind uint8
 const (
 	Waiting  Kind = iota // for its first videos: a customer waits
 	Indexing             // for its videos to be indexed: a customer waits
-	Settling             // for more videos: most lists do not grow
+	Settling             // for more videos: how often lists grow is learnt
 )
 
 // Moment is a time in Unix nanoseconds; 0 means never. It is a [time.Time] without what that carries
@@ -64,6 +64,8 @@ type Distribution interface {
 	Ready(last, now time.Duration) float64
 	// AtOnce gives the probability that a task is ready when it is registered.
 	AtOnce() float64
+	// Growth gives the weight of the growth of lists that settle, see [Survival.Growth].
+	Growth() float64
 }
 
 // firstWait is how long a customer counts as having waited when a task is registered.
@@ -94,7 +96,7 @@ func Score(d Distribution, t *Task, now Moment) float64 {
 	case t.Kind == Indexing:
 		return expectedLag(t, now, func(at Moment) float64 { return growth(1, t, at) })
 	case t.Kind == Settling:
-		return expectedLag(t, now, func(at Moment) float64 { return growth(0.1, t, at) })
+		return expectedLag(t, now, func(at Moment) float64 { return growth(d.Growth(), t, at) })
 	case t.Polled == 0:
 		p, age := d.AtOnce(), now.Sub(t.Registered)
 		return p*(age+firstWait).Seconds() + (1-p)*simpson(age, d.Ready(0, age/2), d.Ready(0, age))
@@ -102,6 +104,30 @@ func Score(d Distribution, t *Task, now Moment) float64 {
 		last, age := t.Polled.Sub(t.Registered), now.Sub(t.Registered)
 		return simpson(age-last, d.Ready(last, (last+age)/2), d.Ready(last, age))
 	}
+}
+
+// Lag gives the time for which a waiting task that a poll finds ready now has probably been ready: since its
+// hint, or the expected lag so far over the probability that it is ready.
+func Lag(d Distribution, t *Task, now Moment) time.Duration {
+	if hinted(t) {
+		return now.Sub(t.Hinted)
+	}
+	if t.Polled == 0 {
+		age := now.Sub(t.Registered)
+		p, ready := d.AtOnce(), d.Ready(0, age)
+		return divide(p*age.Seconds()+(1-p)*simpson(age, d.Ready(0, age/2), ready), p+(1-p)*ready, age)
+	}
+	last, age := t.Polled.Sub(t.Registered), now.Sub(t.Registered)
+	ready := d.Ready(last, age)
+	return divide(simpson(age-last, d.Ready(last, (last+age)/2), ready), ready, age-last)
+}
+
+// divide gives the lag, within 0 and most, or half of most where the probability is next to nothing.
+func divide(lag, probability float64, most time.Duration) time.Duration {
+	if probability < 1e-9 {
+		return most / 2
+	}
+	return min(max(seconds(lag/probability), 0), max(most, 0))
 }
 
 func expectedLag(t *Task, now Moment, f func(Moment) float64) float64 {
@@ -118,8 +144,7 @@ func simpson(over time.Duration, middle, end float64) float64 {
 // growth is the probability that a list has changed since the last poll, with a hazard of weight/(time
 // since it last grew + a minute).
 func growth(weight float64, t *Task, now Moment) float64 {
-	last := max(t.Polled.Sub(t.Grown), 0).Seconds() + 60
-	return 1 - math.Pow(last/(now.Sub(t.Grown).Seconds()+60), weight)
+	return -math.Expm1(-weight * exposure(t.Polled.Sub(t.Grown), now.Sub(t.Grown)))
 }
 
 // hinted tells whether memories.ai is said to have news that no poll has looked for yet.

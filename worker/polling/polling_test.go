@@ -68,9 +68,16 @@ func TestSurvivalLearnsAndIsKept(t *testing.T) {
 	if p := s.AtOnce(); p > 0.02 {
 		t.Errorf("at once: %.3f", p)
 	}
+	before = s.Growth()
+	for range 100 { // no list ever grows
+		s.ObserveGrowth(0, 10*time.Minute, false)
+	}
+	if w := s.Growth(); w > before/10 {
+		t.Errorf("growth: weight %.4f after 100 lists that did not grow, %.4f before", w, before)
+	}
 	values := s.Values()
 	kept, err := polling.Restore(values)
-	if err != nil || math.Abs(kept.Ready(0, 100*time.Second)-s.Ready(0, 100*time.Second)) > 1e-6 {
+	if err != nil || math.Abs(kept.Ready(0, 100*time.Second)-s.Ready(0, 100*time.Second)) > 1e-6 || math.Abs(kept.Growth()-s.Growth()) > 1e-6 {
 		t.Errorf("not kept: %v", err)
 	}
 	fresh, err := polling.Restore(make([]float32, len(values)))

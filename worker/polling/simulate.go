@@ -13,6 +13,8 @@ type Workload struct {
 	Tasks int
 	Rate  float64 // registrations a second
 	Burst int     // registrations at once; 0 means 1
+	// Settle is for how long tasks are polled on after they were detected, though their lists never grow.
+	Settle time.Duration
 	// Draw gives a task's time from registration to ready; false means never.
 	Draw func(*rand.Rand) (time.Duration, bool)
 	// Survive gives the probability that a task is not ready at an age: what Draw draws from.
@@ -110,12 +112,24 @@ func Simulate(w Workload, p Policy, interval time.Duration, seed uint64) Outcome
 		out.Requests++
 		t := &tasks[i]
 		last := polled(t)
+		if t.Kind == Settling {
+			t.Polled = now
+			p.Polled(t, ids[i], last, now, false)
+			if now.Sub(t.Grown) >= w.Settle {
+				tasks, ready, ids = slices.Delete(tasks, i, i+1), slices.Delete(ready, i, i+1), slices.Delete(ids, i, i+1)
+			}
+			continue
+		}
 		done := ready[i] != 0 && ready[i] <= now
 		t.Polled = now
 		p.Polled(t, ids[i], last, now, done)
 		if done {
 			out.Lags = append(out.Lags, now.Sub(ready[i]))
 			left--
+		}
+		if done && w.Settle > 0 {
+			t.Kind, t.Grown = Settling, now
+			continue
 		}
 		if done || now.Sub(t.Registered) > Never {
 			tasks, ready, ids = slices.Delete(tasks, i, i+1), slices.Delete(ready, i, i+1), slices.Delete(ids, i, i+1)
@@ -136,6 +150,10 @@ func (p *learnt) Next(tasks []Task, _ []int, now Moment) int {
 }
 
 func (p *learnt) Polled(t *Task, _ int, last, now Moment, ready bool) {
+	if t.Kind == Settling {
+		p.survival.ObserveGrowth(last.Sub(t.Grown), now.Sub(t.Grown), false)
+		return
+	}
 	p.survival.Observe(last.Sub(t.Registered), now.Sub(t.Registered), ready)
 }
 
@@ -154,6 +172,8 @@ func (knowing) Polled(*Task, int, Moment, Moment, bool) {}
 type truth struct{ w Workload }
 
 func (truth) AtOnce() float64 { return 0 }
+
+func (truth) Growth() float64 { return 0 }
 
 func (t truth) Ready(last, now time.Duration) float64 {
 	before := t.w.Survive(last)

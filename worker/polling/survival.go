@@ -16,6 +16,8 @@ const (
 	borrowed    = 0.5    // the part of a bucket's prior that comes from its younger neighbour
 	own         = 0.7    // the part of a bucket's observations that is its own; the rest is its neighbours'
 	priorFirst  = 3.0    // first polls that the prior of AtOnce is worth, half of which found the task ready
+	priorGrowth = 0.05   // the weight of a list's growth that an account starts with
+	growthWorth = 5.0    // the exposure that it is worth: two lists, watched for ten minutes each
 )
 
 // edge gives the age at which bucket k begins, in seconds.
@@ -52,6 +54,9 @@ type Survival struct {
 
 	first  float64 // first polls of which the age tells
 	atOnce float64 // those that found the task ready when it was registered
+
+	grown   float64 // polls that found a settling list longer
+	watched float64 // the exposure of settling lists, in the units of [exposure]
 }
 
 // NewSurvival gives what is known before anything was observed.
@@ -67,13 +72,14 @@ func (s *Survival) Values() []float32 {
 	for k := range buckets {
 		out = append(out, float32(s.done[k]), float32(s.exposed[k]))
 	}
-	return append(out, float32(s.first), float32(s.atOnce))
+	return append(out, float32(s.first), float32(s.atOnce), float32(s.grown), float32(s.watched))
 }
 
 // Restore makes a Survival of what Values gave; of zeros, a new one.
 func Restore(values []float32) (*Survival, error) {
-	if len(values) != 2*buckets+2 {
-		return nil, fmt.Errorf("survival: want %d values, got %d", 2*buckets+2, len(values))
+	const known, before = 2*buckets + 4, 2*buckets + 2 // before: lists' growth was not learnt yet
+	if len(values) != known && len(values) != before {
+		return nil, fmt.Errorf("survival: want %d values, got %d", known, len(values))
 	}
 	for _, v := range values {
 		if !(v >= 0) {
@@ -81,6 +87,9 @@ func Restore(values []float32) (*Survival, error) {
 		}
 	}
 	s := &Survival{first: float64(values[2*buckets]), atOnce: float64(min(values[2*buckets], values[2*buckets+1]))}
+	if len(values) == known {
+		s.grown, s.watched = float64(values[2*buckets+2]), float64(values[2*buckets+3])
+	}
 	for k := range buckets {
 		s.done[k], s.exposed[k] = float64(values[2*k]), float64(values[2*k+1])
 	}
@@ -174,6 +183,32 @@ func (s *Survival) observeFirst(now time.Duration, ready bool) bool {
 	share := p / (p + since)
 	s.atOnce += share
 	return share >= 0.5
+}
+
+// exposure is the chance that a list had to grow between two times since it last grew, where the hazard
+// falls with that time as 1/(time + a minute): the integral of it.
+func exposure(last, now time.Duration) float64 {
+	return math.Log((max(now, 0) + time.Minute).Seconds() / (max(last, 0) + time.Minute).Seconds())
+}
+
+// ObserveGrowth takes in a poll of a settling list that was last polled and last found longer so long ago.
+func (s *Survival) ObserveGrowth(last, now time.Duration, grew bool) {
+	if now <= last {
+		return
+	}
+	s.watched += exposure(last, now)
+	if grew {
+		s.grown++
+	}
+	if s.watched > memory {
+		s.grown, s.watched = s.grown/2, s.watched/2
+	}
+}
+
+// Growth gives the weight w of lists' growth: that a list which was as long as before at time last has
+// grown at time now since it last grew has the probability 1 − exp(−w·exposure).
+func (s *Survival) Growth() float64 {
+	return (s.grown + priorGrowth*growthWorth) / (s.watched + growthWorth)
 }
 
 // forget lets older observations weigh less: one completion's share of the memory.

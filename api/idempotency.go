@@ -1,0 +1,144 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+)
+
+const (
+	headerIdempotency = "Idempotency-Key"
+	headerReplayed    = "Idempotency-Replayed"
+	maxIdempotencyKey = 255
+	// idempotencyPatience is how long a repeat waits for the first request to end.
+	idempotencyPatience = 10 * time.Second
+)
+
+// idempotent answers a POST with an Idempotency-Key that was answered before as it was then.
+func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
+	key := ctx.Header(headerIdempotency)
+	if key == "" || ctx.Method() != http.MethodPost {
+		next(ctx)
+		return
+	}
+	if len(key) > maxIdempotencyKey || !printable(key) {
+		refuse(ctx, invalid(FieldError{headerIdempotency, "must be at most 255 printable characters"}))
+		return
+	}
+	_ = ctx.SetReadDeadline(time.Now().Add(bodyTimeout))
+	body, err := io.ReadAll(io.LimitReader(ctx.BodyReader(), maxBody+1))
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		refuse(ctx, problemFor(http.StatusRequestTimeout, codeOf(http.StatusRequestTimeout), "the body did not come in time"))
+		return
+	case err != nil:
+		refuse(ctx, problemFor(http.StatusBadRequest, codeBadRequest, "the body could not be read"))
+		return
+	case len(body) > maxBody:
+		refuse(ctx, problemFor(http.StatusRequestEntityTooLarge, codeTooLarge, "the body is larger than 1 MiB"))
+		return
+	}
+	url := ctx.URL()
+	hash := sha256.New()
+	_, _ = io.WriteString(hash, url.RequestURI()+"\n")
+	_, _ = hash.Write(body)
+	s.answerOnce(ctx, key, hash.Sum(nil), body, next)
+}
+
+func (s *server) answerOnce(ctx huma.Context, key string, hash, body []byte, next func(huma.Context)) {
+	app := identityOf(ctx.Context()).AppID
+	pause := 10 * time.Millisecond
+	for deadline := time.Now().Add(idempotencyPatience); ; pause = min(2*pause, 200*time.Millisecond) {
+		claim, err := s.store.ClaimIdempotent(ctx.Context(), app, key, hash)
+		switch {
+		case err != nil:
+			refuse(ctx, s.problemOf(ctx.Context(), err))
+			return
+		case claim.Mine:
+			r := &recorded{humaContext: ctx, in: bytes.NewReader(body)}
+			next(r)
+			s.keepAnswer(ctx.Context(), app, key, claim, r)
+			return
+		case claim.Differs:
+			refuse(ctx, problemFor(http.StatusUnprocessableEntity, codeKeyReused, "this Idempotency-Key was used for another request"))
+			return
+		case claim.Status != 0:
+			replay(ctx, claim.Status, claim.Response)
+			return
+		case time.Now().After(deadline):
+			ctx.SetHeader("Retry-After", "5")
+			refuse(ctx, problemFor(http.StatusConflict, "idempotency-key-in-use", "the first request with this Idempotency-Key is still under way"))
+			return
+		}
+		select {
+		case <-ctx.Context().Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// keepAnswer keeps what a request was answered, unless that was an error of ours: then it may be tried again.
+func (s *server) keepAnswer(ctx context.Context, app uuid.UUID, key string, claim store.Idempotent, r *recorded) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err := error(nil)
+	if r.status == 0 || r.status >= http.StatusInternalServerError {
+		err = s.store.ForgetIdempotent(ctx, app, key, claim)
+	} else {
+		err = s.store.FinishIdempotent(ctx, app, key, claim, r.status, r.out.Bytes())
+	}
+	if err != nil {
+		s.log.Warn("an answer could not be kept for its idempotency key", "error", err)
+	}
+}
+
+func replay(ctx huma.Context, status int, response []byte) {
+	kind := "application/json"
+	if status >= http.StatusBadRequest {
+		kind = "application/problem+json"
+	}
+	if len(response) > 0 {
+		ctx.SetHeader("Content-Type", kind)
+	}
+	ctx.SetHeader(headerReplayed, "true")
+	ctx.SetStatus(status)
+	_, _ = ctx.BodyWriter().Write(response)
+}
+
+// humaContext is [huma.Context] under a name that, embedded, does not hide its method Context.
+type humaContext = huma.Context
+
+// recorded lets a body be read that was read before, and keeps the answer.
+type recorded struct {
+	humaContext
+
+	in     io.Reader
+	status int
+	out    bytes.Buffer
+}
+
+// BodyReader gives the body that was read.
+func (r *recorded) BodyReader() io.Reader { return r.in }
+
+// SetStatus notes the status on its way.
+func (r *recorded) SetStatus(status int) {
+	r.status = status
+	r.humaContext.SetStatus(status)
+}
+
+// Status gives the noted status.
+func (r *recorded) Status() int { return r.status }
+
+// BodyWriter notes the body on its way.
+func (r *recorded) BodyWriter() io.Writer { return io.MultiWriter(&r.out, r.humaContext.BodyWriter()) }

@@ -1,0 +1,158 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+)
+
+// activityKept is for how long minutes are kept.
+const activityKept = 25 * time.Hour
+
+// flushInterval is how often an instance adds what it has counted to the minutes of all.
+const flushInterval = 2 * time.Second
+
+// histogramSize buckets, each √2 wide, reach from a millisecond to some twelve days.
+const histogramSize = 61
+
+// Histogram counts durations: bucket k holds those of at most √2^k milliseconds that no earlier one holds.
+type Histogram []int64
+
+func newHistogram() Histogram { return make(Histogram, histogramSize) }
+
+func bound(k int) time.Duration {
+	return time.Duration(math.Exp2(float64(k)/2) * float64(time.Millisecond))
+}
+
+func (h Histogram) observe(d time.Duration) {
+	k := 0
+	if ms := float64(d) / float64(time.Millisecond); ms > 1 {
+		k = min(int(math.Ceil(2*math.Log2(ms)-1e-9)), histogramSize-1)
+	}
+	h[k]++
+}
+
+// Add adds another histogram's counts.
+func (h Histogram) Add(other Histogram) {
+	for k := range min(len(h), len(other)) {
+		h[k] += other[k]
+	}
+}
+
+// Quantile gives the duration that the share q does not exceed, to a bucket's width; false where nothing
+// was counted.
+func (h Histogram) Quantile(q float64) (time.Duration, bool) {
+	var total, seen int64
+	for _, n := range h {
+		total += n
+	}
+	if total == 0 {
+		return 0, false
+	}
+	rank := q * float64(total)
+	for k, n := range h {
+		if n > 0 && float64(seen+n) >= rank {
+			from := time.Duration(0)
+			if k > 0 {
+				from = bound(k - 1)
+			}
+			return from + time.Duration((rank-float64(seen))/float64(n)*float64(bound(k)-from)), true
+		}
+		seen += n
+	}
+	return bound(histogramSize - 1), true
+}
+
+// Minute is what happened in a minute, on all instances together.
+type Minute struct {
+	Minute         time.Time
+	Registrations  int64
+	Polls          int64
+	Deliveries     int64 // delivered
+	FailedAttempts int64
+	DetectionLag   Histogram // from ready, as far as can be known, to detected
+	Latency        Histogram // from event to delivered
+}
+
+// activity gathers an instance's counts until they are flushed.
+type activity struct {
+	mu       sync.Mutex
+	byMinute map[time.Time]*Minute
+}
+
+// count changes the minute of a time.
+func (a *activity) count(at time.Time, change func(*Minute)) {
+	minute := at.UTC().Truncate(time.Minute)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.byMinute == nil {
+		a.byMinute = make(map[time.Time]*Minute)
+	}
+	m := a.byMinute[minute]
+	if m == nil {
+		m = &Minute{Minute: minute, DetectionLag: newHistogram(), Latency: newHistogram()}
+		a.byMinute[minute] = m
+	}
+	change(m)
+}
+
+func (a *activity) take() map[time.Time]*Minute {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	taken := a.byMinute
+	a.byMinute = nil
+	return taken
+}
+
+// KeepActivity adds what this store counts to the minutes of all instances every few seconds until ctx
+// ends, and once more then. What a crash loses is a few seconds of statistics.
+func (s *Store) KeepActivity(ctx context.Context, failed func(error)) {
+	ticker := time.NewTicker(flushInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			if err := s.FlushActivity(ctx); err != nil && ctx.Err() == nil {
+				failed(err)
+			}
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_ = s.FlushActivity(last) // statistics only
+			return
+		}
+	}
+}
+
+// FlushActivity adds what this store has counted to the minutes of all instances.
+func (s *Store) FlushActivity(ctx context.Context) error {
+	for _, m := range s.activity.take() {
+		_, err := s.pool.Exec(ctx, `
+			insert into activity as a (minute, registrations, polls, deliveries, failed_attempts, detection_lag, latency)
+			values ($1, $2, $3, $4, $5, $6, $7)
+			on conflict (minute) do update
+			set registrations = a.registrations + excluded.registrations, polls = a.polls + excluded.polls,
+				deliveries = a.deliveries + excluded.deliveries, failed_attempts = a.failed_attempts + excluded.failed_attempts,
+				detection_lag = array(select x + y from unnest(a.detection_lag, excluded.detection_lag) with ordinality as u (x, y, k) order by k),
+				latency = array(select x + y from unnest(a.latency, excluded.latency) with ordinality as u (x, y, k) order by k)`,
+			m.Minute, m.Registrations, m.Polls, m.Deliveries, m.FailedAttempts, m.DetectionLag, m.Latency)
+		if err != nil {
+			return fmt.Errorf("keep activity: %w", err)
+		}
+	}
+	return nil
+}
+
+// Activity reads the minutes since a time, oldest first. Minutes in which nothing happened are missing.
+func (s *Store) Activity(ctx context.Context, since time.Time) ([]Minute, error) {
+	rows, err := s.pool.Query(ctx, `
+		select minute, registrations, polls, deliveries, failed_attempts, detection_lag, latency
+		from activity where minute >= $1 order by minute`, since)
+	list, err := many[Minute](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("read activity: %w", err)
+	}
+	return list, nil
+}
