@@ -407,7 +407,7 @@ type (
 	}
 	adminEventsInput struct {
 		AppID string `query:"app_id"`
-		listEventsInput
+		EventsFilter
 	}
 )
 
@@ -428,7 +428,7 @@ func (s *server) adminEvents(ctx context.Context, in *adminEventsInput) (*eventL
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return s.eventsOf(ctx, app, &in.listEventsInput)
+	return s.eventsOf(ctx, app, &in.EventsFilter)
 }
 
 func (s *server) adminPoll(ctx context.Context, in *IDInput) (*taskOutput, error) {

@@ -125,17 +125,11 @@ func (s *server) operations(api huma.API) {
 
 // addErrors documents the problems that any operation can answer with, beside its own.
 func addErrors(op *huma.Operation, more ...int) {
-	more = append(more, http.StatusServiceUnavailable, http.StatusInternalServerError, http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusRequestURITooLong)
-	if op.Method != http.MethodGet {
-		more = append(more, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusRequestTimeout, http.StatusConflict)
-	}
-	problem := &huma.Schema{Ref: "#/components/schemas/Problem"}
+	problem := map[string]*huma.MediaType{"application/problem+json": {Schema: &huma.Schema{Ref: "#/components/schemas/Problem"}}}
 	for _, status := range more {
-		key := strconv.Itoa(status)
-		if op.Responses[key] == nil {
-			op.Responses[key] = &huma.Response{Description: http.StatusText(status), Content: map[string]*huma.MediaType{"application/problem+json": {Schema: problem}}}
-		}
+		op.Responses[strconv.Itoa(status)] = &huma.Response{Description: http.StatusText(status), Content: problem}
 	}
+	op.Responses["default"] = &huma.Response{Description: "Any other problem; code says which.", Content: problem}
 }
 
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {

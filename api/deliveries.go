@@ -17,7 +17,7 @@ type Delivery struct {
 	ID            uuid.UUID  `json:"id"`
 	EventID       string     `json:"event_id" example:"evt_01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2" doc:"The webhook-id, the same for every attempt."`
 	EventType     string     `json:"event_type" example:"task.ready"`
-	Task          *uuid.UUID `json:"task" doc:"memhook's id of the task; null for events about endpoints."`
+	Task          *uuid.UUID `json:"task" nullable:"true" doc:"memhook's id of the task; null for events about endpoints."`
 	EndpointID    uuid.UUID  `json:"endpoint_id"`
 	CallbackURL   string     `json:"callback_url"`
 	Status        string     `json:"status" enum:"pending,delivered,failed,cancelled"`

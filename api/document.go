@@ -111,7 +111,7 @@ type (
 // webhooks is what memhook sends, an entry an event type.
 func webhooks(r huma.Registry) map[string]*huma.PathItem {
 	all := make(map[string]*huma.PathItem)
-	add := func(eventType, summary string, data reflect.Type, name string) {
+	add := func(eventType, summary string, data reflect.Type) {
 		header := func(name, doc string) *huma.Param {
 			return &huma.Param{Name: name, In: "header", Required: true, Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
 		}
@@ -128,20 +128,20 @@ func webhooks(r huma.Registry) map[string]*huma.PathItem {
 				Properties: map[string]*huma.Schema{
 					"type":      {Type: huma.TypeString, Enum: []any{eventType}},
 					"timestamp": {Type: huma.TypeString, Format: "date-time"},
-					"data":      r.Schema(data, true, name),
+					"data":      huma.SchemaFromType(r, data), // not by reference: generators of clients prune what only webhooks use
 				},
 			}}}},
 			Responses: map[string]*huma.Response{"2XX": {Description: "Accepted. Anything else, a redirect included, is a failure and is retried; 410 disables the endpoint."}},
 		}}
 	}
 	task, endpoint := reflect.TypeFor[webhookTask](), reflect.TypeFor[webhookEndpoint]()
-	add(webhook.TaskReady, "The list of videos is there", task, "WebhookTask")
-	add(webhook.TaskUpdated, "More videos joined the list within the settle window", task, "WebhookTask")
-	add(webhook.TaskIndexed, "Every video is indexed", task, "WebhookTask")
-	add(webhook.TaskFailed, "memories.ai keeps refusing the task", task, "WebhookTask")
-	add(webhook.TaskExpired, "The task's time is up", task, "WebhookTask")
-	add(webhook.EndpointDisabled, "Another endpoint of the app was disabled", endpoint, "WebhookEndpoint")
-	add(webhook.EndpointRecovered, "Another endpoint of the app works again", endpoint, "WebhookEndpoint")
-	add(webhook.Test, "Sent on request", endpoint, "WebhookEndpoint")
+	add(webhook.TaskReady, "The list of videos is there", task)
+	add(webhook.TaskUpdated, "More videos joined the list within the settle window", task)
+	add(webhook.TaskIndexed, "Every video is indexed", task)
+	add(webhook.TaskFailed, "memories.ai keeps refusing the task", task)
+	add(webhook.TaskExpired, "The task's time is up", task)
+	add(webhook.EndpointDisabled, "Another endpoint of the app was disabled", endpoint)
+	add(webhook.EndpointRecovered, "Another endpoint of the app works again", endpoint)
+	add(webhook.Test, "Sent on request", endpoint)
 	return all
 }

@@ -22,7 +22,9 @@ const (
 	maxHeaderValue = 1024
 	maxOverlap     = 30 * 24 * time.Hour
 	masked         = "***" // stands for a header's value in answers
-	settingsFresh  = 1200 * time.Millisecond
+	// standardOverlap is how long a replaced secret signs too where nothing is said.
+	standardOverlap = 24 * time.Hour
+	settingsFresh   = 1200 * time.Millisecond
 )
 
 // Endpoint is a callback URL with its settings.
@@ -75,9 +77,9 @@ type (
 	}
 	rotateInput struct {
 		IDInput
-		Body struct {
-			Overlap string `json:"overlap,omitempty" default:"24h" doc:"How long the old secret signs too; 0s for not at all, at most 720h."`
-		}
+		Body *struct {
+			Overlap string `json:"overlap,omitempty" example:"24h" doc:"How long the old secret signs too, 24h where nothing is said; 0s for not at all, at most 720h."`
+		} `required:"false"`
 	}
 	recoverInput struct {
 		IDInput
@@ -116,8 +118,8 @@ func (s *server) endpointOperations(api huma.API) {
 	huma.Post(api, "/endpoints/{id}/test", s.testEndpoint, tag, describe("test-endpoint", "Send webhook.test now", "Answers the delivery; read it again for its attempts.", nf, conflict), status(http.StatusAccepted))
 	huma.Post(api, "/endpoints/{id}/enable", s.enableEndpoint, tag, describe("enable-endpoint", "Enable an endpoint again", "What has waited for it is sent.", nf))
 	huma.Post(api, "/endpoints/{id}/recover", s.recoverEndpoint, tag, describe("recover-endpoint", "Send again what has failed since", "", nf), status(http.StatusAccepted))
-	huma.Get(api, "/public-key", s.publicKey, tag, describe("get-public-key", "Read the app's public key", ""))
-	huma.Get(api, "/hint-url", s.hintURL, func(o *huma.Operation) { o.Tags = []string{"tasks"} }, describe("get-hint-url", "Read the URL for memories.ai's own callback", "Needs MEMHOOK_PUBLIC_URL.", conflict))
+	huma.Get(api, "/public-key", s.publicKey, tag, describe("read-public-key", "Read the app's public key", ""))
+	huma.Get(api, "/hint-url", s.hintURL, func(o *huma.Operation) { o.Tags = []string{"tasks"} }, describe("read-hint-url", "Read the URL for memories.ai's own callback", "Needs MEMHOOK_PUBLIC_URL.", conflict))
 }
 
 // settings checks what is chosen of an endpoint.
@@ -291,7 +293,10 @@ func (s *server) rotateSecret(ctx context.Context, in *rotateInput) (*secretOutp
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	overlap, err := time.ParseDuration(in.Body.Overlap)
+	overlap := standardOverlap
+	if in.Body != nil && in.Body.Overlap != "" {
+		overlap, err = time.ParseDuration(in.Body.Overlap)
+	}
 	if err != nil || overlap < 0 || overlap > maxOverlap {
 		return nil, s.fail(ctx, invalid(FieldError{"overlap", "must be a duration from 0s to 720h, such as 24h"}))
 	}

@@ -20,13 +20,14 @@ type Event struct {
 	ID        string          `json:"id" example:"evt_01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2" doc:"The webhook-id of its deliveries."`
 	Type      string          `json:"type" example:"task.ready"`
 	Timestamp time.Time       `json:"timestamp"`
-	Task      *uuid.UUID      `json:"task" doc:"memhook's id of the task; null for events about endpoints."`
+	Task      *uuid.UUID      `json:"task" nullable:"true" doc:"memhook's id of the task; null for events about endpoints."`
 	Payload   json.RawMessage `json:"payload" doc:"The body of its webhooks."`
 }
 
 type (
-	eventOutput     struct{ Body Event }
-	listEventsInput struct {
+	eventOutput struct{ Body Event }
+	// EventsFilter are the query parameters of the feed.
+	EventsFilter struct {
 		Limit int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"How many at most."`
 		After string `query:"after" doc:"The id of the last event that you have; absent for the oldest that is kept."`
 		Type  string `query:"type" doc:"Only events of this type."`
@@ -56,11 +57,11 @@ func (s *server) taskEvents(ctx context.Context, in *IDInput) (*eventListOutput,
 	return &eventListOutput{List[Event]{Data: wireEvents(events)}}, nil
 }
 
-func (s *server) listEvents(ctx context.Context, in *listEventsInput) (*eventListOutput, error) {
+func (s *server) listEvents(ctx context.Context, in *EventsFilter) (*eventListOutput, error) {
 	return s.eventsOf(ctx, identityOf(ctx).AppID, in)
 }
 
-func (s *server) eventsOf(ctx context.Context, app uuid.UUID, in *listEventsInput) (*eventListOutput, error) {
+func (s *server) eventsOf(ctx context.Context, app uuid.UUID, in *EventsFilter) (*eventListOutput, error) {
 	if in.Type != "" && !slices.Contains(store.EventTypes, in.Type) {
 		return nil, s.fail(ctx, invalid(FieldError{"type", "must be one of " + strings.Join(store.EventTypes, ", ")}))
 	}

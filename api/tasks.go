@@ -56,10 +56,17 @@ type Task struct {
 	ExpectedVideos *int              `json:"expected_videos"`
 }
 
+// TransformSchema says that last_error can be null, which a reference alone cannot.
+func (Task) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	p := s.Properties["last_error"]
+	s.Properties["last_error"] = &huma.Schema{AnyOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}, Description: "What the last poll that failed was told."}
+	return s
+}
+
 // Video is one video of a task.
 type Video struct {
 	VideoID string  `json:"video_id"`
-	Status  *string `json:"status" enum:"UNPARSE,PARSE,FAILED" doc:"null where memories.ai tells none."`
+	Status  *string `json:"status" example:"PARSE" doc:"UNPARSE, PARSE or FAILED; null where memories.ai tells none."`
 }
 
 // TaskError is what memories.ai said, or why it said nothing.
@@ -167,7 +174,7 @@ func (s *server) newTask(_ context.Context, who store.Identity, in NewTask) (sto
 	}
 	return store.NewTask{
 		AppID: who.AppID, AccountID: who.AccountID, TaskID: in.TaskID, UniqueID: in.UniqueID, CallbackURL: in.CallbackURL,
-		Metadata: in.Metadata, Until: in.Until, ExpectedVideos: in.ExpectedVideos, ExpiresAt: time.Now().Add(expires),
+		Metadata: in.Metadata, Until: in.Until, ExpectedVideos: in.ExpectedVideos, ExpiresAt: time.Now().Add(expires).Truncate(time.Microsecond),
 	}, nil
 }
 

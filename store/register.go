@@ -133,7 +133,7 @@ func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, news []NewTask) (tas
 func (s *Store) insertFresh(ctx context.Context, tx pgx.Tx, missing []NewTask, tasks map[taskKey]*Task, fresh map[taskKey]bool) error {
 	var (
 		n                   = len(missing)
-		now                 = s.now()
+		now                 = s.now().Truncate(time.Microsecond) // as it is read back
 		ids, apps, accounts = make([]uuid.UUID, n), make([]uuid.UUID, n), make([]uuid.UUID, n)
 		taskIDs, uniqueIDs  = make([]string, n), make([]string, n)
 		untils, metadatas   = make([]string, n), make([]string, n)
