@@ -92,7 +92,7 @@ func (s *server) answerOnce(ctx huma.Context, key string, hash, body []byte, nex
 func (s *server) keepAnswer(ctx context.Context, app uuid.UUID, key string, claim store.Idempotent, r *recorded) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	err := error(nil)
+	var err error
 	if r.status == 0 || r.status >= http.StatusInternalServerError {
 		err = s.store.ForgetIdempotent(ctx, app, key, claim)
 	} else {

@@ -145,6 +145,8 @@ func (s *server) problemOf(ctx context.Context, err error) *Problem {
 		return problemFor(http.StatusNotFound, codeNotFound, "there is no such thing here")
 	case errors.Is(err, store.ErrConflict):
 		return problemFor(http.StatusConflict, codeConflict, err.Error())
+	case isNUL(err):
+		return invalid(FieldError{"body", "must not contain the character NUL"})
 	case ctx.Err() != nil:
 		return problemFor(http.StatusServiceUnavailable, codeUnavailable, "the request was given up")
 	case isAway(err):
@@ -154,6 +156,12 @@ func (s *server) problemOf(ctx context.Context, err error) *Problem {
 		s.log.Error("request failed", "error", err, "request_id", requestIDOf(ctx))
 		return problemFor(http.StatusInternalServerError, codeInternal, "something went wrong; the log knows more by the request_id")
 	}
+}
+
+// isNUL tells whether the database refused a text for the one character that it cannot store.
+func isNUL(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "22021"
 }
 
 // isAway tells whether an error means that the database cannot be reached now.

@@ -10,11 +10,9 @@ create index concurrently tasks_unique on tasks (app_id, unique_id, id) where un
 drop index concurrently if exists deliveries_app_cancelled;
 create index concurrently deliveries_app_cancelled on deliveries (app_id, id) where cancelled;
 drop index concurrently if exists tasks_waiting;
-drop index concurrently if exists tasks_ended;
 
 -- +goose Down
 create index if not exists tasks_waiting on tasks (app_id, id) where status = 'waiting';
-create index if not exists tasks_ended on tasks (status, id) where status in ('failed', 'expired', 'cancelled');
 drop index if exists deliveries_app_cancelled;
 drop index if exists tasks_unique;
 drop index if exists tasks_status;

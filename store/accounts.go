@@ -112,7 +112,7 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		if err := tx.QueryRow(ctx, `select poll_job from accounts where id = $1`, id).Scan(&busy); err != nil || !busy {
 			return err
 		}
-		return s.insertPollJobs(ctx, tx, []uuid.UUID{id}, time.Time{})
+		return s.insertPollJobs(ctx, tx, []uuid.UUID{id})
 	})
 	return a, err
 }

@@ -112,7 +112,7 @@ func (s *Store) moveTasks(ctx context.Context, tx pgx.Tx, app, from, to uuid.UUI
 		return err
 	}
 	if busy {
-		if err := s.insertPollJobs(ctx, tx, []uuid.UUID{from}, time.Time{}); err != nil {
+		if err := s.insertPollJobs(ctx, tx, []uuid.UUID{from}); err != nil {
 			return err
 		}
 	}

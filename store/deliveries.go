@@ -343,22 +343,19 @@ func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Del
 		conditions += ` and d.id in (` + pendingNow + `)`
 	}
 	args := []any{p.before(), nullID(f.AppID), f.Status, p.Limit}
-	var found string
-	if f.EndpointID != uuid.Nil || f.Task != uuid.Nil {
-		args = append(args, nullID(f.EndpointID), nullID(f.Task))
-		found = `select * from deliveries d where ` + conditions + ` and ($5::uuid is null or d.endpoint_id = $5) and ($6::uuid is null or d.task = $6)`
-	} else { // as in Tasks, each app's newest
-		found = `
-			select d.* from apps a
-			cross join lateral (select * from deliveries d where d.app_id = a.id and ` + conditions + ` order by d.id desc limit $4) d
-			where $2::uuid is null or a.id = $2`
+	if f.EndpointID != uuid.Nil {
+		args = append(args, f.EndpointID)
+		conditions += fmt.Sprintf(` and d.endpoint_id = $%d`, len(args))
+	}
+	if f.Task != uuid.Nil {
+		args = append(args, f.Task)
+		conditions += fmt.Sprintf(` and d.task = $%d`, len(args))
 	}
 	rows, err := s.pool.Query(ctx, `
 		select `+deliveryColumns+`, e.url as callback_url
-		from (`+found+`) d
+		from (select * from deliveries d where `+conditions+` order by d.id desc limit $4) d
 		join endpoints e on e.id = d.endpoint_id
-		order by d.id desc
-		limit $4`, args...)
+		order by d.id desc`, args...)
 	list, err := many[Delivery](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("list deliveries: %w", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -65,14 +64,14 @@ func (s *Store) insertDeliverJobs(ctx context.Context, tx pgx.Tx, jobs []Deliver
 	return nil
 }
 
-// insertPollJobs inserts a poll job for each account, to run at the given time or, if that is zero, now.
-func (s *Store) insertPollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.UUID, at time.Time) error {
+// insertPollJobs inserts a poll job for each account, to run at once.
+func (s *Store) insertPollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.UUID) error {
 	if len(accounts) == 0 {
 		return nil
 	}
 	params := make([]river.InsertManyParams, len(accounts))
 	for i, id := range accounts {
-		params[i] = river.InsertManyParams{Args: PollArgs{AccountID: id}, InsertOpts: &river.InsertOpts{ScheduledAt: at}}
+		params[i] = river.InsertManyParams{Args: PollArgs{AccountID: id}}
 	}
 	if _, err := s.jobs.InsertManyFastTx(ctx, tx, params); err != nil {
 		return fmt.Errorf("insert poll jobs: %w", err)

@@ -156,7 +156,7 @@ func (s *Store) ensurePollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.U
 	if idle, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]); err != nil {
 		return fmt.Errorf("claim poll jobs: %w", err)
 	}
-	return s.insertPollJobs(ctx, tx, idle, time.Time{})
+	return s.insertPollJobs(ctx, tx, idle)
 }
 
 // SlotRequest asks for an account's next slot.
@@ -328,7 +328,7 @@ func (s *Store) countActivity(polls []Poll, byTask map[uuid.UUID]int, polled []P
 const pollLog = 20
 
 // logged is the SQL that adds a poll to its task's log.
-const logged = `(t.poll_log || ((extract(epoch from n.at) * 1000)::bigint || ' ' || n.outcome))[greatest(1, cardinality(t.poll_log) - 18):]`
+var logged = fmt.Sprintf(`(t.poll_log || ((extract(epoch from n.at) * 1000)::bigint || ' ' || n.outcome))[greatest(1, cardinality(t.poll_log) - %d):]`, pollLog-2)
 
 // outcome says in a word or two what a poll has shown.
 func (p Poll) outcome() string {

@@ -99,7 +99,7 @@ func (s *Store) AdoptOrphans(ctx context.Context) (n int, err error) {
 			return err
 		}
 		n = len(accounts) + len(jobs)
-		if err := s.insertPollJobs(ctx, tx, accounts, time.Time{}); err != nil {
+		if err := s.insertPollJobs(ctx, tx, accounts); err != nil {
 			return err
 		}
 		return s.insertDeliverJobs(ctx, tx, jobs)

@@ -65,23 +65,22 @@ type TaskFilter struct {
 
 // Tasks lists tasks with their subscriptions, newest first.
 func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) ([]Task, error) {
-	// Every index begins with the app, so the newest of all apps are the newest of each app's newest. Plans are
-	// made for the values at hand, so that a filter that is not there costs nothing.
+	// Plans are made for the values at hand (see Open), so that a filter that is not there costs nothing. What
+	// waits is polled, which has an index across apps.
+	apps := ""
+	if f.AppID == uuid.Nil && (f.TaskID != "" || f.UniqueID != "") {
+		apps = ` and app_id in (select id from apps)` // those indexes begin with the app: each is looked into
+	}
 	rows, err := s.pool.Query(ctx, `
-		select found.*
-		from apps a
-		cross join lateral (
-			select `+taskColumns+`
-			from tasks t
-			where t.app_id = a.id and t.id < $1
-				and ($3 = '' or t.status = $3)
-				and ($4 = '' or t.task_id = $4)
-				and ($5 = '' or t.unique_id = $5)
-			order by t.id desc
-			limit $6
-		) found
-		where $2::uuid is null or a.id = $2
-		order by found.id desc
+		select `+taskColumns+`
+		from tasks
+		where id < $1
+			and ($2::uuid is null or app_id = $2)
+			and ($3 = '' or status = $3)
+			and ($3 <> 'waiting' or polling)
+			and ($4 = '' or task_id = $4)
+			and ($5 = '' or unique_id = $5)`+apps+`
+		order by id desc
 		limit $6`, p.before(), nullID(f.AppID), f.Status, f.TaskID, f.UniqueID, p.Limit)
 	tasks, err := many[Task](rows, err)
 	if err != nil {

@@ -1,8 +1,9 @@
 package main
 
 type benchCommand struct {
-	Polling    benchPollingCommand    `cmd:"" help:"Compare polling policies on virtual time."`
-	Deliveries benchDeliveriesCommand `cmd:"" help:"Accept and deliver events: rate, CPU, latency."`
-	Polls      benchPollsCommand      `cmd:"" help:"Poll many accounts at once: rate, CPU, table sizes."`
-	Sink       sinkCommand            `cmd:"" hidden:"" help:"The receiver of the benchmarks."`
+	Polling       benchPollingCommand       `cmd:"" help:"Compare polling policies on virtual time."`
+	Deliveries    benchDeliveriesCommand    `cmd:"" help:"Accept and deliver events: rate, CPU, latency."`
+	Registrations benchRegistrationsCommand `cmd:"" help:"Register tasks over HTTP: rate, CPU, latency."`
+	Polls         benchPollsCommand         `cmd:"" help:"Poll many accounts at once: rate, CPU, table sizes."`
+	Sink          sinkCommand               `cmd:"" hidden:"" help:"The receiver of the benchmarks."`
 }

@@ -239,6 +239,19 @@ func (b *bench) query(sql string, args ...any) (n int) {
 	return n
 }
 
+// exec runs a statement in the instance's database.
+func (b *bench) exec(sql string, args ...any) {
+	b.t.Helper()
+	conn, err := pgx.Connect(b.t.Context(), b.database)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(b.t.Context(), sql, args...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // locked runs fn while a table is locked against everybody.
 func (b *bench) locked(table string, fn func()) {
 	b.t.Helper()

@@ -264,6 +264,16 @@ func find() (string, error) {
 	return dir, nil
 }
 
+// Program gives the path of one of PostgreSQL's programs, such as pg_dump.
+func Program(name string) (string, error) {
+	for _, dir := range candidates() {
+		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && !info.IsDir() {
+			return filepath.Join(dir, name), nil
+		}
+	}
+	return "", fmt.Errorf("PostgreSQL's %s is not installed", name)
+}
+
 func complete(dir string) bool {
 	for _, program := range []string{"initdb", "postgres"} {
 		if info, err := os.Stat(filepath.Join(dir, program)); err != nil || info.IsDir() {
