@@ -4,7 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,7 +15,9 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/memhook/memhook/api/dashboard"
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 )
@@ -37,6 +42,7 @@ type Config struct {
 	Version    string
 	Ready      func(context.Context) error // nil while requests can be served
 	Metrics    http.Handler                // at /metrics; nil where it has its own address
+	Registry   prometheus.Registerer       // counts requests and refusals
 	Logger     *slog.Logger
 }
 
@@ -48,6 +54,7 @@ type server struct {
 	keys  *keyCache
 	hints hintLimits
 
+	counts   *requestCounts
 	limits   keyLimits
 	registry huma.Registry
 }
@@ -64,13 +71,13 @@ func setProblems() {
 	})
 }
 
-// New makes the handler of the whole API.
-func New(cfg Config) http.Handler {
+// New makes the handler of the whole API. What runs in the background for it ends with ctx.
+func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	setProblems()
-	s := &server{cfg: cfg, store: cfg.Store, log: cfg.Logger, keys: newKeyCache(cfg.Store), limits: keyLimits{standard: cfg.KeyLimit}}
+	s := &server{counts: newRequestCounts(cfg.Registry), cfg: cfg, store: cfg.Store, log: cfg.Logger, keys: newKeyCache(cfg.Store), limits: keyLimits{standard: cfg.KeyLimit}}
 
 	r := chi.NewRouter()
-	r.Use(requestID, clientIP(cfg.Proxies), s.logged, s.recovered, boundURL)
+	r.Use(requestID, clientIP(cfg.Proxies), s.counts.counted, s.logged, s.recovered, boundURL)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, r, problemFor(http.StatusNotFound, codeNotFound, "there is nothing at this path"))
 	})
@@ -86,11 +93,49 @@ func New(cfg Config) http.Handler {
 	}
 	r.With(middleware.RequestSize(maxHint)).Post("/v1/hints/{token}", s.hint)
 
+	if err := s.dashboard(ctx, r); err != nil {
+		return nil, err
+	}
 	r.Handle("/docs", http.RedirectHandler("/docs/", http.StatusMovedPermanently))
 	r.Handle("/docs/*", docs())
 
 	s.operations(humachi.New(r, openAPI(cfg.Version)))
-	return r
+	return r, nil
+}
+
+// dashboard mounts the operator's pages, or says how to have them.
+func (s *server) dashboard(ctx context.Context, r chi.Router) error {
+	if s.cfg.AdminToken == "" {
+		off := func(w http.ResponseWriter, r *http.Request) { writeProblem(w, r, adminDisabled()) }
+		r.HandleFunc("/admin", off)
+		r.HandleFunc("/admin/*", off)
+		return nil
+	}
+	pages, err := dashboard.New(ctx, dashboard.Config{
+		Store: s.store, Token: s.cfg.AdminToken, Version: s.cfg.Version, Refused: s.counts.refused, Secure: s.secure,
+		Client: func(r *http.Request) string { return middleware.GetClientIP(r.Context()) }, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	r.Handle("/admin", http.RedirectHandler("/admin/", http.StatusFound))
+	r.Mount("/admin/", pages)
+	return nil
+}
+
+// secure tells whether a request came over TLS, to this service or to a trusted proxy before it.
+func (s *server) secure(r *http.Request) bool {
+	if r.TLS != nil {
+		return true
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
+		return false
+	}
+	return slices.ContainsFunc(s.cfg.Proxies, func(network string) bool {
+		p, err := netip.ParsePrefix(network)
+		return err == nil && p.Contains(peer.Addr().Unmap())
+	})
 }
 
 // operations registers everything that stands in the OpenAPI document.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/google/uuid"
 
 	"github.com/memhook/memhook/store"
@@ -47,15 +48,21 @@ func (s *server) authenticated(ctx huma.Context, next func(huma.Context)) {
 // administrator lets only requests with the operator's token through.
 func (s *server) administrator(ctx huma.Context, next func(huma.Context)) {
 	if s.cfg.AdminToken == "" {
-		refuse(ctx, problemFor(http.StatusServiceUnavailable, codeAdminDisabled, "set MEMHOOK_ADMIN_TOKEN to use the admin API"))
+		refuse(ctx, adminDisabled())
 		return
 	}
 	given, want := sha256.Sum256([]byte(bearer(ctx))), sha256.Sum256([]byte(s.cfg.AdminToken))
 	if subtle.ConstantTimeCompare(given[:], want[:]) != 1 {
+		s.counts.refused.WithLabelValues("wrong-bearer").Inc()
+		s.log.Warn("refused at the admin API", "method", ctx.Method(), "path", ctx.Operation().Path, "client", middleware.GetClientIP(ctx.Context()))
 		unauthorized(ctx, "send the admin token as Authorization: Bearer <token>")
 		return
 	}
 	next(ctx)
+}
+
+func adminDisabled() *Problem {
+	return problemFor(http.StatusServiceUnavailable, codeAdminDisabled, "set MEMHOOK_ADMIN_TOKEN to use the admin API and the dashboard")
 }
 
 func bearer(ctx huma.Context) string {

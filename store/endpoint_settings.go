@@ -215,10 +215,11 @@ func (s *Store) RotateSecret(ctx context.Context, app, id uuid.UUID, overlap tim
 	return s.keys.Open("endpoint.secret", sealed)
 }
 
-// TestEndpoint sends webhook.test to an endpoint now and returns the delivery's id.
+// TestEndpoint sends webhook.test to an endpoint now and returns the delivery's id. app may be uuid.Nil for
+// an operator.
 func (s *Store) TestEndpoint(ctx context.Context, app, id uuid.UUID) (delivery uuid.UUID, err error) {
 	err = s.tx(ctx, "test endpoint", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select `+endpointColumns+` from endpoints e where e.id = $1 and e.app_id = $2 and e.deleted_at is null for no key update`, id, app)
+		rows, err := tx.Query(ctx, `select `+endpointColumns+` from endpoints e where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null for no key update`, id, nullID(app))
 		ep, err := one[Endpoint](rows, err)
 		if err != nil {
 			return err
@@ -226,7 +227,7 @@ func (s *Store) TestEndpoint(ctx context.Context, app, id uuid.UUID) (delivery u
 		if !ep.Enabled {
 			return fmt.Errorf("%w: the endpoint is disabled; enable it first", ErrConflict)
 		}
-		e := emission{event: Event{AppID: app, Type: EventTest, CreatedAt: s.now(), Endpoint: &ep}, targets: []target{{EndpointID: id}}}
+		e := emission{event: Event{AppID: ep.AppID, Type: EventTest, CreatedAt: s.now(), Endpoint: &ep}, targets: []target{{EndpointID: id}}}
 		emissions := []emission{e}
 		if err := s.emit(ctx, tx, emissions); err != nil {
 			return err

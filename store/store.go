@@ -82,6 +82,9 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 // Pool gives the pool for what is not memhook's own: River's client and its pages.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 
+// Jobs gives the client that inserts jobs, for River's pages.
+func (s *Store) Jobs() *river.Client[pgx.Tx] { return s.jobs }
+
 // Open connects to url with a pool of at most conns connections, retrying for at most patience while
 // the database is away and calling waiting before each retry.
 func Open(ctx context.Context, url string, conns int32, patience time.Duration, waiting func(error)) (*pgxpool.Pool, error) {

@@ -103,10 +103,10 @@ func nullID(id uuid.UUID) *uuid.UUID {
 }
 
 // CancelTask stops polling a task; its memories.ai id can be registered anew. A task that has ended
-// already is ErrConflict.
+// already is ErrConflict. app may be uuid.Nil for an operator.
 func (s *Store) CancelTask(ctx context.Context, app, id uuid.UUID) error {
 	return s.tx(ctx, "cancel task", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select `+taskColumns+` from tasks where id = $1 and app_id = $2 for update`, id, app)
+		rows, err := tx.Query(ctx, `select `+taskColumns+` from tasks where id = $1 and ($2::uuid is null or app_id = $2) for update`, id, nullID(app))
 		t, err := one[Task](rows, err)
 		if err != nil {
 			return err

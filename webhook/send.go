@@ -48,6 +48,22 @@ type Response struct {
 // OK tells whether the receiver accepted.
 func (r Response) OK() bool { return r.Err == nil && r.Status >= 200 && r.Status < 300 }
 
+// Class says what kind of outcome it is, in one of few words: 2xx to 5xx, timeout, forbidden, error.
+func (r Response) Class() string {
+	switch {
+	case errors.Is(r.Err, errTimeout):
+		return "timeout"
+	case errors.Is(r.Err, ErrForbidden):
+		return "forbidden"
+	case r.Err != nil || r.Status < 100:
+		return "error"
+	default:
+		return strconv.Itoa(r.Status/100) + "xx"
+	}
+}
+
+var errTimeout = errors.New("time-out: no complete response in time")
+
 // Sender posts webhooks. It is safe for concurrent use.
 type Sender struct {
 	http      *http.Client
@@ -136,12 +152,12 @@ func plain(err error) error {
 	u, ok := errors.AsType[*url.Error](err)
 	switch {
 	case ok && u.Timeout():
-		return errors.New("time-out: no complete response in time")
+		return errTimeout
 	case ok:
 		return u.Err
 	}
 	if t, ok := errors.AsType[net.Error](err); ok && t.Timeout() {
-		return errors.New("time-out: no complete response in time")
+		return errTimeout
 	}
 	return err
 }

@@ -63,11 +63,9 @@ func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverAr
 	if err := w.cfg.Store.RecordResult(context.WithoutCancel(ctx), result); err != nil {
 		return err
 	}
-	outcome := store.DeliveryFailed
 	if result.Delivered {
-		outcome = store.DeliveryDelivered
+		w.metrics.latency.Observe(result.Latency.Seconds())
 	}
-	w.metrics.attempts.WithLabelValues(outcome).Inc()
 	if !result.Delivered || !result.Healthy {
 		gate.changed()
 	}
@@ -83,6 +81,7 @@ func (w *deliverWorker) attempt(ctx context.Context, d *store.Delivery, rec *sto
 		URL: rec.URL, ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Secrets: rec.Secrets, SigningKey: rec.SigningKey, Headers: rec.CustomHeaders,
 	})
 	r := judge(w.cfg.Schedule, d, rec, resp)
+	w.metrics.attempts.WithLabelValues(resp.Class()).Inc()
 	w.log.Debug("attempt", "delivery", d.ID, "event", d.EventID, "type", d.EventType, "task", d.Task, "endpoint", d.EndpointID,
 		"number", d.AttemptCount+1, "delivered", r.Delivered, "status", resp.Status, "error", resp.Err, "took", resp.Duration)
 	return r

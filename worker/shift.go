@@ -61,6 +61,7 @@ type answer struct {
 	status  memories.Status
 	sentAt  time.Time
 	at      time.Time
+	lag     time.Duration // if it was ready: how long it probably had been
 	dropped bool
 	polled  store.Polled
 	err     error
@@ -261,7 +262,8 @@ func (s *shift) send(ctx context.Context, i int, slot time.Time) {
 		a.status = s.w.cfg.Memories.TaskStatus(ctx, string(s.sh.Account.Key), row.taskID, row.uniqueID)
 		a.at = s.w.cfg.Now()
 		p := pollOf(&row, a.status, a.sentAt, a.at)
-		p.NextPollAt, p.Lag = a.at.Add(estimate), lag+a.at.Sub(a.sentAt)
+		a.lag = lag + a.at.Sub(a.sentAt)
+		p.NextPollAt, p.Lag = a.at.Add(estimate), a.lag
 		// What memories.ai has answered is recorded even when the worker is being stopped.
 		a.polled, a.err = s.w.cfg.Store.RecordPoll(context.WithoutCancel(ctx), p)
 	}()
@@ -292,6 +294,9 @@ func (s *shift) take(a answer) {
 	}
 	if !known {
 		return
+	}
+	if a.polled.Ready {
+		s.w.metrics.lag.Observe(a.lag.Seconds())
 	}
 	s.learn(&s.tasks[i], a)
 	if !a.polled.Polling {

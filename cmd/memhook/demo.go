@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -11,10 +11,13 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -86,7 +89,10 @@ func (c demoCommand) Run(ctx context.Context) error {
 	simServer := httptest.NewServer(sim)
 	defer simServer.Close()
 	defer sim.Close()
-	receiver := httptest.NewServer(http.HandlerFunc(d.receive))
+	receives := http.NewServeMux()
+	receives.HandleFunc("/", d.receive)
+	receives.HandleFunc("/load/", receiveLoad)
+	receiver := httptest.NewServer(receives)
 	defer receiver.Close()
 
 	cfg, err := c.settings(pg.URL("postgres"), simServer.URL)
@@ -114,9 +120,47 @@ func (c demoCommand) Run(ctx context.Context) error {
 		}
 		return err
 	}
-	d.sayf("", "all delivered and verified. memhook stays up: API key %s, API description %s/openapi.json. Ctrl-C ends it", cfg.APIKey, d.api)
-	<-ctx.Done()
+	d.sayf("", "all delivered and verified. memhook stays up under a live load; Ctrl-C ends it")
+	d.sayf("", "dashboard   %s/admin/   token %s", d.api, cfg.AdminToken)
+	d.sayf("", "API         %s/docs/    key %s", d.api, cfg.APIKey)
+	d.load(ctx, sim, receiver.URL)
 	return nil
+}
+
+// load registers a task every two seconds until ctx ends, so that there is something to watch: most are ready
+// after a while, some never, some of the receivers fail.
+func (d *demo) load(ctx context.Context, sim *memoriestest.Server, callback string) {
+	ticker := time.NewTicker(2 * time.Second)
+	defer ticker.Stop()
+	for i := 1; ; i++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		task := memoriestest.Task{TaskID: fmt.Sprintf("load-%04d", i)}
+		if rand.IntN(10) > 0 {
+			after := time.Duration(float64(8*time.Second) * math.Exp(0.8*rand.NormFloat64()))
+			task.Steps = []memoriestest.Step{{AfterMS: after.Milliseconds(), Videos: videos("", fmt.Sprintf("PI-%018d", rand.Int64N(1e18)))}}
+		}
+		sim.Add(task)
+		body := map[string]any{"task_id": task.TaskID, "callback_url": fmt.Sprintf("%s/load/%d", callback, i%4), "expires_in": "2m", "metadata": map[string]string{"order": strconv.Itoa(i)}}
+		var out struct{ ID string }
+		if err := d.call(ctx, http.MethodPost, "/v1/tasks", body, &out); err != nil && ctx.Err() == nil {
+			d.sayf("", "register: %v", err)
+		}
+	}
+}
+
+// receiveLoad answers the load's webhooks: one of four receivers fails half of the time.
+func receiveLoad(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	time.Sleep(rand.N(40 * time.Millisecond))
+	if r.URL.Path == "/load/3" && rand.IntN(2) == 0 {
+		http.Error(w, "the receiver of this demo fails half of the time", http.StatusInternalServerError)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // settings are the demo's own: nothing of the environment counts.
@@ -136,7 +180,7 @@ func (c demoCommand) settings(databaseURL, memoriesURL string) (*settings, error
 
 func randomBase64(n int) string {
 	b := make([]byte, n)
-	_, _ = rand.Read(b)
+	_, _ = cryptorand.Read(b)
 	return base64.StdEncoding.EncodeToString(b)
 }
 

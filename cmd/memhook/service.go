@@ -51,7 +51,7 @@ type service struct {
 	metrics  net.Listener // where it has its own address
 	failed   chan error   // the HTTP server's end, if it was not asked for
 	activity sync.WaitGroup
-	quit     context.CancelFunc // of what counts activity
+	quit     context.CancelFunc // of what runs in the background beside the workers
 	draining atomic.Bool
 	migrated atomic.Bool
 }
@@ -89,10 +89,10 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 	if err = st.EnsureDefaults(ctx, cfg.MemoriesAPIKey, cfg.RequestsPerSecond, cfg.APIKey); err != nil {
 		return nil, err
 	}
-	counting, quit := context.WithCancel(context.WithoutCancel(ctx))
+	background, quit := context.WithCancel(context.WithoutCancel(ctx))
 	s.quit = quit
 	s.activity.Go(func() {
-		st.KeepActivity(counting, func(err error) { log.Warn("activity could not be kept", "error", err) })
+		st.KeepActivity(background, func(err error) { log.Warn("activity could not be kept", "error", err) })
 	})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
@@ -111,6 +111,9 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 			return nil, err
 		}
 	}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "memhook_build_info", Help: "1, with the version that runs.", ConstLabels: prometheus.Labels{"version": version(), "role": role},
+	}, func() float64 { return 1 }))
 	exposed := api.Metrics(registry, st)
 	if cfg.MetricsAddr != "" {
 		if s.metrics, err = net.Listen("tcp", cfg.MetricsAddr); err != nil {
@@ -121,11 +124,15 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 		go func() { _ = http.Serve(s.metrics, mux) }() //nolint:gosec // for Prometheus alone; ends with its listener
 		exposed = nil
 	}
-	s.serve(api.New(api.Config{
+	handler, err := api.New(background, api.Config{
 		Store: st, Guard: guard, AdminToken: cfg.AdminToken, PublicURL: cfg.PublicURL, ExpiresIn: cfg.TaskExpiresIn, Version: version(),
 		KeyLimit: cfg.KeyRateLimit, Proxies: prefixes(cfg.TrustedProxies),
-		Ready: s.ready, Metrics: exposed, Logger: log,
-	}), role)
+		Ready: s.ready, Metrics: exposed, Registry: registry, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.serve(handler, role)
 	log.Info("memhook is up", "version", version(), "role", role, "address", s.listener.Addr().String())
 	return s, nil
 }

@@ -1,0 +1,238 @@
+// Package dashboard is the operator's pages under /admin: rendered on the server, readable without
+// JavaScript, live with it. It reads and steers through the store, as the admin API does.
+package dashboard
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"riverqueue.com/riverui"
+
+	"github.com/memhook/memhook/store"
+)
+
+// Config is what the dashboard needs.
+type Config struct {
+	Store   *store.Store
+	Token   string // the admin token
+	Version string
+	Refused *prometheus.CounterVec     // by reason; counts what was refused
+	Secure  func(*http.Request) bool   // tells whether a request came over TLS
+	Client  func(*http.Request) string // tells whose request it is
+	Logger  *slog.Logger
+}
+
+//go:embed static pages
+var files embed.FS
+
+type dashboard struct {
+	cfg      Config
+	store    *store.Store
+	log      *slog.Logger
+	pages    map[string]*template.Template
+	attempts *attempts
+	jobs     http.Handler // River's pages
+}
+
+// contentSecurityPolicy lets pages load what is theirs and nothing else.
+const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// riverPolicy is that of River's pages, which set styles from their scripts, and compile their schemas.
+const riverPolicy = "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// New makes the handler of everything under /admin but /admin/v1. River's pages stop with ctx.
+func New(ctx context.Context, cfg Config) (http.Handler, error) {
+	d := &dashboard{cfg: cfg, store: cfg.Store, log: cfg.Logger, attempts: newAttempts()}
+	var err error
+	if d.pages, err = parsePages(); err != nil {
+		return nil, err
+	}
+	jobs, err := riverui.NewHandler(&riverui.HandlerOpts{Endpoints: riverui.NewEndpoints(cfg.Store.Jobs(), nil), Prefix: "/admin/jobs", Logger: quiet(cfg.Logger)})
+	if err != nil {
+		return nil, fmt.Errorf("River's pages: %w", err)
+	}
+	if err := jobs.Start(ctx); err != nil {
+		return nil, fmt.Errorf("River's pages: %w", err)
+	}
+	d.jobs = jobs
+	static, err := fs.Sub(files, "static")
+	if err != nil {
+		return nil, err
+	}
+
+	r := chi.NewRouter()
+	r.Use(headers, d.sameOrigin)
+	r.Handle("/static/*", http.StripPrefix("/admin/static/", http.FileServerFS(static)))
+	r.Get("/sign-in", d.signInPage)
+	r.Post("/sign-in", d.signIn)
+	r.Group(func(r chi.Router) {
+		r.Use(d.signedIn)
+		r.Handle("/jobs", http.RedirectHandler("/admin/jobs/", http.StatusFound))
+		r.Handle("/jobs/*", d.riverPages())
+		r.Group(func(r chi.Router) {
+			r.Use(d.csrf)
+			d.routes(r)
+		})
+	})
+	r.NotFound(d.signedIn(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.fail(w, r, store.ErrNotFound) })).ServeHTTP)
+	return r, nil
+}
+
+// routes are the pages and what their buttons do.
+func (d *dashboard) routes(r chi.Router) {
+	r.Get("/", d.page(d.overview))
+	r.Post("/sign-out", d.signOut)
+	r.Post("/{what:polling|deliveries}/{verb:pause|resume}", d.action(d.pause))
+
+	r.Get("/tasks", d.page(d.tasks))
+	r.Get("/tasks/{id}", d.page(d.task))
+	r.Post("/tasks/{id}/poll", d.action(d.pollTask))
+	r.Post("/tasks/{id}/cancel", d.action(d.cancelTask))
+
+	r.Get("/deliveries", d.page(d.deliveries))
+	r.Get("/deliveries/{id}", d.page(d.delivery))
+	r.Post("/deliveries/{id}/resend", d.action(d.resend))
+
+	r.Get("/endpoints", d.page(d.endpoints))
+	r.Get("/endpoints/{id}", d.page(d.endpoint))
+	r.Post("/endpoints/{id}/test", d.action(d.testEndpoint))
+	r.Post("/endpoints/{id}/{verb:enable|disable}", d.action(d.turnEndpoint))
+	r.Post("/endpoints/{id}/recover", d.action(d.recoverEndpoint))
+
+	r.Get("/accounts", d.page(d.accounts))
+	r.Get("/accounts/{id}", d.page(d.account))
+	r.Post("/accounts", d.action(d.createAccount))
+	r.Post("/accounts/{id}", d.action(d.updateAccount))
+	r.Post("/accounts/{id}/delete", d.action(d.deleteAccount))
+
+	r.Get("/apps", d.page(d.apps))
+	r.Get("/apps/{id}", d.page(d.app))
+	r.Post("/apps", d.action(d.createApp))
+	r.Post("/apps/{id}", d.action(d.updateApp))
+	r.Post("/apps/{id}/delete", d.action(d.deleteApp))
+	r.Post("/apps/{id}/keys", d.page(d.createKey))
+	r.Post("/apps/{id}/keys/{key}/revoke", d.action(d.revokeKey))
+}
+
+func headers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", contentSecurityPolicy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (d *dashboard) riverPages() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", riverPolicy)
+		d.jobs.ServeHTTP(w, r)
+	})
+}
+
+// view is what a page shows.
+type view struct {
+	template string // of its content
+	Title    string
+	Live     int // seconds between refreshes; 0 for none
+	Data     any
+
+	Path    string
+	CSRF    string
+	Flash   string // what the last button did
+	Problem string
+	Version string
+	Now     time.Time
+}
+
+// page makes a handler of what reads a page.
+func (d *dashboard) page(read func(*http.Request) (*view, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := read(r)
+		if err != nil {
+			d.fail(w, r, err)
+			return
+		}
+		if v.Flash == "" {
+			v.Flash = r.URL.Query().Get("done")
+		}
+		v.Problem = r.URL.Query().Get("problem")
+		d.render(w, r, http.StatusOK, v)
+	}
+}
+
+func (d *dashboard) render(w http.ResponseWriter, r *http.Request, status int, v *view) {
+	v.Path, v.Version, v.Now = r.URL.Path, d.cfg.Version, time.Now()
+	v.CSRF = csrfOf(r)
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	if err := d.pages[v.template].ExecuteTemplate(w, "layout", v); err != nil {
+		d.log.Warn("a page could not be written", "page", v.template, "error", err)
+	}
+}
+
+// action makes a handler of what a button does: afterwards the browser is sent to a page that says so.
+func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		to, done, err := do(r)
+		switch {
+		case err == nil:
+			d.log.Info("an operator has acted", "path", r.URL.Path, "client", d.cfg.Client(r))
+			http.Redirect(w, r, withQuery(to, "done", done), http.StatusSeeOther)
+		case errors.Is(err, store.ErrConflict) || errors.As(err, new(badInput)):
+			http.Redirect(w, r, withQuery(back(r), "problem", err.Error()), http.StatusSeeOther)
+		default:
+			d.fail(w, r, err)
+		}
+	}
+}
+
+// badInput is what is wrong with a form.
+type badInput string
+
+func (b badInput) Error() string { return string(b) }
+
+func (d *dashboard) fail(w http.ResponseWriter, r *http.Request, err error) {
+	v := &view{template: "problem", Title: "Something went wrong", Data: "The log knows more."}
+	status := http.StatusInternalServerError
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		status, v.Title, v.Data = http.StatusNotFound, "Not found", "There is nothing here: it may have been deleted, or be past its retention."
+	case errors.As(err, new(badInput)):
+		status, v.Title, v.Data = http.StatusUnprocessableEntity, "That cannot be", err.Error()
+	case r.Context().Err() != nil:
+		return
+	default:
+		d.log.Error("a page failed", "path", r.URL.Path, "error", err)
+	}
+	d.render(w, r, status, v)
+}
+
+func pathID(r *http.Request) (uuid.UUID, error) {
+	id, err := uuid.Parse(chi.URLParam(r, "id"))
+	if err != nil {
+		return id, store.ErrNotFound
+	}
+	return id, nil
+}
+
+// quiet keeps River's pages from logging each of their requests.
+func quiet(log *slog.Logger) *slog.Logger { return slog.New(warnings{log.Handler()}) }
+
+type warnings struct{ slog.Handler }
+
+func (h warnings) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
+}

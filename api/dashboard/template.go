@@ -1,0 +1,151 @@
+package dashboard
+
+import (
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/memhook/memhook/webhook"
+)
+
+// parsePages reads each page with the layout and the parts that they share.
+func parsePages() (map[string]*template.Template, error) {
+	names, err := files.ReadDir("pages")
+	if err != nil {
+		return nil, err
+	}
+	pages := make(map[string]*template.Template)
+	for _, entry := range names {
+		name := strings.TrimSuffix(entry.Name(), ".html")
+		if name == "layout" {
+			continue
+		}
+		t, err := template.New(name).Funcs(functions).ParseFS(files, "pages/layout.html", path.Join("pages", entry.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("page %s: %w", name, err)
+		}
+		pages[name] = t
+	}
+	return pages, nil
+}
+
+// navigation is one link of the pages' head.
+type navigation struct {
+	Href, Text string
+	Here       bool
+}
+
+var functions = template.FuncMap{
+	"link": func(href, text, path string) navigation {
+		here := path == href || (href != "/admin/" && strings.HasPrefix(path, href+"/"))
+		return navigation{href, text, here}
+	},
+	"links":   func(links ...navigation) []navigation { return links },
+	"strings": func(list ...string) []string { return list },
+	"ago":     ago, "clock": clock, "stamp": stamp, "number": number, "decimal": decimal,
+	"event": func(id fmt.Stringer) string { return webhook.EventID(id.String()) },
+	"deref": func(s *string) string {
+		if s == nil {
+			return ""
+		}
+		return *s
+	},
+	"when": func(t *time.Time) time.Time {
+		if t == nil {
+			return time.Time{}
+		}
+		return *t
+	},
+	"seconds": func(s float64) string { return span(time.Duration(s * float64(time.Second))) },
+	"ms":      func(n int) string { return span(time.Duration(n) * time.Millisecond) },
+	"class":   stateClass,
+}
+
+// stateClass gives the colour of a state.
+func stateClass(state string) string {
+	switch state {
+	case "ready", "delivered", "active", "closed", "enabled":
+		return "good"
+	case "failed", "refused", "open", "disabled":
+		return "bad"
+	case "expired", "rate_limited", "unavailable", "half-open":
+		return "warn"
+	default:
+		return "plain"
+	}
+}
+
+// span writes a duration in at most two units.
+func span(d time.Duration) string {
+	if d < 0 {
+		d = -d
+	}
+	switch {
+	case d < time.Millisecond:
+		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	default:
+		return fmt.Sprintf("%d d %d h", int(d.Hours())/24, int(d.Hours())%24)
+	}
+}
+
+func ago(t time.Time) string {
+	if d := time.Since(t); d > time.Second {
+		return span(d.Truncate(time.Second)) + " ago"
+	}
+	return "now"
+}
+
+func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+func decimal(f float64) string { return strconv.FormatFloat(f, 'f', 2, 64) }
+
+// number writes thousands apart.
+func number(n any) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "\u202f" + s[i:]
+	}
+	return s
+}
+
+// withQuery gives a path with one more query parameter.
+func withQuery(to, name, value string) string {
+	u, err := url.Parse(to)
+	if err != nil {
+		return to
+	}
+	q := u.Query()
+	q.Set(name, value)
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// back is the page that a form was on.
+func back(r *http.Request) string {
+	u, err := url.Parse(r.Referer())
+	if err != nil || u.Path == "" {
+		return "/admin/"
+	}
+	q := u.Query()
+	q.Del("done")
+	q.Del("problem")
+	u.RawQuery = q.Encode()
+	return localPath(u.RequestURI())
+}
