@@ -77,7 +77,7 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	s := &server{counts: newRequestCounts(cfg.Registry), cfg: cfg, store: cfg.Store, log: cfg.Logger, keys: newKeyCache(cfg.Store), limits: keyLimits{standard: cfg.KeyLimit}}
 
 	r := chi.NewRouter()
-	r.Use(requestID, clientIP(cfg.Proxies), s.counts.counted, s.logged, s.recovered, boundURL)
+	r.Use(requestID, clientIP(cfg.Proxies), s.counts.counted, traced, s.logged, s.recovered, boundURL)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, r, problemFor(http.StatusNotFound, codeNotFound, "there is nothing at this path"))
 	})

@@ -141,7 +141,7 @@ func registeredStatus(reg store.Registered) int {
 }
 
 // newTask checks a registration beyond what its schema says.
-func (s *server) newTask(_ context.Context, who store.Identity, in NewTask) (store.NewTask, error) {
+func (s *server) newTask(ctx context.Context, who store.Identity, in NewTask) (store.NewTask, error) {
 	in.UniqueID, in.Until = cmp.Or(in.UniqueID, "default"), cmp.Or(in.Until, store.UntilDownloaded)
 	var wrong []FieldError
 	bad := func(field, format string, args ...any) {
@@ -175,6 +175,7 @@ func (s *server) newTask(_ context.Context, who store.Identity, in NewTask) (sto
 	return store.NewTask{
 		AppID: who.AppID, AccountID: who.AccountID, TaskID: in.TaskID, UniqueID: in.UniqueID, CallbackURL: in.CallbackURL,
 		Metadata: in.Metadata, Until: in.Until, ExpectedVideos: in.ExpectedVideos, ExpiresAt: time.Now().Add(expires).Truncate(time.Microsecond),
+		Traceparent: traceparent(ctx),
 	}, nil
 }
 

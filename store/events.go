@@ -78,7 +78,10 @@ func (s *Store) emit(ctx context.Context, tx pgx.Tx, emissions []emission) error
 		ev := &emissions[i].event
 		ev.ID = newID()
 		if ev.Task != nil {
-			ev.TaskID, traces[i] = &ev.Task.ID, ev.Task.Traceparent
+			ev.TaskID = &ev.Task.ID
+			if ev.Traceparent == nil {
+				ev.Traceparent = ev.Task.Traceparent
+			}
 		}
 		if ev.Endpoint != nil {
 			ev.EndpointID = &ev.Endpoint.ID
@@ -89,7 +92,7 @@ func (s *Store) emit(ctx context.Context, tx pgx.Tx, emissions []emission) error
 		}
 		ev.Payload = string(payload)
 		ids[i], apps[i], types[i], payloads[i], times[i] = ev.ID, ev.AppID, ev.Type, ev.Payload, ev.CreatedAt
-		tasks[i], endpoints[i] = ev.TaskID, ev.EndpointID
+		tasks[i], endpoints[i], traces[i] = ev.TaskID, ev.EndpointID, ev.Traceparent
 	}
 	_, err := tx.Exec(ctx, `
 		insert into events (id, app_id, task, endpoint_id, type, payload, created_at, traceparent)

@@ -411,7 +411,7 @@ func (s *Store) applyPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Poll
 		p := byTask[t.ID]
 		waited := t.Status == TaskWaiting
 		for _, ev := range t.apply(p, s.settle) {
-			ev.AppID, ev.CreatedAt, ev.Task = t.AppID, p.At, t
+			ev.AppID, ev.CreatedAt, ev.Task, ev.Traceparent = t.AppID, p.At, t, p.Traceparent
 			events = append(events, ev)
 		}
 		changed[i], applied[i] = t, p

@@ -87,14 +87,15 @@ type Subscription struct {
 // Poll is what one poll of a task has shown. Exactly one of three holds: Refusal is set, Fault is set,
 // or Videos is memories.ai's list, which may be empty.
 type Poll struct {
-	Task       uuid.UUID
-	SentAt     time.Time
-	At         time.Time // when the answer was there
-	NextPollAt time.Time // the poller's estimate
-	Videos     []Video
-	Refusal    *TaskError    // memories.ai refuses the task itself
-	Fault      *TaskError    // nothing was learnt of the task
-	Lag        time.Duration // if the task turns out ready: how long it probably has been
+	Task        uuid.UUID
+	SentAt      time.Time
+	At          time.Time // when the answer was there
+	NextPollAt  time.Time // the poller's estimate
+	Videos      []Video
+	Refusal     *TaskError    // memories.ai refuses the task itself
+	Fault       *TaskError    // nothing was learnt of the task
+	Traceparent *string       // of the poll, where the task is traced
+	Lag         time.Duration // if the task turns out ready: how long it probably has been
 
 	// Bare says that the poller knows the task as waiting with no videos and no refusals, so that an
 	// empty list changes nothing but its poll count.

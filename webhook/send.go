@@ -33,6 +33,8 @@ type Request struct {
 	Secrets    [][]byte           // each signs
 	SigningKey ed25519.PrivateKey // nil for none
 	Headers    map[string]string
+	// Traceparent is W3C's header of the same name; nil for none.
+	Traceparent *string
 }
 
 // Response is what came of an attempt. Status is 0 where there was no response, and Err says why.
@@ -127,6 +129,9 @@ func (s *Sender) send(ctx context.Context, r Request, at time.Time) Response {
 	}
 	for name, value := range r.Headers {
 		req.Header.Set(name, value)
+	}
+	if r.Traceparent != nil {
+		req.Header.Set("traceparent", *r.Traceparent)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", s.userAgent)

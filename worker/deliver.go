@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/riverqueue/river"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
@@ -77,11 +80,20 @@ func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverAr
 
 // attempt posts the delivery once.
 func (w *deliverWorker) attempt(ctx context.Context, d *store.Delivery, rec *store.Receiver) store.Result {
+	ctx, span := traced(ctx, d.Traceparent, "attempt", trace.SpanKindProducer)
+	defer span.End()
 	resp := w.cfg.Sender.Send(ctx, webhook.Request{
-		URL: rec.URL, ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Secrets: rec.Secrets, SigningKey: rec.SigningKey, Headers: rec.CustomHeaders,
+		Traceparent: traceparent(ctx), URL: rec.URL, ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Secrets: rec.Secrets, SigningKey: rec.SigningKey, Headers: rec.CustomHeaders,
 	})
 	r := judge(w.cfg.Schedule, d, rec, resp)
 	w.metrics.attempts.WithLabelValues(resp.Class()).Inc()
+	if span.IsRecording() {
+		span.SetAttributes(attribute.String("memhook.delivery", d.ID.String()), attribute.String("memhook.event", d.EventID.String()), attribute.String("memhook.event_type", d.EventType),
+			attribute.Int("memhook.attempt", d.AttemptCount+1), attribute.Int("http.response.status_code", resp.Status))
+		if !r.Delivered {
+			span.SetStatus(codes.Error, resp.Class())
+		}
+	}
 	w.log.Debug("attempt", "delivery", d.ID, "event", d.EventID, "type", d.EventType, "task", d.Task, "endpoint", d.EndpointID,
 		"number", d.AttemptCount+1, "delivered", r.Delivered, "status", resp.Status, "error", resp.Err, "took", resp.Duration)
 	return r

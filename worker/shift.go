@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/memhook/memhook/memories"
 	"github.com/memhook/memhook/store"
@@ -52,7 +54,8 @@ type shift struct {
 type polledTask struct {
 	id               uuid.UUID
 	taskID, uniqueID string
-	bare             bool // see store.Poll
+	bare             bool    // see store.Poll
+	traceparent      *string // of the registration, where it was traced
 }
 
 // answer is a poll that has come back and, unless it was dropped, is recorded.
@@ -217,7 +220,7 @@ func (s *shift) put(row store.Waiting) {
 	default:
 		t.Kind = polling.Settling
 	}
-	s.rows[i] = polledTask{id: row.ID, taskID: row.TaskID, uniqueID: unique(row.UniqueID), bare: row.Bare()}
+	s.rows[i] = polledTask{id: row.ID, taskID: row.TaskID, uniqueID: unique(row.UniqueID), bare: row.Bare(), traceparent: row.Traceparent}
 }
 
 // unique gives the unique_id that nearly all tasks have as one string.
@@ -258,14 +261,23 @@ func (s *shift) send(ctx context.Context, i int, slot time.Time) {
 			a.dropped = true
 			return
 		}
+		ctx, span := traced(ctx, row.traceparent, "poll", trace.SpanKindClient)
+		defer span.End()
 		a.sentAt = s.w.cfg.Now()
 		a.status = s.w.cfg.Memories.TaskStatus(ctx, string(s.sh.Account.Key), row.taskID, row.uniqueID)
 		a.at = s.w.cfg.Now()
 		p := pollOf(&row, a.status, a.sentAt, a.at)
 		a.lag = lag + a.at.Sub(a.sentAt)
 		p.NextPollAt, p.Lag = a.at.Add(estimate), a.lag
+		p.Traceparent = traceparent(ctx)
 		// What memories.ai has answered is recorded even when the worker is being stopped.
 		a.polled, a.err = s.w.cfg.Store.RecordPoll(context.WithoutCancel(ctx), p)
+		if span.IsRecording() {
+			span.SetAttributes(attribute.String("memhook.task", row.id.String()), attribute.String("memhook.outcome", a.status.Outcome.String()), attribute.Int("memhook.videos", len(a.status.Videos)))
+			if a.polled.Ready {
+				span.AddEvent(store.EventReady)
+			}
+		}
 	}()
 }
 

@@ -30,7 +30,11 @@ func bars(title string, minutes []store.Minute, now time.Time, value func(store.
 	}
 	var b strings.Builder
 	open(&b, fmt.Sprintf("%s a minute over the last hour: %d in all, at most %d in one", title, total, most))
-	axis(&b, start, []tick{{0, "0"}, {1, number(most)}})
+	ticks := []tick{{0, "0"}}
+	if most > 0 {
+		ticks = append(ticks, tick{1, number(most)})
+	}
+	axis(&b, start, ticks)
 	width := (chartWidth - chartLeft) / chartMinutes
 	for i, n := range byMinute {
 		if n == 0 {

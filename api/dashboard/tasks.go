@@ -137,7 +137,7 @@ func (d *dashboard) task(r *http.Request) (*view, error) {
 
 // timeline is a task's whole life, oldest first.
 func timeline(t *store.Task, events []store.Event, deliveries []store.Delivery) []moment {
-	list := []moment{{At: t.CreatedAt, Kind: "register", Title: "Registered", Detail: fmt.Sprintf("%d subscriptions, until %s", len(t.Subscriptions), t.Until)}}
+	list := []moment{{At: t.CreatedAt, Kind: "register", Title: "Registered", Detail: fmt.Sprintf("subscribers: %d, until %s", len(t.Subscriptions), t.Until)}}
 	list = append(list, polls(t)...)
 	if t.HintedAt != nil {
 		list = append(list, moment{At: *t.HintedAt, Kind: "hint", Title: "Hinted", Detail: "its next poll moved to the front"})
@@ -154,7 +154,7 @@ func timeline(t *store.Task, events []store.Event, deliveries []store.Delivery) 
 			list = append(list, moment{At: *del.NextAttemptAt, Kind: "end", Title: fmt.Sprintf("Attempt %d of %s is due", del.AttemptCount+1, del.EventType), Detail: del.CallbackURL, Link: link, Pending: true})
 		}
 	}
-	if t.Polling {
+	if t.Status == store.TaskWaiting {
 		list = append(list, moment{At: t.ExpiresAt, Kind: "end", Title: "Expires, if nothing comes", Pending: true})
 	}
 	slices.SortStableFunc(list, func(a, b moment) int { return a.At.Compare(b.At) })

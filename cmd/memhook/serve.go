@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"runtime/debug"
+	"time"
 )
 
 // What is alive is small, and what every request leaves behind is much: letting more of it gather saves
@@ -11,6 +12,8 @@ import (
 const (
 	gcPercent   = 300
 	memoryLimit = 125 << 20
+	// traceTimeout bounds the sending of what traces are left at the end.
+	traceTimeout = 2 * time.Second
 )
 
 type serveCommand struct {
@@ -28,6 +31,17 @@ func (c serveCommand) Run(ctx context.Context) error {
 		debug.SetMemoryLimit(memoryLimit)
 	}
 	log := cfg.logger()
+	stopTraces, err := startTraces(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceTimeout)
+		defer cancel()
+		if err := stopTraces(last); err != nil {
+			log.Warn("some traces were not sent", "error", err)
+		}
+	}()
 	s, err := startService(ctx, cfg, c.Role, log)
 	if err != nil {
 		return err
