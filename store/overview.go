@@ -21,7 +21,7 @@ type Overview struct {
 	Paused     map[string]bool
 }
 
-// ReadOverview reads the overview with at most most accounts and endpoints.
+// ReadOverview reads the overview with no more than most accounts and endpoints.
 func (s *Store) ReadOverview(ctx context.Context, most int) (o Overview, err error) {
 	if o.Tasks, err = s.tasks.get(ctx); err != nil {
 		return o, fmt.Errorf("count tasks: %w", err)

@@ -17,7 +17,7 @@ func traced(ctx context.Context, traceparent *string, name string, kind trace.Sp
 		return ctx, trace.SpanFromContext(ctx)
 	}
 	ctx = otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier{"traceparent": *traceparent})
-	return tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithLinks(trace.LinkFromContext(ctx)))
+	return tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithLinks(trace.LinkFromContext(ctx))) //nolint:spancheck // the caller ends it
 }
 
 // traceparent gives a span as W3C's header; nil where there is none.

@@ -59,10 +59,10 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	}
 	jobs, err := riverui.NewHandler(&riverui.HandlerOpts{Endpoints: riverui.NewEndpoints(cfg.Store.Jobs(), nil), Prefix: "/admin/jobs", Logger: quiet(cfg.Logger)})
 	if err != nil {
-		return nil, fmt.Errorf("River's pages: %w", err)
+		return nil, fmt.Errorf("pages of River: %w", err)
 	}
 	if err := jobs.Start(ctx); err != nil {
-		return nil, fmt.Errorf("River's pages: %w", err)
+		return nil, fmt.Errorf("pages of River: %w", err)
 	}
 	d.jobs = jobs
 	static, err := fs.Sub(files, "static")
@@ -192,7 +192,7 @@ func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) 
 			d.log.Info("an operator has acted", "path", r.URL.Path, "client", d.cfg.Client(r))
 			http.Redirect(w, r, withQuery(to, "done", done), http.StatusSeeOther)
 		case errors.Is(err, store.ErrConflict) || errors.As(err, new(badInput)):
-			http.Redirect(w, r, withQuery(back(r), "problem", err.Error()), http.StatusSeeOther)
+			http.Redirect(w, r, withQuery(back(r), "problem", err.Error()), http.StatusSeeOther) //nolint:gosec // localPath keeps it here
 		default:
 			d.fail(w, r, err)
 		}

@@ -142,15 +142,15 @@ func (d *dashboard) signIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d.attempts.forgive(d.cfg.Client(r))
-	http.SetCookie(w, &http.Cookie{
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure wherever the request came over TLS
 		Name: cookieName, Value: d.newSession(time.Now()), Path: "/admin", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: d.cfg.Secure(r), MaxAge: int(sessionLasts.Seconds()),
 	})
 	d.log.Info("an operator has signed in", "client", d.cfg.Client(r))
-	http.Redirect(w, r, to, http.StatusSeeOther)
+	http.Redirect(w, r, to, http.StatusSeeOther) //nolint:gosec // localPath keeps it here
 }
 
 func (d *dashboard) signOut(w http.ResponseWriter, r *http.Request) {
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/admin", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: d.cfg.Secure(r), MaxAge: -1})
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/admin", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: d.cfg.Secure(r), MaxAge: -1}) //nolint:gosec // as above
 	http.Redirect(w, r, "/admin/sign-in", http.StatusSeeOther)
 }
 

@@ -89,15 +89,15 @@ func (b *browser) eval(script string) string {
 	return out
 }
 
-func (b *browser) text() string { b.t.Helper(); return b.eval(`document.body.innerText`) }
-
 // open loads a page; the session leads to it.
 func (b *browser) open(path string) { b.t.Helper(); b.do(chromedp.Navigate(b.url + path)) }
 
-func (b *browser) signIn() {
+func (b *browser) signIn() { b.t.Helper(); b.signInWith(testAdminToken) }
+
+func (b *browser) signInWith(token string) {
 	b.t.Helper()
 	b.open("/admin/tasks") // it leads to the form, and the form back
-	b.do(chromedp.SendKeys(chromedp.CSS("input[name=token]"), testAdminToken), chromedp.Click(chromedp.CSS("main button")), chromedp.WaitVisible(chromedp.CSS("#list")))
+	b.do(chromedp.SendKeys(chromedp.CSS("input[name=token]"), token), chromedp.Click(chromedp.CSS("main button")), chromedp.WaitVisible(chromedp.CSS("#list")))
 }
 
 // press clicks the button with a text, opening what hides it.
@@ -243,6 +243,18 @@ func TestTheDashboardInABrowser(t *testing.T) {
 	b.clean()
 }
 
+// picture keeps a picture of the whole page.
+func (b *browser) picture(file string) {
+	b.t.Helper()
+	picture, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	if err == nil {
+		err = os.WriteFile(file, picture, 0o644)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // screenshots keeps pictures of pages at two widths.
 func (b *browser) screenshots(dir string, paths []string) {
 	b.t.Helper()
@@ -250,10 +262,6 @@ func (b *browser) screenshots(dir string, paths []string) {
 		for _, width := range []int64{1280, 390} {
 			b.do(chromedp.EmulateViewport(width, 900))
 			b.open(path)
-			picture, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
-			if err != nil {
-				b.t.Fatalf("%s: %v", path, err)
-			}
 			parts := strings.Split(strings.Trim(strings.TrimPrefix(path, "/admin/"), "/"), "/")
 			name := parts[0]
 			if name == "" {
@@ -261,9 +269,7 @@ func (b *browser) screenshots(dir string, paths []string) {
 			} else if len(parts) > 1 {
 				name = strings.TrimSuffix(name, "s")
 			}
-			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d.png", name, width)), picture, 0o600); err != nil {
-				b.t.Fatal(err)
-			}
+			b.picture(filepath.Join(dir, fmt.Sprintf("%s-%d.png", name, width)))
 			// Nothing is wider than the screen.
 			if wide := b.eval(`document.documentElement.scrollWidth > document.documentElement.clientWidth`); wide == "true" {
 				b.t.Errorf("%s is wider than %d pixels", path, width)

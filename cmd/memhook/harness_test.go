@@ -239,6 +239,19 @@ func (b *bench) query(sql string, args ...any) (n int) {
 	return n
 }
 
+// scan reads one value of any kind from the instance's database.
+func (b *bench) scan(into any, sql string, args ...any) {
+	b.t.Helper()
+	conn, err := pgx.Connect(b.t.Context(), b.database)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if err := conn.QueryRow(b.t.Context(), sql, args...).Scan(into); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // exec runs a statement in the instance's database.
 func (b *bench) exec(sql string, args ...any) {
 	b.t.Helper()

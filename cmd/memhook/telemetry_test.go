@@ -50,9 +50,9 @@ func (s *spans) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, resource := range sent.ResourceSpans {
-		for _, scope := range resource.ScopeSpans {
-			s.list = append(s.list, scope.Spans...)
+	for _, resource := range sent.GetResourceSpans() {
+		for _, scope := range resource.GetScopeSpans() {
+			s.list = append(s.list, scope.GetSpans()...)
 		}
 	}
 }
@@ -63,9 +63,9 @@ func (s *spans) trace(id string) (byName map[string][]*tracepb.Span, byID map[st
 	defer s.mu.Unlock()
 	byName, byID = make(map[string][]*tracepb.Span), make(map[string]*tracepb.Span)
 	for _, span := range s.list {
-		if hex.EncodeToString(span.TraceId) == id {
-			byName[span.Name] = append(byName[span.Name], span)
-			byID[hex.EncodeToString(span.SpanId)] = span
+		if hex.EncodeToString(span.GetTraceId()) == id {
+			byName[span.GetName()] = append(byName[span.GetName()], span)
+			byID[hex.EncodeToString(span.GetSpanId())] = span
 		}
 	}
 	return byName, byID
@@ -105,27 +105,27 @@ func TestOneTraceFromRegistrationToAttempts(t *testing.T) {
 		byName, byID = s.trace(id)
 		return len(byName["POST /v1/tasks"]) == 1 && len(byName["poll"]) > 0 && len(byName["attempt"]) == 2
 	})
-	if byID[parts[2]] == nil || byID[parts[2]].Name != "attempt" {
+	if byID[parts[2]].GetName() != "attempt" {
 		t.Error("the receiver's parent is not the attempt")
 	}
-	root := hex.EncodeToString(byName["POST /v1/tasks"][0].SpanId)
+	root := hex.EncodeToString(byName["POST /v1/tasks"][0].GetSpanId())
 	for name, list := range byName {
 		for _, span := range list {
 			top := span
-			for i := 0; i < 5 && len(top.ParentSpanId) > 0; i++ {
-				top = byID[hex.EncodeToString(top.ParentSpanId)]
+			for i := 0; i < 5 && len(top.GetParentSpanId()) > 0; i++ {
+				top = byID[hex.EncodeToString(top.GetParentSpanId())]
 				if top == nil {
 					t.Fatalf("%s hangs in the air", name)
 				}
 			}
-			if hex.EncodeToString(top.SpanId) != root {
+			if hex.EncodeToString(top.GetSpanId()) != root {
 				t.Errorf("%s is not under the registration", name)
 			}
 		}
 	}
 	for _, span := range byName["attempt"] {
-		if parent := byID[hex.EncodeToString(span.ParentSpanId)]; parent.Name != "poll" || len(span.Links) == 0 {
-			t.Errorf("an attempt is under %s, with %d links", parent.Name, len(span.Links))
+		if parent := byID[hex.EncodeToString(span.GetParentSpanId())]; parent.GetName() != "poll" || len(span.GetLinks()) == 0 {
+			t.Errorf("an attempt is under %s, with %d links", parent.GetName(), len(span.GetLinks()))
 		}
 	}
 }
