@@ -4,24 +4,33 @@ BIN   := bin/memhook
 TOOLS := $(GO) tool -modfile=tools.mod
 ARGS  ?=
 
-.PHONY: demo test lint bench generate vuln build env postgres
+.PHONY: demo test lint bench chaos generate screenshots vuln build env
 
 build:
 	@$(GO) build -o $(BIN) ./cmd/memhook
 
-demo: postgres build
+demo: build
+	@.ci/packages
 	@$(BIN) demo $(ARGS)
 
-test: postgres
-	$(GO) test -race -timeout 10m $(ARGS) ./...
+test:
+	@.ci/packages tests
+	$(GO) test -race -timeout 14m $(ARGS) ./...
 
 lint:
 	$(TOOLS) golangci-lint run ./...
 
-bench: postgres build
+bench: build
+	@.ci/packages
 	@$(BIN) bench polling --svg docs/polling.svg $(ARGS)
 	@$(BIN) bench polls
 	@$(BIN) bench deliveries
+	@$(BIN) bench registrations
+
+# The pictures of the README: the demo after six minutes.
+screenshots:
+	@.ci/packages tests
+	MEMHOOK_PICTURES=$(CURDIR)/docs/images $(GO) test -count=1 -timeout 15m -run TestPicturesOfTheDemo ./cmd/memhook
 
 generate: build
 	$(GO) generate ./...
@@ -38,9 +47,4 @@ env:
 
 # Its database of advisories must be reachable; where it is not, this fails and says so.
 vuln:
-	$(TOOLS) govulncheck ./...
-
-# PostgreSQL for the demo and the tests: an installed one, or Debian's package. Where neither can be
-# had, the programs themselves download one, or say what to install.
-postgres:
-	@.ci/postgres
+	@$(TOOLS) govulncheck ./... || { echo "govulncheck found something, or could not reach its database at vuln.go.dev: read above" >&2; exit 1; }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -26,14 +27,15 @@ type SchemaState struct {
 	Current, Highest int64
 }
 
-// Migrate applies memhook's migrations, then River's. It is safe to run in several processes at once.
-func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
+// Migrate applies memhook's migrations, then River's. It is safe to run in several processes at once, and while
+// the version before still runs. It calls report, which may be nil, before each migration that is to be done.
+func Migrate(ctx context.Context, pool *pgxpool.Pool, report func(what string)) error {
 	return withMigrators(pool, func(ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
 		if err := checkNewer(ctx, ours, rivers); err != nil {
 			return err
 		}
-		if _, err := ours.Up(ctx); err != nil {
-			return fmt.Errorf("migrate: %w", err)
+		if err := migrateOurs(ctx, ours, report); err != nil {
+			return err
 		}
 		// River's migrator takes no lock of its own; goose's lock table tells who is first, and the
 		// second finds nothing left to do or, having lost the race for a version, tries once more.
@@ -45,6 +47,30 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 		}
 		return fmt.Errorf("migrate River's schema: %w", err)
 	})
+}
+
+func migrateOurs(ctx context.Context, ours *goose.Provider, report func(string)) error {
+	for {
+		current, err := ours.GetDBVersion(ctx)
+		if err != nil {
+			return fmt.Errorf("read schema version: %w", err)
+		}
+		if report != nil {
+			for _, source := range ours.ListSources() {
+				if source.Version > current {
+					report(path.Base(source.Path))
+					break
+				}
+			}
+		}
+		_, err = ours.UpByOne(ctx)
+		if errors.Is(err, goose.ErrNoNextVersion) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("migrate: %w", err)
+		}
+	}
 }
 
 // dropUnusedIndexes drops River's two GIN indexes, by which only searches of job arguments and metadata

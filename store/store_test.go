@@ -457,7 +457,7 @@ func TestMigrateUpAndDown(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 3 { // as instances that start together do
 		wg.Go(func() {
-			if err := store.Migrate(t.Context(), pool); err != nil {
+			if err := store.Migrate(t.Context(), pool, nil); err != nil {
 				t.Error(err)
 			}
 		})
@@ -472,7 +472,7 @@ func TestMigrateUpAndDown(t *testing.T) {
 	if err := store.CheckSchema(t.Context(), pool); !errors.Is(err, store.ErrSchemaNewer) {
 		t.Errorf("a newer schema: %v", err)
 	}
-	if err := store.Migrate(t.Context(), pool); !errors.Is(err, store.ErrSchemaNewer) {
+	if err := store.Migrate(t.Context(), pool, nil); !errors.Is(err, store.ErrSchemaNewer) {
 		t.Errorf("migrating a newer schema: %v", err)
 	}
 	if _, err := pool.Exec(t.Context(), `delete from goose_db_version where version_id = 99999`); err != nil {

@@ -60,7 +60,7 @@ func newRig(ctx context.Context, extra map[string]string) (_ *rig, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := store.Migrate(ctx, pool); err != nil {
+	if err := store.Migrate(ctx, pool, nil); err != nil {
 		return nil, err
 	}
 	keys, err := store.ParseKeyring(env["MEMHOOK_ENCRYPTION_KEY"])

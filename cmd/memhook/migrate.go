@@ -34,7 +34,7 @@ func (migrateUp) Run(ctx context.Context) error {
 		return err
 	}
 	defer pool.Close()
-	if err := store.Migrate(ctx, pool); err != nil {
+	if err := store.Migrate(ctx, pool, func(what string) { fmt.Fprintln(os.Stderr, "migrating:", what) }); err != nil {
 		return err
 	}
 	return migrateStatus{}.Run(ctx)

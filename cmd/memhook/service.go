@@ -72,7 +72,7 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 		return nil, err
 	}
 	if cfg.AutoMigrate {
-		err = store.Migrate(ctx, s.pool)
+		err = store.Migrate(ctx, s.pool, func(what string) { log.Info("migrating the database", "migration", what) })
 	} else {
 		err = store.CheckSchema(ctx, s.pool)
 	}

@@ -55,7 +55,7 @@ func start() {
 	}
 	pool, err := pgxpool.New(ctx, server.URL("template_memhook"))
 	if err == nil {
-		err = store.Migrate(ctx, pool)
+		err = store.Migrate(ctx, pool, nil)
 		pool.Close()
 	}
 	failure = err
