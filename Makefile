@@ -20,6 +20,11 @@ test:
 lint:
 	$(TOOLS) golangci-lint run ./...
 
+# The chaos test in its long form, some 25 minutes: ARGS="-chaos-seed N" replays a seed.
+chaos:
+	@.ci/packages tests
+	MEMHOOK_LONG=1 $(GO) test -race -count=1 -timeout 60m -v -run "^TestChaos$$" ./cmd/memhook $(if $(ARGS),-args $(ARGS))
+
 bench: build
 	@.ci/packages
 	@$(BIN) bench polling --svg docs/polling.svg $(ARGS)

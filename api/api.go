@@ -78,9 +78,7 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 
 	r := chi.NewRouter()
 	r.Use(requestID, clientIP(cfg.Proxies), s.counts.counted, traced, s.logged, s.recovered, boundURL)
-	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, r, problemFor(http.StatusNotFound, codeNotFound, "there is nothing at this path"))
-	})
+	r.NotFound(nothingHere)
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, r, problemFor(http.StatusMethodNotAllowed, "method-not-allowed", "this path does not take "+r.Method))
 	})
@@ -118,6 +116,7 @@ func (s *server) dashboard(ctx context.Context, r chi.Router) error {
 	if err != nil {
 		return err
 	}
+	r.HandleFunc("/admin/v1/*", nothingHere) // what no operation has is not the pages' to answer
 	r.Handle("/admin", http.RedirectHandler("/admin/", http.StatusFound))
 	r.Mount("/admin/", pages)
 	return nil
@@ -136,6 +135,10 @@ func (s *server) secure(r *http.Request) bool {
 		p, err := netip.ParsePrefix(network)
 		return err == nil && p.Contains(peer.Addr().Unmap())
 	})
+}
+
+func nothingHere(w http.ResponseWriter, r *http.Request) {
+	writeProblem(w, r, problemFor(http.StatusNotFound, codeNotFound, "there is nothing at this path"))
 }
 
 // operations registers everything that stands in the OpenAPI document.

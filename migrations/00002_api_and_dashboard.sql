@@ -17,8 +17,8 @@ create table activity (
     polls           bigint not null default 0,
     deliveries      bigint not null default 0, -- delivered
     failed_attempts bigint not null default 0,
-    detection_lag   bigint[] not null,
-    latency         bigint[] not null
+    detection_lag   int[] not null,
+    latency         int[] not null
 ) with (fillfactor = 50);
 
 -- +goose Down

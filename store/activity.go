@@ -12,7 +12,7 @@ import (
 const activityKept = 25 * time.Hour
 
 // flushInterval is how often an instance adds what it has counted to the minutes of all.
-const flushInterval = 2 * time.Second
+const flushInterval = 3 * time.Second
 
 // histogramSize buckets, each √2 wide, reach from a millisecond to some twelve days.
 const histogramSize = 61

@@ -137,8 +137,8 @@ func counts[K comparable](rows pgx.Rows, err error) (map[K]int64, error) {
 	return found, err
 }
 
-// slow keeps the answer of a query that may read millions of rows for two hundred times as long as the query
-// took: so it never costs more than half a percent of a core, and is fresh where it is cheap.
+// slow keeps the answer of a query that may read millions of rows for four hundred times as long as the query
+// took: so it never costs more than a quarter of a percent of a core, and is fresh where it is cheap.
 type slow[T any] struct {
 	read func(context.Context) (T, error)
 
@@ -158,6 +158,6 @@ func (c *slow[T]) get(ctx context.Context) (T, error) {
 	if err != nil {
 		return value, err
 	}
-	c.value, c.until = value, time.Now().Add(200*time.Since(start))
+	c.value, c.until = value, time.Now().Add(400*time.Since(start))
 	return value, nil
 }

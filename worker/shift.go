@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -24,7 +25,8 @@ const (
 	// that a process which was held up does not send what would crowd the slots after it. Half the
 	// account's interval, within these bounds.
 	lateMin, lateMax = 20 * time.Millisecond, 250 * time.Millisecond
-	// maxPollsInFlight bounds the requests of one account that wait for their answers.
+	// maxPollsInFlight bounds the requests of one account that wait for their answers, where the account's budget
+	// does not bound them more tightly.
 	maxPollsInFlight = 100
 	// errorPause is the rest after an error of our own, such as the database being away.
 	errorPause = time.Second
@@ -45,8 +47,11 @@ type shift struct {
 	rows     []polledTask
 	index    map[uuid.UUID]int
 	inFlight int
+	most     int         // in flight at once: a second's worth of the budget, and one
+	answered []time.Time // answers within the last window
 	answers  chan answer
 	nextSlot time.Time // not to be asked for before
+	lastSlot time.Time // of the last request
 	lost     bool
 }
 
@@ -79,6 +84,7 @@ func newShift(w *Worker, sh *store.Shift) *shift {
 		answers:  make(chan answer, maxPollsInFlight),
 	}
 	s.lead = min(slotLead, s.interval/2)
+	s.most = min(int(math.Ceil(sh.Account.RequestsPerSecond))+1, maxPollsInFlight)
 	if sh.Account.PausedUntil != nil {
 		s.trouble.Until = *sh.Account.PausedUntil
 	}
@@ -106,8 +112,12 @@ func (s *shift) run(ctx context.Context) (end store.ShiftEnd, mine bool) {
 			s.wait(ctx, s.trouble.Until, nil)
 			continue
 		}
-		if s.inFlight >= maxPollsInFlight {
+		if s.inFlight >= s.most {
 			s.wait(ctx, over, nil)
+			continue
+		}
+		if at := s.clearAt(s.w.cfg.Now()); !at.IsZero() {
+			s.wait(ctx, at, nil)
 			continue
 		}
 		if s.w.cfg.Now().Before(s.nextSlot) {
@@ -129,6 +139,22 @@ func (s *shift) run(ctx context.Context) (end store.ShiftEnd, mine bool) {
 }
 
 func (s *shift) resting() bool { return s.trouble.Until.After(s.w.cfg.Now()) }
+
+// clearAt gives the time from which on the next request may be sent although more answers have come within a
+// second than the budget allows requests; zero where that is not so. When memories.ai was slow and then works off
+// what has piled up, it may count all of it in that second, whenever it was sent.
+func (s *shift) clearAt(now time.Time) time.Time {
+	rps := s.sh.Account.RequestsPerSecond
+	window := max(time.Second, s.interval)
+	for len(s.answered) > 0 && now.Sub(s.answered[0]) >= window {
+		s.answered = s.answered[1:]
+	}
+	excess := len(s.answered) - int(rps*window.Seconds()+1e-9)
+	if excess <= 0 {
+		return time.Time{}
+	}
+	return s.answered[excess-1].Add(window)
+}
 
 // step takes the next slot, if there is a task for it, or waits for one. It returns false when there
 // is nothing left to poll.
@@ -178,7 +204,7 @@ func (s *shift) wait(ctx context.Context, until time.Time, ring <-chan struct{})
 		select {
 		case a := <-s.answers:
 			s.take(a)
-			if ring != nil || s.inFlight == maxPollsInFlight-1 || s.resting() {
+			if ring != nil || s.inFlight == s.most-1 || s.resting() {
 				return // what may be done next has changed
 			}
 		case <-ring:
@@ -247,6 +273,12 @@ func (s *shift) drop(id uuid.UUID) {
 
 // send polls a task at the slot's time, beside the loop.
 func (s *shift) send(ctx context.Context, i int, slot time.Time) {
+	// The slots are evenly spaced by the database's clock; what its answers take is not. Requests are spaced by
+	// this process's clock as well, so that slow answers do not crowd them.
+	if spaced := s.lastSlot.Add(s.interval); slot.Before(spaced) {
+		slot = spaced
+	}
+	s.lastSlot = slot
 	s.tasks[i].Busy = true
 	s.inFlight++
 	row := s.rows[i]
@@ -293,6 +325,7 @@ func (s *shift) take(a answer) {
 		s.log.Debug("a slot was lost: the process was held up", "task", a.task.id)
 		return
 	}
+	s.answered = append(s.answered, a.at)
 	s.w.metrics.polls.WithLabelValues(a.status.Outcome.String()).Inc()
 	s.judge(a)
 	s.log.Debug("polled", "task", a.task.id, "task_id", a.task.taskID, "outcome", a.status.Outcome.String(), "videos", len(a.status.Videos),

@@ -123,7 +123,7 @@ func (d *dashboard) overview(r *http.Request) (*view, error) {
 		data.Accounts = append(data.Accounts, accountLineOf(a, backlogsByName(o.Backlogs)))
 	}
 	data.Findings = findings(&data)
-	return &view{template: "overview", Title: "Overview", Live: 3, Data: data}, nil
+	return &view{template: "overview", Title: "Overview", Live: 5, Data: data}, nil
 }
 
 func backlogsByName[K interface {

@@ -14,6 +14,8 @@ import (
 //	GET  /control/tasks/ID  one task's Life
 //	POST /control/faults    a list of Fault, for the whole service
 //	POST /control/accounts  {"id","keys","requests_per_second","refusal"}
+//	POST /control/clock     {"jump_ms"}
+//	POST /control/stall     {"for_ms"}
 //	GET  /control/stats     Stats
 func (s *Server) control() {
 	s.mux.HandleFunc("POST /control/tasks", func(w http.ResponseWriter, r *http.Request) {
@@ -67,6 +69,24 @@ func (s *Server) control() {
 		}
 		if read(w, r, &a) {
 			s.SetAccount(a.ID, a.Keys, a.RequestsPerSecond, a.Refusal)
+			w.WriteHeader(http.StatusNoContent)
+		}
+	})
+	s.mux.HandleFunc("POST /control/clock", func(w http.ResponseWriter, r *http.Request) {
+		var c struct {
+			JumpMS int64 `json:"jump_ms"`
+		}
+		if read(w, r, &c) {
+			s.Jump(time.Duration(c.JumpMS) * time.Millisecond)
+			w.WriteHeader(http.StatusNoContent)
+		}
+	})
+	s.mux.HandleFunc("POST /control/stall", func(w http.ResponseWriter, r *http.Request) {
+		var c struct {
+			ForMS int64 `json:"for_ms"`
+		}
+		if read(w, r, &c) {
+			s.Stall(time.Duration(c.ForMS) * time.Millisecond)
 			w.WriteHeader(http.StatusNoContent)
 		}
 	})

@@ -37,6 +37,8 @@ type Server struct {
 	accounts map[string]*account // by key
 	faults   []Fault             // of the whole service
 	stats    Stats
+	jumped   time.Duration // of the service's clock
+	stalled  time.Time     // until then nothing is answered
 	timers   []*time.Timer
 	calls    sync.WaitGroup
 }
@@ -168,6 +170,20 @@ func (s *Server) Break(faults ...Fault) {
 	s.faults = append(s.faults, faults...)
 }
 
+// Stall lets the service answer nothing for a time. What comes meanwhile is counted when it comes.
+func (s *Server) Stall(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stalled = time.Now().Add(d)
+}
+
+// Jump moves the service's clock: lists are what they will be, or were, so much later or earlier.
+func (s *Server) Jump(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.jumped += d
+}
+
 // Stats gives the counts so far.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
@@ -206,9 +222,19 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
 	key, id := r.Header.Get("Authorization"), r.URL.Query().Get("task_id")
 	s.mu.Lock()
+	life := now.Add(s.jumped) // what the service takes for the time when it looks at its tasks
 	s.stats.Requests++
 	a := s.accountOf(key)
-	if a.count(now, s.limit(a), &s.stats) {
+	exceeds, stalled := a.count(now, s.limit(a), &s.stats), time.Until(s.stalled)
+	if stalled > 0 {
+		s.mu.Unlock()
+		select {
+		case <-time.After(stalled):
+		case <-r.Context().Done():
+		}
+		s.mu.Lock()
+	}
+	if exceeds {
 		s.mu.Unlock()
 		envelope(w, http.StatusOK, "0429", "Request has exceeded the limit.", nil)
 		return
@@ -233,7 +259,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	case t == nil:
 		envelope(w, http.StatusOK, "0003", "task not found", nil)
 	default:
-		envelope(w, http.StatusOK, "0000", "success", t.data(now))
+		envelope(w, http.StatusOK, "0000", "success", t.data(life))
 	}
 }
 

@@ -36,6 +36,7 @@ const (
 type Options struct {
 	Durable  bool              // commits reach the disk, as in production; without, tests run faster
 	Settings map[string]string // further settings of postgresql.conf
+	Parent   string            // where its folder is made; empty for the user's cache
 }
 
 // Server is a running PostgreSQL.
@@ -61,7 +62,7 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 			return nil, err
 		}
 	}
-	if s.dir, err = makeDir(s.owner); err != nil {
+	if s.dir, err = makeDir(opts.Parent, s.owner); err != nil {
 		return nil, err
 	}
 	if err := s.init(ctx); err != nil {
@@ -79,6 +80,16 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 func (s *Server) URL(database string) string {
 	u := url.URL{Scheme: "postgres", User: url.User(userName), Path: "/" + database, RawQuery: url.Values{"host": {s.dir}}.Encode()}
 	return u.String()
+}
+
+// Alive tells whether the server's process runs.
+func (s *Server) Alive() bool {
+	select {
+	case <-s.done:
+		return false
+	default:
+		return true
+	}
 }
 
 // PID gives the process id of the running server.
@@ -196,9 +207,11 @@ func unprivileged() (*syscall.Credential, error) {
 
 // makeDir makes the server's folder in the user's cache, or in the folder for temporary files where the
 // cache cannot serve: when the server's user cannot reach it, or a socket's address would be too long.
-func makeDir(owner *syscall.Credential) (string, error) {
+func makeDir(chosen string, owner *syscall.Credential) (string, error) {
 	parent := os.TempDir()
-	if cache, err := os.UserCacheDir(); err == nil {
+	if chosen != "" {
+		parent = chosen
+	} else if cache, err := os.UserCacheDir(); err == nil {
 		cache = filepath.Join(cache, "memhook")
 		if len(cache) <= maxSocketPath && os.MkdirAll(cache, 0o755) == nil && (owner == nil || reachable(cache)) {
 			parent = cache

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/memhook/memhook/memories/memoriestest"
+	"github.com/memhook/memhook/webhook"
+)
+
+// verdict is what the checker finds. It reads the simulator's and the receivers' own logs and the API, and
+// nothing of memhook's insides.
+type verdict struct {
+	wrong      []string
+	events     int
+	webhooks   int
+	duplicates int
+	sim        memoriestest.Stats
+}
+
+func (v *verdict) add(format string, args ...any) {
+	v.wrong = append(v.wrong, fmt.Sprintf(format, args...))
+}
+
+// settle waits until nothing is waiting or on its way any more.
+func (c *chaos) settle(patience time.Duration) (settled bool) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
+		var st struct{ Tasks, Deliveries map[string]int }
+		status, answer := c.call(testAdminToken, http.MethodGet, "/admin/v1/stats", nil)
+		if status == http.StatusOK && json.Unmarshal(answer, &st) == nil && st.Tasks["waiting"] == 0 && st.Deliveries["pending"] == 0 && c.complete() {
+			return true
+		}
+	}
+	return false
+}
+
+// complete tells whether every list that grows has been told whole.
+func (c *chaos) complete() bool {
+	for _, task := range c.tasks {
+		if task.fate != "growing" {
+			continue
+		}
+		for _, r := range task.receivers {
+			if told := toldOf(r.all(), task.id); len(told.ids) < len(task.videos) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// told is what a receiver has heard of a task.
+type told struct {
+	ids   []string            // the longest list
+	types map[string][]string // webhook-ids by event type, each once
+}
+
+func toldOf(got []received, task string) told {
+	out := told{types: make(map[string][]string)}
+	for _, g := range got {
+		if g.task.TaskID != task {
+			continue
+		}
+		if !slices.Contains(out.types[g.event.Type], g.id) {
+			out.types[g.event.Type] = append(out.types[g.event.Type], g.id)
+		}
+		if len(g.task.VideoIDs) > len(out.ids) {
+			out.ids = g.task.VideoIDs
+		}
+	}
+	return out
+}
+
+func (c *chaos) check() *verdict {
+	c.t.Helper()
+	v := &verdict{}
+	resp, err := http.Get(c.simURL + "/control/stats")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	raw, _ := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err := json.Unmarshal(raw, &v.sim); err != nil {
+		c.t.Fatal(err)
+	}
+	if v.sim.Violations > 0 {
+		v.add("the budget was exceeded: %d violations, at most %d in a second", v.sim.Violations, v.sim.MaxPerWindow)
+	}
+	for _, app := range c.apps {
+		secrets := c.secrets(app)
+		for _, r := range app.receivers {
+			c.checkReceiver(v, app, r, secrets[r.URL])
+		}
+	}
+	for _, task := range c.tasks {
+		checkTask(v, task)
+	}
+	return v
+}
+
+// secrets reads the signing secrets of an app's endpoints, by URL.
+func (c *chaos) secrets(app *chaosApp) map[string]string {
+	c.t.Helper()
+	var list struct{ Data []struct{ ID, URL string } }
+	_, answer := c.call(app.key, http.MethodGet, "/v1/endpoints", nil)
+	if err := json.Unmarshal(answer, &list); err != nil {
+		c.t.Fatalf("endpoints: %v %s", err, answer)
+	}
+	out := make(map[string]string)
+	for _, ep := range list.Data {
+		var secret struct{ Secret string }
+		_, answer := c.call(app.key, http.MethodGet, "/v1/endpoints/"+ep.ID+"/secret", nil)
+		if err := json.Unmarshal(answer, &secret); err != nil {
+			c.t.Fatalf("secret: %v %s", err, answer)
+		}
+		out[ep.URL] = secret.Secret
+	}
+	return out
+}
+
+// checkReceiver judges what one receiver got: signed, its own, and nothing of anybody else's.
+func (c *chaos) checkReceiver(v *verdict, app *chaosApp, r *chaosReceiver, secret string) {
+	seen := make(map[string]bool)
+	for _, got := range r.all() {
+		v.webhooks++
+		if seen[got.id] {
+			v.duplicates++
+		} else {
+			v.events++
+		}
+		seen[got.id] = true
+		verifier, err := standardwebhooks.NewWebhook(secret)
+		if err != nil || verifier.VerifyIgnoringTimestamp(got.body, got.header) != nil {
+			v.add("%s: %s of %s is not signed by its secret", r.name, got.event.Type, got.task.TaskID)
+		}
+		if !strings.HasPrefix(got.task.TaskID, app.name+"-") || got.task.Metadata["app"] != app.name {
+			v.add("%s got what is not its own: %s", r.name, got.body)
+		}
+		for _, id := range got.task.VideoIDs {
+			if !strings.HasPrefix(id, "PI-"+got.task.TaskID+"-") {
+				v.add("%s was told the foreign id %s of %s", r.name, id, got.task.TaskID)
+			}
+		}
+	}
+}
+
+// checkTask judges whether every subscriber of a task has heard what became of it, each event under one id.
+func checkTask(v *verdict, task *chaosTask) {
+	want := []string{webhook.TaskReady}
+	switch task.fate {
+	case "never":
+		want = []string{webhook.TaskExpired}
+	case "indexed":
+		want = append(want, webhook.TaskIndexed)
+	}
+	ids := make(map[string]string) // of each event type that comes once
+	for _, r := range task.receivers {
+		told := toldOf(r.all(), task.id)
+		for _, eventType := range want {
+			got := told.types[eventType]
+			if len(got) != 1 {
+				v.add("%s (%s): %s got %d events %s, want one", task.id, task.fate, r.name, len(got), eventType)
+				continue
+			}
+			if ids[eventType] == "" {
+				ids[eventType] = got[0]
+			}
+			if ids[eventType] != got[0] {
+				v.add("%s (%s): %s came under two ids", task.id, task.fate, eventType)
+			}
+		}
+		for _, eventType := range []string{webhook.TaskReady, webhook.TaskIndexed, webhook.TaskFailed, webhook.TaskExpired} {
+			if !slices.Contains(want, eventType) && len(told.types[eventType]) > 0 {
+				v.add("%s (%s): %s got %s, which is not so", task.id, task.fate, r.name, eventType)
+			}
+		}
+		if task.fate != "never" && !slices.Equal(told.ids, task.videos) {
+			v.add("%s (%s): %s was told %v, want %v", task.id, task.fate, r.name, told.ids, task.videos)
+		}
+	}
+}
+
+// report writes the verdict as a table.
+func (c *chaos) report(v *verdict, seed uint64) {
+	fates := make(map[string]int)
+	for _, task := range c.tasks {
+		fates[task.fate]++
+	}
+	c.t.Logf("seed %d: %d tasks %v, %d faults; %d webhooks of %d events and subscribers, %d duplicates; %d polls, %d violations; %d findings\n%s",
+		seed, len(c.tasks), fates, len(c.faults), v.webhooks, v.events, v.duplicates, v.sim.Requests, v.sim.Violations, len(v.wrong), strings.Join(c.faults, "\n"))
+	for _, w := range v.wrong[:min(len(v.wrong), 20)] {
+		c.t.Error(w)
+	}
+}
+
+// Whatever happens to the instances, the database, memories.ai and the receivers: every subscriber hears what
+// became of its tasks, and nothing else. A seed that fails replays its faults with -chaos-seed.
+func TestChaos(t *testing.T) {
+	t.Parallel()
+	seed := *chaosSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", seed)
+	c := newChaos(t, binary, seed, 25)
+	c.run(pick(60*time.Second, 18*time.Minute), 8, true)
+	if !c.settle(pick(2*time.Minute, 7*time.Minute)) {
+		t.Error("something is still waiting or on its way")
+	}
+	c.report(c.check(), seed)
+	if t.Failed() {
+		for _, in := range c.instances {
+			lines := strings.Split(in.log.String(), "\n")
+			t.Logf("the end of the log of %s:\n%s", in.addr, strings.Join(lines[max(0, len(lines)-60):], "\n"))
+		}
+	}
+}

@@ -1,0 +1,556 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/memhook/memhook/memories/memoriestest"
+	"github.com/memhook/memhook/store/localpg"
+	"github.com/memhook/memhook/store/storetest"
+)
+
+var chaosSeed = flag.Uint64("chaos-seed", 0, "seed of the chaos test; 0 draws one")
+
+// chaos is a small world: a PostgreSQL behind a proxy, a simulated memories.ai as a process, three instances of
+// the real binary, two apps on two accounts with receivers each, a steady load, and faults drawn from a seed.
+type chaos struct {
+	t     *testing.T
+	rand  *rand.Rand
+	begin time.Time
+
+	binary    string
+	rps       float64 // the budget of each of the two accounts
+	disk      string  // a small file system for PostgreSQL; "" where none could be mounted
+	pg        *localpg.Server
+	pgAddr    string
+	proxy     *toxiproxy.Proxy
+	sim       *exec.Cmd
+	simURL    string
+	instances []*chaosInstance
+	apps      []*chaosApp
+
+	mu     sync.Mutex
+	faults []string
+	tasks  []*chaosTask
+}
+
+type chaosInstance struct {
+	addr string
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	log  safeBuffer
+}
+
+type chaosApp struct {
+	name, key string
+	receivers []*chaosReceiver
+}
+
+// chaosTask is a registration that was answered with 200 or 201: what must come of it.
+type chaosTask struct {
+	app       *chaosApp
+	id        string
+	fate      string
+	videos    []string // the whole list, in order
+	receivers []*chaosReceiver
+}
+
+// chaosReceiver is a customer's system with a log of its own.
+type chaosReceiver struct {
+	*httptest.Server
+	name string
+	mood atomic.Int64 // 0 well, else one of the moods
+
+	mu  sync.Mutex
+	got []received
+}
+
+// The moods of a receiver.
+const (
+	moodWell = iota
+	moodFails
+	moodHangs
+	moodLate
+	moodTwice
+	moodCuts
+	moods
+)
+
+func newChaosReceiver(t *testing.T, name string) *chaosReceiver {
+	r := &chaosReceiver{name: name}
+	r.Server = httptest.NewServer(http.HandlerFunc(r.serve))
+	t.Cleanup(func() { r.CloseClientConnections(); r.Close() })
+	return r
+}
+
+func (r *chaosReceiver) serve(w http.ResponseWriter, req *http.Request) {
+	got := received{at: time.Now(), id: req.Header.Get("webhook-id"), header: req.Header}
+	got.body, _ = io.ReadAll(req.Body)
+	switch r.mood.Load() {
+	case moodFails:
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	case moodHangs:
+		select {
+		case <-req.Context().Done():
+		case <-time.After(10 * time.Second):
+		}
+		return
+	case moodCuts:
+		panic(http.ErrAbortHandler)
+	case moodLate:
+		time.Sleep(1500 * time.Millisecond)
+	case moodTwice:
+		if conn, buffer, err := http.NewResponseController(w).Hijack(); err == nil {
+			r.keep(got)
+			_, _ = buffer.WriteString("HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
+			_ = buffer.Flush()
+			_ = conn.Close()
+			return
+		}
+	}
+	r.keep(got)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// keep notes a webhook that is accepted.
+func (r *chaosReceiver) keep(got received) {
+	if json.Unmarshal(got.body, &got.event) == nil {
+		_ = json.Unmarshal(got.event.Data, &got.task)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.got = append(r.got, got)
+}
+
+func (r *chaosReceiver) all() []received {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.got)
+}
+
+// newChaos builds the world, with a binary of memhook that may be a broken one.
+func newChaos(t *testing.T, bin string, seed uint64, rps float64) *chaos {
+	t.Helper()
+	c := &chaos{t: t, rand: rand.New(rand.NewPCG(seed, 3)), begin: time.Now(), binary: bin, rps: rps}
+	c.mount()
+	port := freeAddr(t)
+	_, number, _ := net.SplitHostPort(port)
+	var err error
+	c.pg, err = localpg.Start(t.Context(), localpg.Options{Durable: true, Parent: c.disk, Settings: map[string]string{
+		"listen_addresses": "127.0.0.1", "port": number, "max_connections": "100", "shared_buffers": "64MB", "max_wal_size": "128MB", "min_wal_size": "32MB", "wal_keep_size": "0",
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.pg.Stop() })
+	c.pgAddr = port
+	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
+	c.proxy = toxiproxy.NewProxy(server, "postgres", freeAddr(t), port)
+	if err := c.proxy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.proxy.Stop)
+
+	simAddr := freeAddr(t)
+	c.simURL = "http://" + simAddr
+	c.sim = exec.Command(binary, "sim", "--addr", simAddr, "--requests-per-second", fmt.Sprint(rps), "--unknown", "refuse")
+	if err := c.sim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = c.sim.Process.Signal(syscall.SIGCONT)
+		_ = c.sim.Process.Kill()
+		_ = c.sim.Wait()
+	})
+	for range 3 {
+		in := &chaosInstance{addr: freeAddr(t)}
+		c.instances = append(c.instances, in)
+		c.start(in)
+	}
+	t.Cleanup(func() {
+		for _, in := range c.instances {
+			c.end(in)
+		}
+	})
+	c.tenants()
+	return c
+}
+
+// mount gives PostgreSQL a small disk of its own, where this machine lets us.
+func (c *chaos) mount() {
+	if os.Geteuid() != 0 {
+		return
+	}
+	dir, err := os.MkdirTemp("", "mhc")
+	if err != nil {
+		return
+	}
+	if err := os.Chmod(dir, 0o755); err != nil || syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=700m,mode=755") != nil {
+		_ = os.Remove(dir)
+		return
+	}
+	c.disk = dir
+	c.t.Cleanup(func() {
+		_ = syscall.Unmount(dir, syscall.MNT_DETACH)
+		_ = os.Remove(dir)
+	})
+}
+
+func (c *chaos) databaseURL() string {
+	return "postgres://memhook@" + c.proxy.Listen + "/postgres?sslmode=disable"
+}
+
+// start runs an instance, without waiting for it.
+func (c *chaos) start(in *chaosInstance) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.cmd = exec.Command(c.binary, "serve")
+	in.cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + c.databaseURL(), "MEMHOOK_ADDR=" + in.addr, "MEMHOOK_ENCRYPTION_KEY=" + storetest.EncryptionKey, "MEMHOOK_ADMIN_TOKEN=" + testAdminToken,
+		"MEMORIES_BASE_URL=" + c.simURL, "MEMHOOK_ALLOW_HTTP_CALLBACKS=true", "MEMHOOK_ALLOWED_CALLBACK_NETWORKS=127.0.0.0/8", "MEMHOOK_DELIVERY_TIMEOUT=3s", "MEMHOOK_SETTLE_WINDOW=20s",
+		"MEMHOOK_RETRY_SCHEDULE=" + strings.TrimSuffix(strings.Repeat("1s,2s,4s,8s,", 50), ","), "MEMHOOK_LOG_LEVEL=info", "MEMHOOK_LOG_FORMAT=text",
+	}
+	in.cmd.Stderr = &in.log
+	if err := in.cmd.Start(); err != nil {
+		c.t.Error(err)
+	}
+}
+
+func (c *chaos) end(in *chaosInstance) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.cmd != nil && in.cmd.Process != nil {
+		_ = in.cmd.Process.Signal(syscall.SIGCONT)
+		_ = in.cmd.Process.Kill()
+		_ = in.cmd.Wait()
+		in.cmd = nil
+	}
+}
+
+func (c *chaos) signal(in *chaosInstance, sig syscall.Signal) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.cmd != nil {
+		_ = in.cmd.Process.Signal(sig)
+	}
+}
+
+// call asks any instance until one answers in time; a status of 0 means that none did.
+func (c *chaos) call(token, method, path string, body any) (status int, answer []byte) {
+	var raw []byte
+	if body != nil {
+		raw, _ = json.Marshal(body)
+	}
+	client := &http.Client{Timeout: 5 * time.Second}
+	first := rand.IntN(len(c.instances))
+	for i := range c.instances {
+		in := c.instances[(first+i)%len(c.instances)]
+		req, err := http.NewRequest(method, "http://"+in.addr+path, bytes.NewReader(raw))
+		if err != nil {
+			return 0, nil
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := client.Do(req)
+		if err != nil {
+			continue
+		}
+		answer, err = io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err == nil && resp.StatusCode < 500 {
+			return resp.StatusCode, answer
+		}
+	}
+	return 0, nil
+}
+
+// tenants makes two apps on two accounts, with four receivers each.
+func (c *chaos) tenants() {
+	c.t.Helper()
+	for _, name := range []string{"red", "blue"} {
+		app := &chaosApp{name: name}
+		var account, made, key struct{ ID, Key string }
+		must := func(want int, path string, body, out any) {
+			c.t.Helper()
+			var answer []byte
+			var status int
+			for deadline := time.Now().Add(30 * time.Second); status == 0 && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+				status, answer = c.call(testAdminToken, http.MethodPost, path, body)
+			}
+			if status != want || json.Unmarshal(answer, out) != nil {
+				c.t.Fatalf("%s: %d %s", path, status, answer)
+			}
+		}
+		must(201, "/admin/v1/accounts", map[string]any{"name": name, "api_key": "sk-mavi-" + name, "requests_per_second": c.rps}, &account)
+		must(201, "/admin/v1/apps", map[string]any{"name": name, "account_id": account.ID}, &made)
+		must(201, "/admin/v1/apps/"+made.ID+"/keys", nil, &key)
+		app.key = key.Key
+		for i := range 4 {
+			app.receivers = append(app.receivers, newChaosReceiver(c.t, fmt.Sprintf("%s-%d", name, i)))
+		}
+		c.apps = append(c.apps, app)
+	}
+}
+
+// control tells the simulator something.
+func (c *chaos) control(path string, body any) {
+	raw, _ := json.Marshal(body)
+	client := &http.Client{Timeout: 20 * time.Second}
+	resp, err := client.Post(c.simURL+"/control/"+path, "application/json", bytes.NewReader(raw))
+	if err != nil {
+		c.t.Errorf("simulator: %v", err)
+		return
+	}
+	_ = resp.Body.Close()
+}
+
+// register makes one task with a drawn fate.
+func (c *chaos) register(n int, r *rand.Rand) {
+	app := c.apps[r.IntN(len(c.apps))]
+	task := &chaosTask{app: app, id: fmt.Sprintf("%s-%06d", app.name, n)}
+	for _, i := range r.Perm(len(app.receivers))[:1+r.IntN(2)] {
+		task.receivers = append(task.receivers, app.receivers[i])
+	}
+	script := memoriestest.Task{TaskID: task.id, Shape: []string{memoriestest.ShapeIDs, memoriestest.ShapeVideos, memoriestest.ShapeBoth}[r.IntN(3)], Empty: []string{"list", "null", "object"}[r.IntN(3)]}
+	list := func(count int) (out []memoriestest.Video) {
+		for k := range count {
+			out = append(out, memoriestest.Video{ID: fmt.Sprintf("PI-%s-%d", task.id, k), Status: "PARSE"})
+		}
+		return out
+	}
+	body := map[string]any{"task_id": task.id, "metadata": map[string]string{"app": app.name}, "expires_in": "10m"}
+	after := int64(r.IntN(15_000))
+	switch k := r.IntN(10); {
+	case k < 2:
+		task.fate = "at once"
+		script.Steps = []memoriestest.Step{{AfterMS: 0, Videos: list(1 + r.IntN(3))}}
+	case k < 5:
+		task.fate = "later"
+		script.Steps = []memoriestest.Step{{AfterMS: after, Videos: list(1 + r.IntN(3))}}
+	case k < 7:
+		task.fate = "growing"
+		script.Steps = []memoriestest.Step{{AfterMS: after, Videos: list(1)}, {AfterMS: after + 4000, Videos: list(3)}}
+	case k < 8:
+		task.fate = "indexed"
+		script.Shape = memoriestest.ShapeVideos
+		script.Steps = []memoriestest.Step{{AfterMS: after, Videos: list(2)}}
+		body["until"] = "indexed"
+	case k < 9:
+		task.fate = "never"
+		body["expires_in"] = fmt.Sprintf("%ds", 10+r.IntN(20))
+	default:
+		task.fate = "faults"
+		kinds := []string{memoriestest.FaultHTML, memoriestest.FaultSpring, memoriestest.FaultCut, memoriestest.FaultTruncated, memoriestest.FaultForeign, memoriestest.FaultRateLimited, memoriestest.FaultHTML200, memoriestest.FaultNotUTF8}
+		for range 1 + r.IntN(3) {
+			script.Faults = append(script.Faults, memoriestest.Fault{Kind: kinds[r.IntN(len(kinds))]})
+		}
+		script.Steps = []memoriestest.Step{{AfterMS: after, Videos: list(1)}}
+	}
+	if len(script.Steps) > 0 {
+		for _, v := range script.Steps[len(script.Steps)-1].Videos {
+			task.videos = append(task.videos, v.ID)
+		}
+	}
+	c.control("tasks", script)
+	// What is not answered may have been registered all the same: it is tried until it is, as a client would.
+	for _, to := range task.receivers {
+		body["callback_url"] = to.URL
+		status := 0
+		for deadline := time.Now().Add(2 * time.Minute); status == 0 && time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+			status, _ = c.call(app.key, http.MethodPost, "/v1/tasks", body)
+		}
+		if status != http.StatusCreated && status != http.StatusOK {
+			c.t.Errorf("register %s: %d", task.id, status)
+			return
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tasks = append(c.tasks, task)
+}
+
+// run puts the load and the faults on for a time, then heals everything.
+func (c *chaos) run(d time.Duration, rate float64, faulty bool) {
+	c.t.Helper()
+	stop := time.Now().Add(d)
+	var wg sync.WaitGroup
+	seeds := rand.New(rand.NewPCG(c.rand.Uint64(), 5))
+	wg.Go(func() {
+		var registering sync.WaitGroup
+		for n := 0; time.Now().Before(stop); n++ {
+			r := rand.New(rand.NewPCG(seeds.Uint64(), 7))
+			registering.Go(func() { c.register(n, r) })
+			time.Sleep(time.Duration(float64(time.Second) / rate))
+		}
+		registering.Wait()
+	})
+	for faulty && time.Until(stop) > 5*time.Second {
+		time.Sleep(time.Duration(500+c.rand.IntN(2500)) * time.Millisecond)
+		c.fault()
+	}
+	time.Sleep(time.Until(stop))
+	for _, app := range c.apps {
+		for _, r := range app.receivers {
+			r.mood.Store(moodWell)
+		}
+	}
+	wg.Wait()
+}
+
+func (c *chaos) note(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.faults = append(c.faults, fmt.Sprintf("%6.1fs  %s", time.Since(c.begin).Seconds(), fmt.Sprintf(format, args...)))
+}
+
+// fault does one harm, drawn by the seed, and mends it.
+func (c *chaos) fault() {
+	in := c.instances[c.rand.IntN(len(c.instances))]
+	length := time.Duration(500+c.rand.IntN(4000)) * time.Millisecond
+	switch c.rand.IntN(12) {
+	case 0, 1:
+		c.note("kill -9 of %s, started again after %s", in.addr, length)
+		c.end(in)
+		time.Sleep(length)
+		c.start(in)
+	case 2:
+		c.note("SIGSTOP of %s for %s", in.addr, 2*length)
+		c.signal(in, syscall.SIGSTOP)
+		time.Sleep(2 * length)
+		c.signal(in, syscall.SIGCONT)
+	case 3:
+		sig, how := syscall.SIGINT, "fast"
+		if c.rand.IntN(2) == 0 {
+			sig, how = syscall.SIGQUIT, "immediate"
+		}
+		c.note("PostgreSQL restarted (%s), away for %s", how, length)
+		_ = c.pg.Shutdown(sig)
+		time.Sleep(length)
+		c.revive()
+	case 4:
+		c.note("PostgreSQL out of connections for %s", length)
+		c.hog(length)
+	case 5:
+		c.fillDisk(length)
+	case 6:
+		c.note("the database's connections are slow (100 ms) for %s", 2*length)
+		c.toxic(`{"type":"latency","attributes":{"latency":100,"jitter":50}}`, 2*length)
+	case 7:
+		c.note("the database's connections are cut")
+		c.toxic(`{"type":"reset_peer","attributes":{"timeout":0}}`, length)
+	case 8:
+		c.note("memories.ai hangs for %s", length)
+		c.control("stall", map[string]any{"for_ms": length.Milliseconds()})
+		time.Sleep(length)
+	case 9:
+		kind := []string{memoriestest.FaultRateLimited, memoriestest.FaultHTTP429, memoriestest.FaultHTML, memoriestest.FaultForeign}[c.rand.IntN(4)]
+		n := 2 + c.rand.IntN(3) // the account's rest doubles with each
+		c.note("memories.ai answers %d times with %s", n, kind)
+		faults := make([]memoriestest.Fault, n)
+		for i := range faults {
+			faults[i].Kind = kind
+		}
+		c.control("faults", faults)
+	case 10:
+		jump := time.Duration(c.rand.IntN(8000)-3000) * time.Millisecond
+		c.note("memories.ai's clock jumps by %s", jump)
+		c.control("clock", map[string]any{"jump_ms": jump.Milliseconds()})
+	default:
+		app := c.apps[c.rand.IntN(len(c.apps))]
+		r := app.receivers[c.rand.IntN(len(app.receivers))]
+		mood := int64(c.rand.IntN(moods))
+		c.note("the receiver %s is %s", r.name, []string{"well", "failing", "hanging", "late", "answering twice", "cutting connections"}[mood])
+		r.mood.Store(mood)
+	}
+}
+
+func (c *chaos) revive() {
+	for deadline := time.Now().Add(time.Minute); ; {
+		err := c.pg.Run(context.Background())
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Errorf("PostgreSQL does not come back: %v", err)
+			return
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+
+func (c *chaos) toxic(config string, d time.Duration) {
+	toxic, err := c.proxy.Toxics.AddToxicJson(strings.NewReader(config))
+	if err != nil {
+		c.t.Error(err)
+		return
+	}
+	time.Sleep(d)
+	_ = c.proxy.Toxics.RemoveToxic(context.Background(), toxic.Name)
+}
+
+// hog takes all connections that PostgreSQL has.
+func (c *chaos) hog(d time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	var held []*pgx.Conn
+	for ctx.Err() == nil {
+		conn, err := pgx.Connect(ctx, "postgres://memhook@"+c.pgAddr+"/postgres?sslmode=disable")
+		if err != nil {
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		held = append(held, conn)
+	}
+	for _, conn := range held {
+		_ = conn.Close(context.Background())
+	}
+}
+
+// fillDisk leaves PostgreSQL no room. It may well end over that; then it is started again.
+func (c *chaos) fillDisk(d time.Duration) {
+	if c.disk == "" {
+		return
+	}
+	c.note("PostgreSQL's disk is full for %s", d)
+	ballast := filepath.Join(c.disk, "ballast")
+	f, err := os.Create(ballast)
+	if err != nil {
+		return
+	}
+	chunk := make([]byte, 1<<20)
+	for err == nil {
+		_, err = f.Write(chunk)
+	}
+	_ = f.Close()
+	time.Sleep(d)
+	_ = os.Remove(ballast)
+	time.Sleep(500 * time.Millisecond)
+	if !c.pg.Alive() {
+		c.note("PostgreSQL had ended over its full disk; started again")
+		c.revive()
+	}
+}
