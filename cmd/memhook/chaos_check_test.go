@@ -26,7 +26,7 @@ type verdict struct {
 	sim        memoriestest.Stats
 }
 
-func (v *verdict) add(format string, args ...any) {
+func (v *verdict) addf(format string, args ...any) {
 	v.wrong = append(v.wrong, fmt.Sprintf(format, args...))
 }
 
@@ -92,7 +92,7 @@ func (c *chaos) check() *verdict {
 		c.t.Fatal(err)
 	}
 	if v.sim.Violations > 0 {
-		v.add("the budget was exceeded: %d violations, at most %d in a second", v.sim.Violations, v.sim.MaxPerWindow)
+		v.addf("the budget was exceeded: %d violations, at most %d in a second", v.sim.Violations, v.sim.MaxPerWindow)
 	}
 	for _, app := range c.apps {
 		secrets := c.secrets(app)
@@ -139,14 +139,14 @@ func (c *chaos) checkReceiver(v *verdict, app *chaosApp, r *chaosReceiver, secre
 		seen[got.id] = true
 		verifier, err := standardwebhooks.NewWebhook(secret)
 		if err != nil || verifier.VerifyIgnoringTimestamp(got.body, got.header) != nil {
-			v.add("%s: %s of %s is not signed by its secret", r.name, got.event.Type, got.task.TaskID)
+			v.addf("%s: %s of %s is not signed by its secret", r.name, got.event.Type, got.task.TaskID)
 		}
 		if !strings.HasPrefix(got.task.TaskID, app.name+"-") || got.task.Metadata["app"] != app.name {
-			v.add("%s got what is not its own: %s", r.name, got.body)
+			v.addf("%s got what is not its own: %s", r.name, got.body)
 		}
 		for _, id := range got.task.VideoIDs {
 			if !strings.HasPrefix(id, "PI-"+got.task.TaskID+"-") {
-				v.add("%s was told the foreign id %s of %s", r.name, id, got.task.TaskID)
+				v.addf("%s was told the foreign id %s of %s", r.name, id, got.task.TaskID)
 			}
 		}
 	}
@@ -167,23 +167,23 @@ func checkTask(v *verdict, task *chaosTask) {
 		for _, eventType := range want {
 			got := told.types[eventType]
 			if len(got) != 1 {
-				v.add("%s (%s): %s got %d events %s, want one", task.id, task.fate, r.name, len(got), eventType)
+				v.addf("%s (%s): %s got %d events %s, want one", task.id, task.fate, r.name, len(got), eventType)
 				continue
 			}
 			if ids[eventType] == "" {
 				ids[eventType] = got[0]
 			}
 			if ids[eventType] != got[0] {
-				v.add("%s (%s): %s came under two ids", task.id, task.fate, eventType)
+				v.addf("%s (%s): %s came under two ids", task.id, task.fate, eventType)
 			}
 		}
 		for _, eventType := range []string{webhook.TaskReady, webhook.TaskIndexed, webhook.TaskFailed, webhook.TaskExpired} {
 			if !slices.Contains(want, eventType) && len(told.types[eventType]) > 0 {
-				v.add("%s (%s): %s got %s, which is not so", task.id, task.fate, r.name, eventType)
+				v.addf("%s (%s): %s got %s, which is not so", task.id, task.fate, r.name, eventType)
 			}
 		}
 		if task.fate != "never" && !slices.Equal(told.ids, task.videos) {
-			v.add("%s (%s): %s was told %v, want %v", task.id, task.fate, r.name, told.ids, task.videos)
+			v.addf("%s (%s): %s was told %v, want %v", task.id, task.fate, r.name, told.ids, task.videos)
 		}
 	}
 }

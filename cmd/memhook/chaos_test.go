@@ -421,7 +421,7 @@ func (c *chaos) run(d time.Duration, rate float64, faulty bool) {
 	wg.Wait()
 }
 
-func (c *chaos) note(format string, args ...any) {
+func (c *chaos) notef(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.faults = append(c.faults, fmt.Sprintf("%6.1fs  %s", time.Since(c.begin).Seconds(), fmt.Sprintf(format, args...)))
@@ -433,12 +433,12 @@ func (c *chaos) fault() {
 	length := time.Duration(500+c.rand.IntN(4000)) * time.Millisecond
 	switch c.rand.IntN(12) {
 	case 0, 1:
-		c.note("kill -9 of %s, started again after %s", in.addr, length)
+		c.notef("kill -9 of %s, started again after %s", in.addr, length)
 		c.end(in)
 		time.Sleep(length)
 		c.start(in)
 	case 2:
-		c.note("SIGSTOP of %s for %s", in.addr, 2*length)
+		c.notef("SIGSTOP of %s for %s", in.addr, 2*length)
 		c.signal(in, syscall.SIGSTOP)
 		time.Sleep(2 * length)
 		c.signal(in, syscall.SIGCONT)
@@ -447,29 +447,29 @@ func (c *chaos) fault() {
 		if c.rand.IntN(2) == 0 {
 			sig, how = syscall.SIGQUIT, "immediate"
 		}
-		c.note("PostgreSQL restarted (%s), away for %s", how, length)
+		c.notef("PostgreSQL restarted (%s), away for %s", how, length)
 		_ = c.pg.Shutdown(sig)
 		time.Sleep(length)
 		c.revive()
 	case 4:
-		c.note("PostgreSQL out of connections for %s", length)
+		c.notef("PostgreSQL out of connections for %s", length)
 		c.hog(length)
 	case 5:
 		c.fillDisk(length)
 	case 6:
-		c.note("the database's connections are slow (100 ms) for %s", 2*length)
+		c.notef("the database's connections are slow (100 ms) for %s", 2*length)
 		c.toxic(`{"type":"latency","attributes":{"latency":100,"jitter":50}}`, 2*length)
 	case 7:
-		c.note("the database's connections are cut")
+		c.notef("the database's connections are cut")
 		c.toxic(`{"type":"reset_peer","attributes":{"timeout":0}}`, length)
 	case 8:
-		c.note("memories.ai hangs for %s", length)
+		c.notef("memories.ai hangs for %s", length)
 		c.control("stall", map[string]any{"for_ms": length.Milliseconds()})
 		time.Sleep(length)
 	case 9:
 		kind := []string{memoriestest.FaultRateLimited, memoriestest.FaultHTTP429, memoriestest.FaultHTML, memoriestest.FaultForeign}[c.rand.IntN(4)]
 		n := 2 + c.rand.IntN(3) // the account's rest doubles with each
-		c.note("memories.ai answers %d times with %s", n, kind)
+		c.notef("memories.ai answers %d times with %s", n, kind)
 		faults := make([]memoriestest.Fault, n)
 		for i := range faults {
 			faults[i].Kind = kind
@@ -477,13 +477,13 @@ func (c *chaos) fault() {
 		c.control("faults", faults)
 	case 10:
 		jump := time.Duration(c.rand.IntN(8000)-3000) * time.Millisecond
-		c.note("memories.ai's clock jumps by %s", jump)
+		c.notef("memories.ai's clock jumps by %s", jump)
 		c.control("clock", map[string]any{"jump_ms": jump.Milliseconds()})
 	default:
 		app := c.apps[c.rand.IntN(len(c.apps))]
 		r := app.receivers[c.rand.IntN(len(app.receivers))]
 		mood := int64(c.rand.IntN(moods))
-		c.note("the receiver %s is %s", r.name, []string{"well", "failing", "hanging", "late", "answering twice", "cutting connections"}[mood])
+		c.notef("the receiver %s is %s", r.name, []string{"well", "failing", "hanging", "late", "answering twice", "cutting connections"}[mood])
 		r.mood.Store(mood)
 	}
 }
@@ -535,7 +535,7 @@ func (c *chaos) fillDisk(d time.Duration) {
 	if c.disk == "" {
 		return
 	}
-	c.note("PostgreSQL's disk is full for %s", d)
+	c.notef("PostgreSQL's disk is full for %s", d)
 	ballast := filepath.Join(c.disk, "ballast")
 	f, err := os.Create(ballast)
 	if err != nil {
@@ -550,7 +550,7 @@ func (c *chaos) fillDisk(d time.Duration) {
 	_ = os.Remove(ballast)
 	time.Sleep(500 * time.Millisecond)
 	if !c.pg.Alive() {
-		c.note("PostgreSQL had ended over its full disk; started again")
+		c.notef("PostgreSQL had ended over its full disk; started again")
 		c.revive()
 	}
 }
