@@ -11,9 +11,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// slotMargin stretches the interval between two slots, so that the jitter between taking a slot and
-// the request's arrival does not carry one request more into a second than the budget allows.
-const slotMargin = 1.01
+// What comes between taking a slot and the request's arrival, at most: slots are so far apart that the budget and
+// one request more are kept in any second even so. With r requests a second, r + 2 requests are r + 1 slots, which must
+// last a second and that long. Where the budget is small, one per cent is enough for that.
+const slotJitter, slotMargin = 80 * time.Millisecond, 1.01
+
+// slotInterval is the SQL time between two slots of the account a, in seconds.
+var slotInterval = fmt.Sprintf(`greatest(%g / a.requests_per_second, %g / (a.requests_per_second + 1))`, slotMargin, 1+slotJitter.Seconds())
+
+// SlotInterval gives the time between two slots of a budget in requests a second.
+func SlotInterval(rps float64) time.Duration {
+	return time.Duration(max(slotMargin/rps, (1+slotJitter.Seconds())/(rps+1)) * float64(time.Second))
+}
 
 // Waiting is a task as its poller sees it.
 type Waiting struct {
@@ -204,17 +213,17 @@ func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, 
 				from tasks t
 				where t.account_id = r.account_id and t.polling and t.urgent
 				order by t.id
-				limit $6
+				limit $5
 			) as news
 			from unnest($1::uuid[], $2::uuid[], $3::boolean[]) as r (account_id, shift, any_task)
 		), taken as (
 			update accounts a
-			set next_slot_at = greatest(a.next_slot_at, clock_timestamp()) + make_interval(secs => $5 / a.requests_per_second),
+			set next_slot_at = greatest(a.next_slot_at, clock_timestamp()) + make_interval(secs => `+slotInterval+`),
 				usage = 1 + a.usage * `+faded+`
 			from request r
 			where a.id = r.account_id and a.shift = r.shift and (r.any_task or cardinality(r.news) > 0)
 				and a.next_slot_at <= clock_timestamp() + $4::interval
-			returning a.id, r.shift, r.news, a.next_slot_at - make_interval(secs => $5 / a.requests_per_second) as slot
+			returning a.id, r.shift, r.news, a.next_slot_at - make_interval(secs => `+slotInterval+`) as slot
 		), told as (
 			update tasks t
 			set urgent = false
@@ -230,7 +239,7 @@ func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, 
 		join accounts a on a.id = r.account_id
 		left join taken on taken.shift = r.shift
 		left join news n on n.asked = r.shift`,
-		accounts, shifts, anys, slotHorizon, slotMargin, newsBatch)
+		accounts, shifts, anys, slotHorizon, newsBatch)
 	type row struct {
 		Asked   uuid.UUID
 		Lost    bool
@@ -250,6 +259,24 @@ func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, 
 		slots[index[r.Asked]] = Slot{Lost: r.Lost, Granted: r.Granted, Wait: time.Duration(r.Wait * float64(time.Second)), News: r.News}
 	}
 	return slots, nil
+}
+
+// ReserveSlot reserves an account's next slot for a single request of an operator, and gives the account's key
+// and how long to wait until the slot.
+func (s *Store) ReserveSlot(ctx context.Context, account uuid.UUID) (key []byte, wait time.Duration, err error) {
+	var sealed []byte
+	var seconds float64
+	err = s.pool.QueryRow(ctx, `
+		update accounts a
+		set next_slot_at = greatest(a.next_slot_at, clock_timestamp()) + make_interval(secs => `+slotInterval+`)
+		where a.id = $1
+		returning a.api_key, extract(epoch from a.next_slot_at - make_interval(secs => `+slotInterval+`) - clock_timestamp())::float8`,
+		account).Scan(&sealed, &seconds)
+	if err != nil {
+		return nil, 0, fmt.Errorf("reserve slot: %w", err)
+	}
+	key, err = s.keys.Open("account.api_key", sealed)
+	return key, max(0, time.Duration(seconds*float64(time.Second))), err
 }
 
 // UrgentAccounts tells which of the accounts have a task that should be polled at once.

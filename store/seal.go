@@ -76,6 +76,22 @@ func (k *Keyring) Open(place string, sealed []byte) ([]byte, error) {
 
 const checkSentence = "memhook"
 
+// VerifyKeys tells, without changing anything, whether the keyring is the one that sealed this database.
+func (s *Store) VerifyKeys(ctx context.Context) error {
+	var sealed []byte
+	err := s.pool.QueryRow(ctx, `select sealed from keyring_check`).Scan(&sealed)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil // a new database: any key will do
+	}
+	if err != nil {
+		return fmt.Errorf("check encryption key: %w", err)
+	}
+	if _, err := s.keys.Open("keyring.check", sealed); err != nil {
+		return fmt.Errorf("MEMHOOK_ENCRYPTION_KEY does not fit this database: %w", err)
+	}
+	return nil
+}
+
 // CheckKeys tells whether the keyring is the one that sealed this database; on a new database it
 // leaves the mark by which later starts are checked.
 func (s *Store) CheckKeys(ctx context.Context) error {

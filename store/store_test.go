@@ -213,6 +213,48 @@ func waitForLock(t *testing.T, pool *pgxpool.Pool) {
 	}
 }
 
+// Purging takes what is finished and past its time, and nothing that is still waiting or on its way.
+func TestPurgeKeepsWhatIsNotFinished(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	done, waits, due := b.register("done", "https://a.example/"), b.register("waits", "https://a.example/"), b.register("due", "https://a.example/")
+	at := time.Now()
+	for _, r := range []store.Registered{done, due} {
+		if _, err := b.RecordPoll(t.Context(), store.Poll{Task: r.Task.ID, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-1"}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, sql := range []string{
+		`update deliveries d set status = 'delivered', next_attempt_at = null, attempt_count = 1 from tasks t where t.id = d.task and t.task_id = 'done'`,
+		`insert into attempts (delivery_id, number, at, duration_ms, outcome) select id, 1, now(), 1, 'delivered' from deliveries`,
+		`update tasks set polling = false where task_id in ('done', 'due')`,
+	} {
+		if _, err := b.pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.Purge(t.Context(), at.Add(-time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.count(`select count(*) from tasks`) + b.count(`select count(*) from events`) + b.count(`select count(*) from deliveries`) + b.count(`select count(*) from attempts`); n != 9 {
+		t.Errorf("%d rows are left before their time, want 9", n)
+	}
+	if _, err := b.Purge(t.Context(), at.Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	for what, sql := range map[string]string{
+		"the waiting task": `select count(*) from tasks where task_id = 'waits'`, "its subscription": `select count(*) from subscriptions where task = '` + waits.Task.ID.String() + `'`,
+		"the pending delivery": `select count(*) from deliveries`, "its attempt": `select count(*) from attempts`, "its event": `select count(*) from events`,
+	} {
+		if n := b.count(sql); n != 1 {
+			t.Errorf("%s: %d, want 1", what, n)
+		}
+	}
+	if n := b.count(`select count(*) from tasks where task_id = 'done'`); n != 0 {
+		t.Error("the finished task is still there")
+	}
+}
+
 // A task that turns ready while a second subscriber registers: the event reaches both, whoever is first.
 func TestASubscriberThatComesAsTheTaskTurnsReadyGetsItsEvent(t *testing.T) {
 	t.Parallel()

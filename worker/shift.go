@@ -78,7 +78,7 @@ type answer struct {
 func newShift(w *Worker, sh *store.Shift) *shift {
 	s := &shift{
 		w: w, sh: sh, log: w.log.With("account", sh.Account.Name), survival: polling.NewSurvival(),
-		interval: time.Duration(float64(time.Second) / sh.Account.RequestsPerSecond),
+		interval: store.SlotInterval(sh.Account.RequestsPerSecond),
 		trouble:  store.Trouble{State: sh.Account.State, Count: sh.Account.Troubles},
 		index:    make(map[uuid.UUID]int, len(sh.Waiting)),
 		answers:  make(chan answer, maxPollsInFlight),

@@ -10,6 +10,8 @@ import (
 	"time"
 )
 
+// The short form builds and runs the first two.
+
 // brokenBuild is memhook with one line changed.
 type brokenBuild struct {
 	name, file, line, broken string
@@ -23,12 +25,12 @@ var brokenBuilds = []brokenBuild{
 		25, "got 0 events",
 	},
 	{
-		"a foreign id is told", "worker/poll.go", `p.Videos[i].ID = v.ID`, `p.Videos[i].ID = v.ID; if rand.IntN(5) == 0 { p.Videos[i].ID = "PI-blue-000000-0" }`,
-		25, "foreign id",
-	},
-	{
 		"a slot is used twice", "worker/shift.go", `a.sentAt = s.w.cfg.Now()`, `a.sentAt = s.w.cfg.Now(); _ = s.w.cfg.Memories.TaskStatus(ctx, string(s.sh.Account.Key), row.taskID, row.uniqueID)`,
 		4, "the budget was exceeded",
+	},
+	{
+		"a foreign id is told", "worker/poll.go", `p.Videos[i].ID = v.ID`, `p.Videos[i].ID = v.ID; if rand.IntN(5) == 0 { p.Videos[i].ID = "PI-blue-000000-0" }`,
+		25, "foreign id",
 	},
 	{
 		"a signature is wrong", "webhook/sign.go", `out.WriteString(base64.StdEncoding.EncodeToString(mac(secret, content)))`, `out.WriteString(base64.StdEncoding.EncodeToString(mac(secret, content[:len(content)-len(content)%2])))`,
@@ -66,7 +68,7 @@ func (b brokenBuild) build(t *testing.T) string {
 // The checker of the chaos test finds what is wrong with builds that are broken on purpose.
 func TestChaosFindsBrokenBuilds(t *testing.T) {
 	t.Parallel()
-	for _, b := range brokenBuilds {
+	for _, b := range brokenBuilds[:pick(2, len(brokenBuilds))] {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
 			c := newChaos(t, b.build(t), 1, b.rps)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	cryptorand "crypto/rand"
 	"encoding/base64"
@@ -34,6 +35,7 @@ const demoDeadline = 55 * time.Second
 type demoCommand struct {
 	Exit bool   `help:"End once all is delivered and verified; fail if that takes a minute."`
 	Addr string `default:"127.0.0.1:0" help:"Where the API listens; port 0 takes a free one."`
+	Key  string `help:"The API key of at least 16 characters; without it a new one is made."`
 }
 
 // fate is one task of the demo: what memories.ai will do, and the events that must follow.
@@ -85,7 +87,9 @@ func (c demoCommand) Run(ctx context.Context) error {
 	}
 	defer func() { _ = pg.Stop() }()
 
-	sim := memoriestest.New(memoriestest.Config{RequestsPerSecond: 1, Seed: 1})
+	sim := memoriestest.New(memoriestest.Config{RequestsPerSecond: 1, Seed: 1, Draw: func(*rand.Rand) (time.Duration, int) {
+		return 3 * time.Second, 1 // of the tasks that the watcher registers
+	}})
 	simServer := httptest.NewServer(sim)
 	defer simServer.Close()
 	defer sim.Close()
@@ -166,7 +170,7 @@ func receiveLoad(w http.ResponseWriter, r *http.Request) {
 // settings are the demo's own: nothing of the environment counts.
 func (c demoCommand) settings(databaseURL, memoriesURL string) (*settings, error) {
 	env := map[string]string{
-		"DATABASE_URL": databaseURL, "MEMHOOK_ADDR": c.Addr, "MEMHOOK_ENCRYPTION_KEY": randomBase64(32), "MEMHOOK_API_KEY": "demo-" + randomBase64(18),
+		"DATABASE_URL": databaseURL, "MEMHOOK_ADDR": c.Addr, "MEMHOOK_ENCRYPTION_KEY": randomBase64(32), "MEMHOOK_API_KEY": cmp.Or(c.Key, "demo-"+randomBase64(18)),
 		"MEMHOOK_ADMIN_TOKEN": randomBase64(24), "MEMORIES_API_KEY": "sk-mavi-demo", "MEMORIES_BASE_URL": memoriesURL,
 		"MEMHOOK_ALLOW_HTTP_CALLBACKS": "true", "MEMHOOK_SHUTDOWN_TIMEOUT": "5s", "MEMHOOK_RETRY_SCHEDULE": "2s,5s,5m",
 	}

@@ -82,11 +82,17 @@ type instance struct {
 // start runs `memhook serve` on an address; an empty one takes a free port.
 func (b *bench) start(addr string, args ...string) *instance {
 	b.t.Helper()
+	return b.startBinary(binary, addr, args...)
+}
+
+// startBinary is start with another build of memhook.
+func (b *bench) startBinary(program, addr string, args ...string) *instance {
+	b.t.Helper()
 	if addr == "" {
 		addr = freeAddr(b.t)
 	}
 	in := &instance{bench: b, url: "http://" + addr, log: &safeBuffer{}, done: make(chan error, 1)}
-	in.cmd = exec.Command(binary, append([]string{"serve"}, args...)...)
+	in.cmd = exec.Command(program, append([]string{"serve"}, args...)...)
 	in.cmd.Env = append(in.cmd.Env, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"), "MEMHOOK_ADDR="+addr)
 	for k, v := range b.env {
 		in.cmd.Env = append(in.cmd.Env, k+"="+v)

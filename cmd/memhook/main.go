@@ -29,6 +29,8 @@ type commands struct {
 	Listen  listenCommand  `cmd:"" help:"Receive, verify and print webhooks."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 
+	Doctor     doctorCommand     `cmd:"" help:"Examine settings, database, keys, memories.ai and the way out; say what to do."`
+	Health     healthCommand     `cmd:"" help:"Ask the memhook of this machine whether it is ready."`
 	RotateKeys rotateKeysCommand `cmd:"" help:"Seal all secrets anew with the first key of MEMHOOK_ENCRYPTION_KEY."`
 	OpenAPI    openAPICommand    `cmd:"" name:"openapi" help:"Print the OpenAPI document."`
 }

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/memhook/memhook/memories/memoriestest"
+	"github.com/memhook/memhook/webhook"
+)
+
+// The example receivers verify a live run with a rotation of the secret in the middle, and the one who switches to
+// the new secret in the overlap misses nothing.
+func TestTheExampleReceivers(t *testing.T) {
+	t.Parallel()
+	goReceiver := filepath.Join(t.TempDir(), "receiver")
+	if out, err := exec.Command("go", "build", "-o", goReceiver, repository(t, "examples/receivers/go")).CombinedOutput(); err != nil {
+		t.Fatalf("build: %v: %s", err, out)
+	}
+	node := filepath.Join(nodeModules(t), "receiver.mjs") // beside npm's standardwebhooks
+	source, err := os.ReadFile(repository(t, "examples/receivers/node/receiver.js"))
+	if err == nil {
+		err = os.WriteFile(node, source, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	python := repository(t, "examples/receivers/python/receiver.py")
+	for name, command := range map[string]func(addr string) []string{
+		"go":   func(addr string) []string { return []string{goReceiver, addr} },
+		"node": func(addr string) []string { return []string{"node", node, addr[strings.LastIndexByte(addr, ':')+1:]} },
+		"python": func(addr string) []string {
+			return []string{"python3", python, addr[strings.LastIndexByte(addr, ':')+1:]}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, memoriestest.Config{})
+			b.fast()
+			in := b.start("")
+			addr := freeAddr(t)
+			url := "http://" + addr + "/hooks"
+			var ep struct{ ID string }
+			const first = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
+			if status := in.call(http.MethodPost, "/v1/endpoints", map[string]any{"url": url, "secret": first}, &ep); status != http.StatusCreated {
+				t.Fatalf("endpoint: %d", status)
+			}
+			var out safeBuffer
+			run := func(secret string) (stop func()) {
+				args := command(addr)
+				cmd := exec.Command(args[0], args[1:]...)
+				cmd.Env = append(os.Environ(), "MEMHOOK_SECRET="+secret)
+				cmd.Stdout, cmd.Stderr = &out, &out
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				until(t, 10*time.Second, "the receiver listens", func() bool {
+					resp, err := http.Post(url, "application/json", strings.NewReader("{}"))
+					if err == nil {
+						_ = resp.Body.Close()
+					}
+					return err == nil && resp.StatusCode == http.StatusUnauthorized // it is not signed
+				})
+				return func() { _ = cmd.Process.Signal(syscall.SIGKILL); _ = cmd.Wait() }
+			}
+			stop := run(first)
+			const n = 30
+			var rotated struct{ Secret string }
+			for i := range n {
+				in.registerAt(fmt.Sprintf("task-%d", i), url)
+				if i == n/3 {
+					if status := in.call(http.MethodPost, "/v1/endpoints/"+ep.ID+"/secret/rotate", nil, &rotated); status != http.StatusOK {
+						t.Errorf("rotate: %d", status)
+					}
+				}
+				if i == 2*n/3 {
+					delivered := func() bool {
+						return b.query(`select count(*) from deliveries where status = 'delivered'`) == i+1
+					}
+					until(t, 20*time.Second, "what was sent so far is delivered", delivered)
+					stop()
+					stop = run(rotated.Secret)
+				}
+			}
+			until(t, 30*time.Second, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == n })
+			until(t, 5*time.Second, "all were worked on", func() bool { return strings.Count(out.String(), "working on") == n })
+			if failed := b.query(`select count(*) from attempts where response_status = 401`); failed != 0 {
+				t.Errorf("%d webhooks were not verified", failed)
+			}
+			stop()
+		})
+	}
+}
+
+// The curl example verifies by hand what memhook signs.
+func TestVerifyingByHand(t *testing.T) {
+	t.Parallel()
+	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
+	key, err := webhook.ParseSecret(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Unix(1_700_000_000, 0)
+	body := `{"type":"task.ready"}`
+	for signature, want := range map[string]bool{
+		webhook.Sign("evt_1", at, []byte(body), [][]byte{[]byte("another secret of 24 bytes"), key}, nil): true,
+		webhook.Sign("evt_2", at, []byte(body), [][]byte{key}, nil):                                       false,
+	} {
+		cmd := exec.Command(repository(t, "examples/receivers/curl/verify.sh"), "evt_1", "1700000000", signature)
+		cmd.Env = append(os.Environ(), "MEMHOOK_SECRET="+secret)
+		cmd.Stdin = strings.NewReader(body)
+		if out, err := cmd.CombinedOutput(); (err == nil) != want {
+			t.Errorf("%s: %v: %s", signature, err, out)
+		}
+	}
+}
+
+// The upstream example's whole story.
+func TestTheUpstreamExample(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{})
+	b.fast()
+	addr := freeAddr(t)
+	sim := exec.Command(binary, "sim", "--addr", addr, "--median", "500ms")
+	if err := sim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sim.Process.Kill(); _ = sim.Wait() })
+	b.env["MEMORIES_BASE_URL"] = "http://" + addr
+	in := b.start("")
+	upstream := filepath.Join(t.TempDir(), "upstream")
+	if out, err := exec.Command("go", "build", "-o", upstream, repository(t, "examples/upstream")).CombinedOutput(); err != nil {
+		t.Fatalf("build: %v: %s", err, out)
+	}
+	cmd := exec.Command(upstream, "https://www.youtube.com/watch?v=x")
+	cmd.Env = append(os.Environ(), "MEMORIES_BASE_URL=http://"+addr, "MEMORIES_API_KEY=sk-mavi-test", "MEMHOOK_URL="+in.url, "MEMHOOK_API_KEY="+testAPIKey)
+	var out safeBuffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	until(t, 30*time.Second, "the webhook is verified", func() bool { return strings.Contains(out.String(), `verified: {"type":"task.ready"`) })
+}
