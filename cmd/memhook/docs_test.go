@@ -79,7 +79,10 @@ func clone(t *testing.T) string {
 func runDocument(t *testing.T, file, dir string, env []string, replace *strings.Replacer) (said, background string) {
 	t.Helper()
 	blocks, _ := blocksOf(t, file)
-	var exports strings.Builder // what later blocks see of earlier ones
+	state := filepath.Join(t.TempDir(), "exports") // what later blocks see of earlier ones
+	if err := os.WriteFile(state, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var beside safeBuffer
 	for _, b := range blocks {
 		if b.elsewhere {
@@ -87,7 +90,7 @@ func runDocument(t *testing.T, file, dir string, env []string, replace *strings.
 		}
 		text := replace.Replace(b.text)
 		if b.background != "" {
-			cmd := exec.Command("bash", "-euc", exports.String()+text)
+			cmd := exec.Command("bash", "-euc", "source "+state+"\n"+text)
 			cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &beside, &beside
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			if err := cmd.Start(); err != nil {
@@ -113,7 +116,7 @@ func runDocument(t *testing.T, file, dir string, env []string, replace *strings.
 			continue
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-		cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", exports.String()+text)
+		cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", "source "+state+"\n"+text+"\nexport -p > "+state)
 		cmd.Dir, cmd.Env = dir, env
 		out, err := cmd.CombinedOutput()
 		cancel()
@@ -121,11 +124,6 @@ func runDocument(t *testing.T, file, dir string, env []string, replace *strings.
 			t.Fatalf("%s:%d: %v\n%s\n%s", file, b.line, err, text, out)
 		}
 		said += string(out)
-		for line := range strings.Lines(text) {
-			if strings.HasPrefix(line, "export ") || regexp.MustCompile(`^[A-Z]+=`).MatchString(line) {
-				exports.WriteString(line)
-			}
-		}
 	}
 	return said, beside.String() // as far as it is
 }
@@ -160,8 +158,6 @@ func TestTheDocumentsCommandsWork(t *testing.T) {
 			t.Errorf("%d commands, want at most four", len(blocks))
 		}
 		begin := time.Now()
-		var all safeBuffer
-		_, _ = all.Write(nil)
 		said, _ := runDocument(t, "docs/quickstart.md", dir, env, replace)
 		if !strings.Contains(said, `"my-first-task"`) {
 			t.Fatalf("the quickstart's commands say\n%s", said)
@@ -179,7 +175,9 @@ func TestTheDocumentsCommandsWork(t *testing.T) {
 	})
 	t.Run("docs/receiving.md and docs/operations.md", func(t *testing.T) {
 		b := newBench(t, memoriestest.Config{})
-		b.env["DATABASE_URL"] = database + "?search_path=public"
+		operated := strings.TrimSuffix(database, "/postgres") + "/operated"
+		(&bench{t: t, database: database}).exec(`create database operated`)
+		b.database, b.env["DATABASE_URL"] = operated, operated
 		in := b.start("127.0.0.1:8080")
 		b.sim.Add(readyAfter("task", 0, "PI-1"))
 		in.register("task", nil)
@@ -231,8 +229,8 @@ func TestTheDocumentsLinksLead(t *testing.T) {
 			}
 		}
 		for _, m := range regexp.MustCompile("`(Test[A-Za-z]+)`").FindAllStringSubmatch(string(raw), -1) {
-			if out, _ := exec.Command("grep", "-rq", "--include=*_test.go", "func "+m[1]+"(", repository(t, ".")).CombinedOutput(); exec.Command("grep", "-rq", "--include=*_test.go", "func "+m[1]+"(", repository(t, ".")).Run() != nil {
-				t.Errorf("%s names %s, which does not exist %s", filepath.Base(file), m[1], out)
+			if exec.Command("grep", "-rq", "--include=*_test.go", "func "+m[1]+"(", repository(t, ".")).Run() != nil {
+				t.Errorf("%s names %s, which does not exist", filepath.Base(file), m[1])
 			}
 		}
 	}
@@ -256,6 +254,19 @@ func TestTheDeploymentsFiles(t *testing.T) {
 		}
 	} else {
 		t.Log("systemd-analyze is not to be had: the unit was not checked")
+	}
+	if compose, err := exec.LookPath("docker-compose"); err == nil {
+		cmd := exec.Command(compose, "-f", repository(t, "docker-compose.yml"), "config")
+		cmd.Env = append(os.Environ(), "POSTGRES_PASSWORD=p", "MEMHOOK_ENCRYPTION_KEY=k", "MEMHOOK_API_KEY=a", "MEMHOOK_ADMIN_TOKEN=t")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "MEMHOOK_ADMIN_TOKEN: t") {
+			t.Errorf("docker-compose config: %v: %s", err, out)
+		}
+
+		if out, err := exec.Command(compose, "-f", repository(t, "docker-compose.yml"), "config").CombinedOutput(); err == nil || !strings.Contains(string(out), "make env") {
+			t.Errorf("docker-compose config without secrets: %v: %s", err, out)
+		}
+	} else {
+		t.Log("docker-compose is not to be had: docker-compose.yml was not checked")
 	}
 	if kubectl, err := exec.LookPath("kubectl"); err == nil {
 		out, err := exec.Command(kubectl, "kustomize", repository(t, "deploy/kubernetes")).CombinedOutput()

@@ -35,15 +35,15 @@ type doctor struct {
 	failed int
 }
 
-func (d *doctor) ok(part, format string, args ...any) {
+func (d *doctor) okf(part, format string, args ...any) {
 	d.say("ok", part, fmt.Sprintf(format, args...), "")
 }
 
-func (d *doctor) warn(part, remedy, format string, args ...any) {
+func (d *doctor) warnf(part, remedy, format string, args ...any) {
 	d.say("warn", part, fmt.Sprintf(format, args...), remedy)
 }
 
-func (d *doctor) fail(part, remedy, format string, args ...any) {
+func (d *doctor) failf(part, remedy, format string, args ...any) {
 	d.failed++
 	d.say("FAIL", part, fmt.Sprintf(format, args...), remedy)
 }
@@ -63,12 +63,12 @@ func (c doctorCommand) Run(ctx context.Context) error {
 	if wrong, ok := errors.AsType[settingErrors](err); ok {
 		for _, line := range wrong {
 			name, what, _ := strings.Cut(line, ": ")
-			d.fail("settings", "set "+name+" as `memhook --help` says", "%s: %s", name, what)
+			d.failf("settings", "set "+name+" as `memhook --help` says", "%s: %s", name, what)
 		}
 		return d.verdict()
 	}
 	d.cfg = cfg
-	d.ok("settings", "all can be read")
+	d.okf("settings", "all can be read")
 	d.address()
 	if pool := d.database(ctx); pool != nil {
 		defer pool.Close()
@@ -94,16 +94,16 @@ func (d *doctor) verdict() error {
 func (d *doctor) address() {
 	l, err := net.Listen("tcp", d.cfg.Addr)
 	if err != nil {
-		d.fail("address", "choose another MEMHOOK_ADDR, or end what listens there; a running memhook is well", "%v", err)
+		d.failf("address", "choose another MEMHOOK_ADDR, or end what listens there; a running memhook is well", "%v", err)
 	} else {
 		_ = l.Close()
-		d.ok("address", "%s is free", d.cfg.Addr)
+		d.okf("address", "%s is free", d.cfg.Addr)
 	}
 	if d.cfg.AdminToken == "" {
-		d.warn("admin", "set MEMHOOK_ADMIN_TOKEN, for example to the output of: openssl rand -hex 24", "the admin API and the dashboard are off")
+		d.warnf("admin", "set MEMHOOK_ADMIN_TOKEN, for example to the output of: openssl rand -hex 24", "the admin API and the dashboard are off")
 	}
 	if d.cfg.PublicURL == "" {
-		d.warn("hints", "set MEMHOOK_PUBLIC_URL to where memories.ai reaches this service", "there are no hint URLs")
+		d.warnf("hints", "set MEMHOOK_PUBLIC_URL to where memories.ai reaches this service", "there are no hint URLs")
 	}
 }
 
@@ -111,7 +111,7 @@ func (d *doctor) database(ctx context.Context) *pgxpool.Pool {
 	start := time.Now()
 	pool, err := store.Open(ctx, d.cfg.DatabaseURL, 2, 0, func(error) {})
 	if err != nil {
-		d.fail("database", "start PostgreSQL, and check host, port, name, user and password in DATABASE_URL", "%v", err)
+		d.failf("database", "start PostgreSQL, and check host, port, name, user and password in DATABASE_URL", "%v", err)
 		return nil
 	}
 	took := time.Since(start)
@@ -121,14 +121,14 @@ func (d *doctor) database(ctx context.Context) *pgxpool.Pool {
 	err = pool.QueryRow(ctx, `select current_setting('server_version_num')::int, current_setting('server_version'), current_setting('max_connections')::int`).Scan(&version, &text, &connections)
 	switch {
 	case err != nil:
-		d.fail("database", "see PostgreSQL's log", "%v", err)
+		d.failf("database", "see PostgreSQL's log", "%v", err)
 	case version < leastPostgres:
-		d.fail("database", "upgrade to PostgreSQL 14 or newer", "PostgreSQL %s is too old", text)
+		d.failf("database", "upgrade to PostgreSQL 14 or newer", "PostgreSQL %s is too old", text)
 	default:
-		d.ok("database", "PostgreSQL %s, reached in %s", text, took.Round(time.Millisecond))
+		d.okf("database", "PostgreSQL %s, reached in %s", text, took.Round(time.Millisecond))
 	}
 	if err == nil && connections < 3*connectionsEach {
-		d.warn("connections", fmt.Sprintf("raise max_connections to %d for each instance, or set pool_max_conns in DATABASE_URL", connectionsEach), "max_connections is %d; an instance uses up to %d", connections, connectionsEach)
+		d.warnf("connections", fmt.Sprintf("raise max_connections to %d for each instance, or set pool_max_conns in DATABASE_URL", connectionsEach), "max_connections is %d; an instance uses up to %d", connections, connectionsEach)
 	}
 	return pool
 }
@@ -142,11 +142,11 @@ func (d *doctor) rights(ctx context.Context, pool *pgxpool.Pool) {
 	err := pool.QueryRow(ctx, `select has_schema_privilege(current_schema(), 'create'), current_user`).Scan(&create, &user)
 	switch {
 	case err != nil:
-		d.fail("rights", "check search_path: memhook's tables need a schema", "%v", err)
+		d.failf("rights", "check search_path: memhook's tables need a schema", "%v", err)
 	case !create:
-		d.fail("rights", fmt.Sprintf("as the database's owner: grant create on schema public to %s", user), "the user %s may not create tables", user)
+		d.failf("rights", "as the database's owner: grant create on schema public to "+user, "the user %s may not create tables", user)
 	default:
-		d.ok("rights", "the user %s may create tables", user)
+		d.okf("rights", "the user %s may create tables", user)
 	}
 }
 
@@ -154,18 +154,18 @@ func (d *doctor) clock(ctx context.Context, pool *pgxpool.Pool) {
 	var theirs time.Time
 	before := time.Now()
 	if err := pool.QueryRow(ctx, `select clock_timestamp()`).Scan(&theirs); err != nil {
-		d.fail("clock", "see PostgreSQL's log", "%v", err)
+		d.failf("clock", "see PostgreSQL's log", "%v", err)
 		return
 	}
 	ours := before.Add(time.Since(before) / 2)
 	skew := theirs.Sub(ours).Abs()
 	switch {
 	case skew > skewFail:
-		d.fail("clock", "let both machines follow NTP", "the database's clock is %s away from this machine's", skew.Round(time.Millisecond))
+		d.failf("clock", "let both machines follow NTP", "the database's clock is %s away from this machine's", skew.Round(time.Millisecond))
 	case skew > skewWarn:
-		d.warn("clock", "let both machines follow NTP", "the database's clock is %s away from this machine's", skew.Round(time.Millisecond))
+		d.warnf("clock", "let both machines follow NTP", "the database's clock is %s away from this machine's", skew.Round(time.Millisecond))
 	default:
-		d.ok("clock", "within %s of the database's", max(skew, time.Millisecond).Round(time.Millisecond))
+		d.okf("clock", "within %s of the database's", max(skew, time.Millisecond).Round(time.Millisecond))
 	}
 }
 
@@ -173,14 +173,14 @@ func (d *doctor) schema(ctx context.Context, pool *pgxpool.Pool) (current bool) 
 	err := store.CheckSchema(ctx, pool)
 	switch {
 	case err == nil:
-		d.ok("schema", "current")
+		d.okf("schema", "current")
 		return true
 	case errors.Is(err, store.ErrSchemaNewer):
-		d.fail("schema", "install the newer memhook; an older one must not run on its schema", "%v", err)
+		d.failf("schema", "install the newer memhook; an older one must not run on its schema", "%v", err)
 	case d.cfg.AutoMigrate:
-		d.warn("schema", "serve migrates at its start, or run: memhook migrate up", "%v", err)
+		d.warnf("schema", "serve migrates at its start, or run: memhook migrate up", "%v", err)
 	default:
-		d.fail("schema", "run: memhook migrate up (MEMHOOK_AUTO_MIGRATE is false)", "%v", err)
+		d.failf("schema", "run: memhook migrate up (MEMHOOK_AUTO_MIGRATE is false)", "%v", err)
 	}
 	return false
 }
@@ -192,24 +192,24 @@ func (d *doctor) keys(ctx context.Context, pool *pgxpool.Pool) {
 		err = st.VerifyKeys(ctx)
 	}
 	if err != nil {
-		d.fail("encryption key", "set MEMHOOK_ENCRYPTION_KEY to the key that this database was begun with, or add that key behind the new one and run memhook rotate-keys", "%v", err)
+		d.failf("encryption key", "set MEMHOOK_ENCRYPTION_KEY to the key that this database was begun with, or add that key behind the new one and run memhook rotate-keys", "%v", err)
 		return
 	}
-	d.ok("encryption key", "fits this database")
+	d.okf("encryption key", "fits this database")
 	accounts, err := st.AllAccounts(ctx)
 	if err != nil {
-		d.fail("memories.ai", "see PostgreSQL's log", "%v", err)
+		d.failf("memories.ai", "see PostgreSQL's log", "%v", err)
 		return
 	}
 	if len(accounts) == 0 {
-		d.warn("memories.ai", "set MEMORIES_API_KEY, or add an account in the dashboard", "there is no account yet")
+		d.warnf("memories.ai", "set MEMORIES_API_KEY, or add an account in the dashboard", "there is no account yet")
 		return
 	}
 	client := memories.New(d.cfg.MemoriesBaseURL, 1)
 	defer client.Close()
 	key, wait, err := st.ReserveSlot(ctx, accounts[0].ID)
 	if err != nil {
-		d.fail("memories.ai", "see PostgreSQL's log", "%v", err)
+		d.failf("memories.ai", "see PostgreSQL's log", "%v", err)
 		return
 	}
 	time.Sleep(wait)
@@ -222,15 +222,15 @@ func (d *doctor) judge(account string, status memories.Status) {
 	said := strings.TrimSpace(status.Code + " " + status.Message)
 	switch status.Outcome {
 	case memories.Listed, memories.TaskRefused:
-		d.ok("memories.ai", "accepts the key of the account %s", account)
+		d.okf("memories.ai", "accepts the key of the account %s", account)
 	case memories.AccountRefused:
-		d.fail("memories.ai", "replace the account's key: MEMORIES_API_KEY, or in the dashboard under Accounts", "refuses the key of the account %s: %s", account, said)
+		d.failf("memories.ai", "replace the account's key: MEMORIES_API_KEY, or in the dashboard under Accounts", "refuses the key of the account %s: %s", account, said)
 	case memories.OutOfCredits:
-		d.fail("memories.ai", "buy credits; polling resumes by itself", "the account %s has no credits left: %s", account, said)
+		d.failf("memories.ai", "buy credits; polling resumes by itself", "the account %s has no credits left: %s", account, said)
 	case memories.RateLimited:
-		d.warn("memories.ai", "something else uses the account's budget: end it, or lower requests_per_second", "limits the account %s: %s", account, said)
+		d.warnf("memories.ai", "something else uses the account's budget: end it, or lower requests_per_second", "limits the account %s: %s", account, said)
 	default:
-		d.fail("memories.ai", "check MEMORIES_BASE_URL, DNS and the firewall from this machine", "does not answer as it should: %s", said)
+		d.failf("memories.ai", "check MEMORIES_BASE_URL, DNS and the firewall from this machine", "does not answer as it should: %s", said)
 	}
 }
 
@@ -238,7 +238,7 @@ func (d *doctor) judge(account string, status memories.Status) {
 func (d *doctor) egress(ctx context.Context, url string) {
 	guard := webhook.NewGuard(webhook.Policy{AllowHTTP: d.cfg.AllowHTTP, Networks: d.cfg.AllowedNetworks, DenyPorts: d.cfg.DeniedPorts})
 	if err := guard.CheckURL(url); err != nil {
-		d.fail("egress", "use a public https URL, or permit the network with MEMHOOK_ALLOWED_CALLBACK_NETWORKS (and http with MEMHOOK_ALLOW_HTTP_CALLBACKS)", "%s %v", url, err)
+		d.failf("egress", "use a public https URL, or permit the network with MEMHOOK_ALLOWED_CALLBACK_NETWORKS (and http with MEMHOOK_ALLOW_HTTP_CALLBACKS)", "%s %v", url, err)
 		return
 	}
 	client := &http.Client{
@@ -251,9 +251,9 @@ func (d *doctor) egress(ctx context.Context, url string) {
 		var resp *http.Response
 		if resp, err = client.Do(req); err == nil {
 			_ = resp.Body.Close()
-			d.ok("egress", "%s answers %s", url, resp.Status)
+			d.okf("egress", "%s answers %s", url, resp.Status)
 			return
 		}
 	}
-	d.fail("egress", "check DNS, the firewall and NetworkPolicy from this machine; no proxy is used", "%v", err)
+	d.failf("egress", "check DNS, the firewall and NetworkPolicy from this machine; no proxy is used", "%v", err)
 }

@@ -60,6 +60,7 @@ func post(url, authorization string, body, out any) {
 	if err != nil {
 		log.Fatal(err)
 	}
+	defer resp.Body.Close()
 	answer, _ := io.ReadAll(resp.Body)
 	if resp.StatusCode >= 300 {
 		log.Fatalf("%s: %s: %s", url, resp.Status, answer)
