@@ -124,6 +124,9 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 		go func() { _ = http.Serve(s.metrics, mux) }() //nolint:gosec // for Prometheus alone; ends with its listener
 		exposed = nil
 	}
+	if role == roleWorker {
+		cfg.AdminToken = "" // it serves probes alone
+	}
 	handler, err := api.New(background, api.Config{
 		Store: st, Guard: guard, AdminToken: cfg.AdminToken, PublicURL: cfg.PublicURL, ExpiresIn: cfg.TaskExpiresIn, Version: version(),
 		KeyLimit: cfg.KeyRateLimit, Proxies: prefixes(cfg.TrustedProxies),
