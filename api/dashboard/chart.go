@@ -81,7 +81,7 @@ func lines(title string, minutes []store.Minute, now time.Time, value func(store
 	open(&b, fmt.Sprintf("%s a minute over the last hour, p50, p95 and p99, from %s to %s", title, span(time.Duration(least*1e9)), span(time.Duration(most*1e9))))
 	var ticks []tick
 	for e := low; e <= high; e++ {
-		ticks = append(ticks, tick{(e - low) / (high - low), span(time.Duration(math.Pow(10, e) * 1e9))})
+		ticks = append(ticks, tick{(e - low) / (high - low), tickLabel(math.Pow(10, e))})
 	}
 	axis(&b, start, ticks)
 	for k, q := range quantiles {
@@ -89,6 +89,20 @@ func lines(title string, minutes []store.Minute, now time.Time, value func(store
 	}
 	b.WriteString("</svg>")
 	return template.HTML(b.String()) //nolint:gosec // numbers and our own words
+}
+
+// tickLabel writes a power of ten of seconds in one short unit.
+func tickLabel(seconds float64) string {
+	switch {
+	case seconds < 0.9:
+		return fmt.Sprintf("%.0f ms", seconds*1000)
+	case seconds < 900:
+		return fmt.Sprintf("%.0f s", seconds)
+	case seconds < 9000:
+		return fmt.Sprintf("%.0f min", seconds/60)
+	default:
+		return fmt.Sprintf("%.0f h", seconds/3600)
+	}
 }
 
 func drawLine(b *strings.Builder, name string, points map[int]float64, scale func(float64) float64, start time.Time) {

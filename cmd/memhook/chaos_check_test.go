@@ -210,8 +210,10 @@ func TestChaos(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("seed %d", seed)
-	c := newChaos(t, binary, seed, 25)
-	c.run(pick(60*time.Second, 18*time.Minute), 8, true)
+	// With six a second, what the budget allows in a second and what it must not are 180 ms apart: what a busy machine
+	// makes of requests that were sent in time does not count as a violation.
+	c := newChaos(t, binary, seed, 6)
+	c.run(pick(45*time.Second, 18*time.Minute), 3, true)
 	if !c.settle(pick(2*time.Minute, 7*time.Minute)) {
 		t.Error("something is still waiting or on its way")
 	}
