@@ -15,7 +15,7 @@ demo: build
 
 test:
 	@.ci/packages tests
-	$(GO) test -race -timeout 14m -parallel 4 $(ARGS) ./... # most tests wait for clocks: more than the cores at once
+	$(GO) test -race -timeout 14m -parallel 3 $(ARGS) ./... # most tests wait for clocks: more than the cores at once
 
 lint:
 	$(TOOLS) golangci-lint run ./...

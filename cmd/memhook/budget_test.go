@@ -269,6 +269,7 @@ func TestPausesHoldEverywhere(t *testing.T) {
 		t.Errorf("%d requests and %d webhooks while paused", n-requests, len(b.receiver.all()))
 	}
 	other.admin(http.MethodPost, "/admin/v1/deliveries/pause", nil, nil)
+	time.Sleep(time.Second) // until all instances know
 	other.admin(http.MethodPost, "/admin/v1/polling/resume", nil, nil)
 	until(t, 5*time.Second, "the event is there", func() bool { return b.query(`select count(*) from events`) == 1 })
 	time.Sleep(time.Second)
