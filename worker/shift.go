@@ -161,8 +161,9 @@ func (s *shift) clearAt(now time.Time) time.Time {
 func (s *shift) step(ctx context.Context, over time.Time) bool {
 	now := s.w.cfg.Now()
 	choice, due := polling.Choose(s.survival, s.tasks, polling.At(now))
-	slot, err := s.w.cfg.Store.TakeSlot(ctx, store.SlotRequest{Account: s.sh.Account.ID, Shift: s.sh.ID, Any: choice >= 0})
 	asked := time.Now()
+	slot, err := s.w.cfg.Store.TakeSlot(ctx, store.SlotRequest{Account: s.sh.Account.ID, Shift: s.sh.ID, Any: choice >= 0})
+	took := time.Since(asked)
 	switch {
 	case err != nil:
 		s.log.Warn("no slot could be taken", "error", err)
@@ -177,7 +178,7 @@ func (s *shift) step(ctx context.Context, over time.Time) bool {
 			choice, _ = polling.Choose(s.survival, s.tasks, polling.At(s.w.cfg.Now()))
 		}
 		if choice >= 0 { // else the news were about tasks that are being polled: the slot is lost
-			s.send(ctx, choice, asked.Add(slot.Wait))
+			s.send(ctx, choice, asked.Add(slot.Wait), took)
 		}
 		s.nextSlot = now.Add(slot.Wait + s.interval - s.lead)
 	case choice >= 0: // somebody else's slot is ahead of ours
@@ -271,10 +272,12 @@ func (s *shift) drop(id uuid.UUID) {
 	delete(s.index, id)
 }
 
-// send polls a task at the slot's time, beside the loop.
-func (s *shift) send(ctx context.Context, i int, slot time.Time) {
+// send polls a task at the slot's time, beside the loop. The slot is due at the earliest at due and at the latest
+// took, what the database's answer took, after it.
+func (s *shift) send(ctx context.Context, i int, due time.Time, took time.Duration) {
 	// The slots are evenly spaced by the database's clock; what its answers take is not. Requests are spaced by
 	// this process's clock as well, so that slow answers do not crowd them.
+	slot := due.Add(took / 2)
 	if spaced := s.lastSlot.Add(s.interval); slot.Before(spaced) {
 		slot = spaced
 	}
@@ -289,7 +292,7 @@ func (s *shift) send(ctx context.Context, i int, slot time.Time) {
 		a := answer{task: row}
 		defer func() { s.answers <- a }()
 		time.Sleep(time.Until(slot))
-		if time.Since(slot) > late || ctx.Err() != nil {
+		if time.Since(due) > late || ctx.Err() != nil {
 			a.dropped = true
 			return
 		}
