@@ -81,6 +81,8 @@ func newShift(w *Worker, sh *store.Shift) *shift {
 		interval: store.SlotInterval(sh.Account.RequestsPerSecond),
 		trouble:  store.Trouble{State: sh.Account.State, Count: sh.Account.Troubles},
 		index:    make(map[uuid.UUID]int, len(sh.Waiting)),
+		tasks:    make([]polling.Task, 0, len(sh.Waiting)),
+		rows:     make([]polledTask, 0, len(sh.Waiting)),
 		answers:  make(chan answer, maxPollsInFlight),
 	}
 	s.lead = min(slotLead, s.interval/2)

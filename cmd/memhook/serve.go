@@ -11,7 +11,7 @@ import (
 // CPU, as long as it stays below a limit.
 const (
 	gcPercent   = 300
-	memoryLimit = 110 << 20
+	memoryLimit = 125 << 20
 	// traceTimeout bounds the sending of what traces are left at the end.
 	traceTimeout = 2 * time.Second
 )
