@@ -4,7 +4,7 @@ BIN   := bin/memhook
 TOOLS := $(GO) tool -modfile=tools.mod
 ARGS  ?=
 
-.PHONY: demo test lint bench chaos generate screenshots vuln build env
+.PHONY: demo test lint bench soak chaos generate screenshots vuln build env
 
 build:
 	@$(GO) build -o $(BIN) ./cmd/memhook
@@ -27,10 +27,16 @@ chaos:
 
 bench: build
 	@.ci/packages
-	@$(BIN) bench polling --svg docs/polling.svg $(ARGS)
-	@$(BIN) bench polls
-	@$(BIN) bench deliveries
-	@$(BIN) bench registrations
+	@$(BIN) bench polling --into docs/benchmarks.md --svg docs/polling.svg
+	@$(BIN) bench polls --into docs/benchmarks.md
+	@$(BIN) bench deliveries --into docs/benchmarks.md
+	@$(BIN) bench registrations --into docs/benchmarks.md
+	@$(BIN) bench scaling --into docs/benchmarks.md
+
+# An hour; ARGS="--for 10m" shortens it.
+soak: build
+	@.ci/packages
+	@$(BIN) bench soak --into docs/benchmarks.md --svg docs/soak.svg $(ARGS)
 
 # The pictures of the README: the demo after six minutes.
 screenshots:

@@ -1,11 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -18,8 +16,9 @@ import (
 )
 
 type benchDeliveriesCommand struct {
+	benchOutput
 	Events     int           `default:"50000" help:"Events a run."`
-	Runs       int           `default:"3" help:"Runs; the median counts."`
+	Runs       int           `default:"5" help:"Runs; the median counts."`
 	Publishers int           `default:"500" help:"Polls that are recorded at once."`
 	Endpoints  int           `default:"50" help:"Receivers' URLs."`
 	Rate       int           `default:"50" help:"Events a second for the latency."`
@@ -30,7 +29,7 @@ type benchDeliveriesCommand struct {
 type deliveryRun struct {
 	perSecond                   float64
 	serve, accept, postgres     float64 // CPU seconds per 1,000
-	memory                      float64 // MiB, peak
+	memory                      float64 // MiB, peak of the largest instance
 	p50, p95, p99               time.Duration
 	received, duplicates, total int
 }
@@ -38,39 +37,59 @@ type deliveryRun struct {
 // Run measures accepting and delivering events, everything on: signing, the guard, the attempts' log,
 // durable commits. Polls are recorded through the store, as the poll worker does.
 func (c benchDeliveriesCommand) Run(ctx context.Context) error {
-	fmt.Printf("%-10s %12s %14s %14s %14s %14s %10s %9s %9s %9s\n", "run", "deliveries/s", "CPU-s/1000", "of it serve", "accept", "PostgreSQL", "peak MiB", "p50 ms", "p95 ms", "p99 ms")
-	var runs []deliveryRun
-	for i := range c.Runs {
-		progress(i, c.Runs+1, fmt.Sprintf("%d events as fast as they go", c.Events))
-		run, err := c.once(ctx, c.Events, 0)
-		if err != nil {
-			return err
-		}
-		runs = append(runs, run)
-		run.print(strconv.Itoa(i + 1))
-	}
-	slices.SortFunc(runs, func(a, b deliveryRun) int { return int(a.perSecond*1000) - int(b.perSecond*1000) })
-	median := runs[len(runs)/2]
-	median.print("median")
-	progress(c.Runs, c.Runs+1, fmt.Sprintf("%d events/s for %s", c.Rate, c.For))
-	run, err := c.once(ctx, int(c.For.Seconds())*c.Rate, c.Rate)
+	rep := c.newReport("deliveries", "", "deliveries/s", "CPU-s per 1,000", "of it serve", "accepting", "PostgreSQL", "serve, peak MiB", "p50 ms", "p95 ms", "p99 ms")
+	median, err := c.median(ctx, rep, 1, "")
 	if err != nil {
 		return err
 	}
-	run.print(fmt.Sprintf("at %d/s", c.Rate))
-	return nil
+	progress(c.Runs, c.Runs+1, fmt.Sprintf("%d events/s for %s", c.Rate, c.For))
+	paced, err := c.once(ctx, int(c.For.Seconds())*c.Rate, c.Rate, 1)
+	if err != nil {
+		return err
+	}
+	paced.row(rep, fmt.Sprintf("at %d/s", c.Rate))
+	used := median.serve + median.accept + median.postgres
+	rep.notef("%d events a run by %d publishers to %d URLs; signing, the guard, the attempts' log and durable commits are on. Accepting is what records the polls.", c.Events, c.Publishers, c.Endpoints)
+	rep.target("deliveries/s", "5,000", decimals(median.perSecond, 0), median.perSecond >= 5000)
+	rep.target("CPU-seconds per 1,000, PostgreSQL included", "0.35", decimals(used, 3), used <= 0.35)
+	rep.target("event recorded → received at 50/s, p50 and p99", "4 ms, 15 ms", milliseconds(paced.p50)+" ms, "+milliseconds(paced.p99)+" ms", paced.p50 < 4*time.Millisecond && paced.p99 < 15*time.Millisecond)
+	rep.target("memory of serve", "150 MiB", decimals(median.memory, 0)+" MiB", median.memory < 150)
+	return rep.end()
 }
 
-func (r *deliveryRun) print(name string) {
-	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	fmt.Printf("%-10s %12.0f %14.3f %14.3f %14.3f %14.3f %10.0f %9.2f %9.2f %9.2f\n", name, r.perSecond, r.serve+r.accept+r.postgres, r.serve, r.accept, r.postgres, r.memory, ms(r.p50), ms(r.p95), ms(r.p99))
-	if r.received != r.total || r.duplicates > 0 {
-		fmt.Printf("           %d of %d received, %d duplicates\n", r.received, r.total, r.duplicates)
+// median makes the runs with so many instances of memhook, and gives the one in the middle.
+func (c benchDeliveriesCommand) median(ctx context.Context, rep *report, instances int, name string) (*deliveryRun, error) {
+	var runs []deliveryRun
+	for i := range c.Runs {
+		progress(i, c.Runs+1, fmt.Sprintf("%s%d events as fast as they go", name, c.Events))
+		run, err := c.once(ctx, c.Events, 0, instances)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, run)
+		run.row(rep, name+strconv.Itoa(i+1))
+	}
+	slices.SortFunc(runs, byRate)
+	runs[len(runs)/2].row(rep, name+"median")
+	return &runs[len(runs)/2], nil
+}
+
+func byRate(a, b deliveryRun) int { return cmp.Compare(a.perSecond, b.perSecond) }
+
+func (run *deliveryRun) row(rep *report, name string) {
+	rep.row(name, decimals(run.perSecond, 0), decimals(run.serve+run.accept+run.postgres, 3), decimals(run.serve, 3), decimals(run.accept, 3), decimals(run.postgres, 3),
+		decimals(run.memory, 0), milliseconds(run.p50), milliseconds(run.p95), milliseconds(run.p99))
+	run.noteLosses(rep, name)
+}
+
+func (run *deliveryRun) noteLosses(rep *report, name string) {
+	if run.received != run.total || run.duplicates > 0 {
+		rep.notef("%s: %d of %d received, %d duplicates", name, run.received, run.total, run.duplicates)
 	}
 }
 
-// once runs n events, rate a second or, where that is 0, as fast as they go.
-func (c benchDeliveriesCommand) once(ctx context.Context, n, rate int) (run deliveryRun, err error) {
+// once runs n events, rate a second or, where that is 0, as fast as they go, with so many instances.
+func (c benchDeliveriesCommand) once(ctx context.Context, n, rate, instances int) (run deliveryRun, err error) {
 	r, err := newRig(ctx, nil)
 	if err != nil {
 		return run, err
@@ -91,25 +110,26 @@ func (c benchDeliveriesCommand) once(ctx context.Context, n, rate int) (run deli
 	if err != nil {
 		return run, err
 	}
-	serveAddr, err := freePort()
-	if err != nil {
-		return run, err
-	}
-	serve, err := r.start(ctx, serveAddr, "serve")
-	if err != nil {
-		return run, err
+	pids := []int{os.Getpid(), r.pg.PID()}
+	for range instances {
+		serveAddr, err := freePort()
+		if err != nil {
+			return run, err
+		}
+		serve, err := r.start(ctx, serveAddr, "serve")
+		if err != nil {
+			return run, err
+		}
+		pids = append(pids, serve.Process.Pid)
 	}
 	if _, err := r.store.Pool().Exec(ctx, "vacuum analyze"); err != nil {
 		return run, err
 	}
 	time.Sleep(time.Second) // the starts' own work is not the runs'
 
-	pids := []int{serve.Process.Pid, os.Getpid(), r.pg.PID()}
-	before := make([]float64, len(pids))
-	for i, pid := range pids {
-		if before[i], err = cpuAlone(pid, r.pg.PID()); err != nil {
-			return run, err
-		}
+	before, err := cpuOfAll(pids, r.pg.PID())
+	if err != nil {
+		return run, err
 	}
 	start := time.Now()
 	committed, err := c.accept(ctx, r, tasks, rate)
@@ -121,14 +141,18 @@ func (c benchDeliveriesCommand) once(ctx context.Context, n, rate int) (run deli
 	}
 	took := time.Since(start)
 	time.Sleep(300 * time.Millisecond) // until what was delivered is completed in the queue, too
-	used := make([]float64, len(pids))
-	for i, pid := range pids {
-		if used[i], err = cpuAlone(pid, r.pg.PID()); err != nil {
-			return run, err
-		}
+	used, err := cpuOfAll(pids, r.pg.PID())
+	if err != nil {
+		return run, err
+	}
+	for i := range used {
 		used[i] = (used[i] - before[i]) / float64(n) * 1000
 	}
-	run = deliveryRun{perSecond: float64(n) / took.Seconds(), serve: used[0], accept: used[1], postgres: used[2], memory: peakMemory(pids[0]), total: n}
+	run = deliveryRun{perSecond: float64(n) / took.Seconds(), accept: used[0], postgres: used[1], total: n}
+	for i, pid := range pids[2:] {
+		run.serve += used[2+i]
+		run.memory = max(run.memory, peakMemory(pid))
+	}
 	return run, run.latency(ctx, r, addr, committed)
 }
 
@@ -143,75 +167,30 @@ func cpuAlone(pid, postgres int) (float64, error) {
 
 // accept records a poll that shows a video for each task, and gives the times of the commits.
 func (c benchDeliveriesCommand) accept(ctx context.Context, r *rig, tasks []store.Registered, rate int) (map[uuid.UUID]time.Time, error) {
-	var (
-		mu        sync.Mutex
-		wg        sync.WaitGroup
-		failure   error
-		committed = make(map[uuid.UUID]time.Time, len(tasks))
-		queue     = make(chan *store.Task)
-	)
-	for range c.Publishers {
-		wg.Go(func() {
-			for t := range queue {
-				at := time.Now()
-				_, err := r.store.RecordPoll(ctx, store.Poll{Task: t.ID, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-" + t.ID.String()}}})
-				done := time.Now()
-				mu.Lock()
-				committed[t.ID] = done
-				if err != nil {
-					failure = err
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	start := time.Now()
-	for i, t := range tasks {
-		if rate > 0 {
-			time.Sleep(time.Until(start.Add(time.Duration(i) * time.Second / time.Duration(rate))))
+	var mu sync.Mutex
+	var failure error
+	committed := make(map[uuid.UUID]time.Time, len(tasks))
+	inParallel(c.Publishers, len(tasks), rate, func(i int) {
+		id, at := tasks[i].Task.ID, time.Now()
+		_, err := r.store.RecordPoll(ctx, store.Poll{Task: id, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-" + id.String()}}})
+		done := time.Now()
+		mu.Lock()
+		defer mu.Unlock()
+		committed[id] = done
+		if err != nil {
+			failure = err
 		}
-		queue <- t.Task
-	}
-	close(queue)
-	wg.Wait()
+	})
 	return committed, failure
-}
-
-func awaitCount(ctx context.Context, addr string, n int, within time.Duration) error {
-	for deadline := time.Now().Add(within); ; time.Sleep(20 * time.Millisecond) {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		resp, err := http.Get("http://" + addr + "/count")
-		if err != nil {
-			return err
-		}
-		raw, err := io.ReadAll(resp.Body)
-		_ = resp.Body.Close()
-		if err != nil {
-			return err
-		}
-		got, err := strconv.Atoi(string(raw))
-		if err != nil || got >= n {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("only %d of %d webhooks within %s", got, n, within)
-		}
-	}
 }
 
 // latency joins the receiver's times with those of the commits.
 func (run *deliveryRun) latency(ctx context.Context, r *rig, addr string, committed map[uuid.UUID]time.Time) error {
-	resp, err := http.Get("http://" + addr + "/results")
+	received, repeated, err := sinkResults(addr)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	var received map[string]int64
-	if err := json.NewDecoder(resp.Body).Decode(&received); err != nil {
-		return err
-	}
+	run.duplicates = repeated
 	rows, err := r.store.Pool().Query(ctx, `select id, task from events`)
 	if err != nil {
 		return err
@@ -227,10 +206,15 @@ func (run *deliveryRun) latency(ctx context.Context, r *rig, addr string, commit
 			lags = append(lags, time.Unix(0, at).Sub(committed[task]))
 		}
 	}
+	run.quantiles(lags)
+	return rows.Err()
+}
+
+// quantiles takes over the times from an event's acceptance to its receipt, one an event that came.
+func (run *deliveryRun) quantiles(lags []time.Duration) {
 	run.received = len(lags)
 	slices.Sort(lags)
 	if len(lags) > 0 {
 		run.p50, run.p95, run.p99 = lags[len(lags)/2], lags[len(lags)*95/100], lags[len(lags)*99/100]
 	}
-	return rows.Err()
 }

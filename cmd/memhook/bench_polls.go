@@ -5,14 +5,19 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"sort"
+	"slices"
+	"strconv"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/memhook/memhook/memories/memoriestest"
 	"github.com/memhook/memhook/store"
 )
 
 type benchPollsCommand struct {
+	benchOutput
+
 	Accounts int           `default:"1000" help:"Accounts, each with one request a second."`
 	Tasks    int           `default:"100" help:"Waiting tasks of each."`
 	For      time.Duration `default:"3m" help:"How long."`
@@ -33,7 +38,7 @@ func (c benchPollsCommand) Run(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("registering %d tasks of %d accounts\n", c.Accounts*c.Tasks, c.Accounts)
-	if err := c.register(ctx, r); err != nil {
+	if _, err := c.register(ctx, r); err != nil {
 		return err
 	}
 	addr, err := freePort()
@@ -45,16 +50,15 @@ func (c benchPollsCommand) Run(ctx context.Context) error {
 		return err
 	}
 	pids := []int{serve.Process.Pid, r.pg.PID()}
-	var before [2]float64
-	for i, pid := range pids {
-		if before[i], err = cpuAlone(pid, r.pg.PID()); err != nil {
-			return err
-		}
+	before, err := cpuOfAll(pids, r.pg.PID())
+	if err != nil {
+		return err
 	}
+	rep := c.newReport("polls", "", "polls/s", "CPU-ms a poll", "violations", "serve, peak MiB", "tables MiB")
 	start, from := time.Now(), simStats(simAddr)
 	var minute map[string]int64
-	fmt.Printf("%8s %10s %12s %12s %10s %10s\n", "", "polls/s", "CPU-ms/poll", "violations", "peak MiB", "tables MiB")
-	last, lastAt := from, start
+	var rates, costs []float64
+	last, lastAt, lastUsed := from, start, 0.0
 	for time.Since(start) < c.For {
 		select {
 		case <-ctx.Done():
@@ -62,14 +66,11 @@ func (c benchPollsCommand) Run(ctx context.Context) error {
 		case <-time.After(min(20*time.Second, c.For-time.Since(start)+10*time.Millisecond)):
 		}
 		now, at := simStats(simAddr), time.Now()
-		var used float64
-		for i, pid := range pids {
-			total, err := cpuAlone(pid, r.pg.PID())
-			if err != nil {
-				return err
-			}
-			used += total - before[i]
+		total, err := cpuOfAll(pids, r.pg.PID())
+		if err != nil {
+			return err
 		}
+		used := total[0] - before[0] + total[1] - before[1]
 		sizes, err := r.sizes(ctx)
 		if err != nil {
 			return err
@@ -81,42 +82,58 @@ func (c benchPollsCommand) Run(ctx context.Context) error {
 		for _, n := range sizes {
 			all += n
 		}
-		fmt.Printf("%8s %10.0f %12.3f %12d %10.0f %10d\n", time.Since(start).Round(time.Second), float64(now.Requests-last.Requests)/at.Sub(lastAt).Seconds(),
-			1000*used/float64(now.Requests-from.Requests), now.Violations, peakMemory(serve.Process.Pid), all>>20)
-		last, lastAt = now, at
+		polls := float64(now.Requests - last.Requests)
+		rates, costs = append(rates, polls/at.Sub(lastAt).Seconds()), append(costs, 1000*(used-lastUsed)/max(polls, 1))
+		rep.row("after "+time.Since(start).Round(time.Second).String(), decimals(rates[len(rates)-1], 0), decimals(costs[len(costs)-1], 3), strconv.Itoa(now.Violations),
+			decimals(peakMemory(serve.Process.Pid), 0), strconv.FormatInt(all>>20, 10))
+		last, lastAt, lastUsed = now, at, used
 	}
 	sizes, err := r.sizes(ctx)
 	if err != nil {
 		return err
 	}
-	total := simStats(simAddr)
-	fmt.Printf("%d polls, %.0f a second, %d violations of the limit\n", total.Requests-from.Requests, float64(total.Requests-from.Requests)/time.Since(start).Seconds(), total.Violations)
-	printGrowth(minute, sizes)
-	return nil
+	slices.Sort(rates)
+	slices.Sort(costs)
+	rate, cost, memory := rates[len(rates)/2], costs[len(costs)/2], peakMemory(serve.Process.Pid)
+	growth, which := mostGrown(minute, sizes)
+	rep.notef("%d waiting tasks over %d accounts of one request a second. Each line is the time since the one before it.", c.Accounts*c.Tasks, c.Accounts)
+	rep.target("polls/s, median of the lines", fmt.Sprintf("%d, less the margin between slots", c.Accounts), decimals(rate, 0), rate >= 0.95*float64(c.Accounts))
+	rep.target("CPU-milliseconds a poll, median of the lines", "1", decimals(cost, 3), cost <= 1)
+	rep.target("violations of the limit", "0", strconv.Itoa(last.Violations), last.Violations == 0)
+	rep.target("tables and indexes do not grow after the first minute: the most", "× 1.1", fmt.Sprintf("× %.2f (%s)", growth, which), growth < 1.1)
+	rep.target("memory of serve", "150 MiB", decimals(memory, 0)+" MiB", memory < 150)
+	return rep.end()
 }
 
-func (c benchPollsCommand) register(ctx context.Context, r *rig) error {
+// register makes the accounts, an app of each with its waiting tasks, and gives the apps.
+func (c benchPollsCommand) register(ctx context.Context, r *rig) (apps []uuid.UUID, err error) {
 	for i := range c.Accounts {
 		account, err := r.store.CreateAccount(ctx, fmt.Sprintf("account-%d", i), fmt.Sprintf("sk-mavi-%d", i), 1)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		app, err := r.store.CreateApp(ctx, fmt.Sprintf("app-%d", i), account.ID)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		apps = append(apps, app.ID)
 		batch := make([]store.NewTask, c.Tasks)
 		for k := range batch {
 			batch[k] = store.NewTask{
-				AppID: app.ID, AccountID: account.ID, TaskID: fmt.Sprintf("task-%d-%d", i, k), UniqueID: "default", CallbackURL: "http://127.0.0.1:1/",
+				AppID: app.ID, AccountID: account.ID, TaskID: c.taskID(i, k), UniqueID: "default", CallbackURL: "http://127.0.0.1:1/",
 				Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(24 * time.Hour),
 			}
 		}
 		if _, err := r.store.RegisterTasks(ctx, batch); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return apps, nil
+}
+
+// taskID names a waiting task of an account.
+func (c benchPollsCommand) taskID(account, n int) string {
+	return fmt.Sprintf("task-%d-%d", account, n)
 }
 
 func simStats(addr string) (st memoriestest.Stats) {
@@ -152,25 +169,12 @@ func (r *rig) sizes(ctx context.Context) (map[string]int64, error) {
 	return sizes, rows.Err()
 }
 
-func printGrowth(before, after map[string]int64) {
-	type growth struct {
-		name     string
-		from, to int64
-	}
-	var all []growth
+// mostGrown gives the table or index of at least a MiB that has grown most, and by what factor.
+func mostGrown(before, after map[string]int64) (most float64, which string) {
 	for name, to := range after {
-		if from := before[name]; from > 0 && to > from {
-			all = append(all, growth{name, from, to})
+		if from := before[name]; from > 0 && to >= 1<<20 && float64(to)/float64(from) > most {
+			most, which = float64(to)/float64(from), name
 		}
 	}
-	sort.Slice(all, func(i, j int) bool {
-		return float64(all[i].to)/float64(all[i].from) > float64(all[j].to)/float64(all[j].from)
-	})
-	fmt.Println("tables and indexes that have grown since the first minute:")
-	for _, g := range all {
-		fmt.Printf("  %-40s %8d KiB → %8d KiB, × %.2f\n", g.name, g.from>>10, g.to>>10, float64(g.to)/float64(g.from))
-	}
-	if all == nil {
-		fmt.Println("  none")
-	}
+	return most, which
 }

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -15,11 +13,13 @@ import (
 )
 
 type benchRegistrationsCommand struct {
+	benchOutput
+
 	Single      int `default:"20000" help:"Registrations one by one."`
 	Batched     int `default:"200000" help:"Registrations in batches of 1,000."`
 	Connections int `default:"32" help:"Connections that register one by one."`
 	Batchers    int `default:"4" help:"Connections that register in batches."`
-	Runs        int `default:"3" help:"Runs; the median counts."`
+	Runs        int `default:"5" help:"Runs; the median counts."`
 }
 
 // registrationRun is what one run has shown.
@@ -31,33 +31,34 @@ type registrationRun struct {
 
 // Run measures registering over HTTP against a service of its own.
 func (c benchRegistrationsCommand) Run(ctx context.Context) error {
-	fmt.Printf("%-22s %12s %14s %14s %14s %10s %9s %9s\n", "run", "tasks/s", "CPU-s/1000", "of it serve", "PostgreSQL", "peak MiB", "p50 ms", "p99 ms")
-	bar := newProgress("registering")
+	rep := c.newReport("registrations", "", "tasks/s", "CPU-s per 1,000", "of it serve", "PostgreSQL", "serve, peak MiB", "p50 ms", "p99 ms")
 	kinds := []struct {
 		name             string
 		total, each, how int
-	}{{"one by one", c.Single, 1, c.Connections}, {"in batches of 1,000", c.Batched, 1000, c.Batchers}}
+		target           float64
+	}{{"one by one", c.Single, 1, c.Connections, 2500}, {"in batches of 1,000", c.Batched, 1000, c.Batchers, 20000}}
 	for k, kind := range kinds {
 		var runs []registrationRun
 		for i := range c.Runs {
-			bar.update(k*c.Runs+i, len(kinds)*c.Runs)
+			progress(k*c.Runs+i, len(kinds)*c.Runs, kind.name)
 			run, err := c.once(ctx, kind.total, kind.each, kind.how)
 			if err != nil {
 				return err
 			}
 			runs = append(runs, run)
-			run.print(fmt.Sprintf("%s, %d", kind.name, i+1))
+			run.row(rep, fmt.Sprintf("%s, %d", kind.name, i+1))
 		}
-		slices.SortFunc(runs, func(a, b registrationRun) int { return int(a.perSecond) - int(b.perSecond) })
-		runs[len(runs)/2].print(kind.name + ", median")
+		slices.SortFunc(runs, func(a, b registrationRun) int { return cmp.Compare(a.perSecond, b.perSecond) })
+		median := runs[len(runs)/2]
+		median.row(rep, kind.name+", median")
+		rep.target("registrations/s "+kind.name, decimals(kind.target, 0), decimals(median.perSecond, 0), median.perSecond >= kind.target)
 	}
-	bar.end()
-	return nil
+	rep.notef("One by one over %d connections, in batches over %d; the client shares the machine and is not counted.", c.Connections, c.Batchers)
+	return rep.end()
 }
 
-func (r registrationRun) print(name string) {
-	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	fmt.Printf("%-22s %12.0f %14.3f %14.3f %14.3f %10.0f %9.2f %9.2f\n", name, r.perSecond, r.serve+r.postgres, r.serve, r.postgres, r.memory, ms(r.p50), ms(r.p99))
+func (r registrationRun) row(rep *report, name string) {
+	rep.row(name, decimals(r.perSecond, 0), decimals(r.serve+r.postgres, 3), decimals(r.serve, 3), decimals(r.postgres, 3), decimals(r.memory, 0), milliseconds(r.p50), milliseconds(r.p99))
 }
 
 // once registers total tasks, each a request, over so many connections.
@@ -157,31 +158,9 @@ func registerOver(ctx context.Context, client *http.Client, addr, key string, fr
 		n := strconv.Itoa(from + i)
 		tasks[i] = task{"4b2d85ea-8b61-4689-96c3-75d907140242_" + n, fmt.Sprintf("http://127.0.0.1:1/customer/%d", (from+i)%50), map[string]string{"order": n}}
 	}
-	path, body := "/v1/tasks/batch", any(map[string]any{"tasks": tasks})
-	if each == 1 {
-		path, body = "/v1/tasks", tasks[0]
+	if each > 1 {
+		return postBatch(ctx, client, addr, key, tasks, each)
 	}
-	raw, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+path, bytes.NewReader(raw))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+key)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode >= 300 || (each > 1 && bytes.Count(answer, []byte(`{"status":201`)) != each) {
-		return fmt.Errorf("%s: %s: %.300s", path, resp.Status, answer)
-	}
-	return nil
+	_, err := sendJSON(ctx, client, http.MethodPost, "http://"+addr+"/v1/tasks", key, tasks[0])
+	return err
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -32,6 +30,7 @@ type rig struct {
 	app      store.App
 	account  store.Account
 	env      []string
+	stderr   io.Writer // of the processes
 	children []*exec.Cmd
 }
 
@@ -39,7 +38,7 @@ type rig struct {
 var benchSettings = map[string]string{"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min"}
 
 func newRig(ctx context.Context, extra map[string]string) (_ *rig, err error) {
-	r := &rig{}
+	r := &rig{stderr: os.Stderr}
 	defer func() {
 		if err != nil {
 			r.close()
@@ -85,7 +84,7 @@ func (r *rig) start(ctx context.Context, addr string, args ...string) (*exec.Cmd
 	}
 	cmd := exec.Command(self, args...) //nolint:gosec // itself
 	cmd.Env = append(slices.Clone(r.env), "MEMHOOK_ADDR="+addr, "HOME="+os.Getenv("HOME"))
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = r.stderr
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -206,69 +205,22 @@ func cpuOf(pid int) (seconds float64, parent int, err error) {
 }
 
 // peakMemory gives the most memory that a process has had resident, in MiB.
-func peakMemory(pid int) float64 {
+func peakMemory(pid int) float64 { return memoryOf(pid, "VmHWM:") }
+
+// residentMemory gives the memory that a process has resident now, in MiB.
+func residentMemory(pid int) float64 { return memoryOf(pid, "VmRSS:") }
+
+// memoryOf reads a line of /proc/PID/status, in MiB.
+func memoryOf(pid int, which string) float64 {
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(raw)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if value, ok := strings.CutPrefix(line, which); ok {
 			kib, _ := strconv.ParseFloat(strings.Fields(value)[0], 64)
 			return kib / 1024
 		}
 	}
 	return 0
-}
-
-// sinkCommand is the receiver of the benchmarks, a process of its own: it answers 204 and remembers when
-// each task's webhook came.
-type sinkCommand struct {
-	Addr string `required:""`
-}
-
-// Run receives until a signal comes.
-func (c sinkCommand) Run(ctx context.Context) error {
-	listener, err := net.Listen("tcp", c.Addr)
-	if err != nil {
-		return err
-	}
-	s := &sink{first: make(map[string]int64)}
-	return serveUntil(ctx, listener, s)
-}
-
-type sink struct {
-	mu    sync.Mutex
-	first map[string]int64 // webhook-id → Unix nanoseconds
-	count int
-}
-
-// ServeHTTP takes webhooks; GET /results gives what came and forgets it, GET /count how many so far.
-func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	now := time.Now().UnixNano()
-	switch r.URL.Path {
-	case "/readyz":
-		return
-	case "/results":
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		_ = json.NewEncoder(w).Encode(s.first)
-		s.first, s.count = make(map[string]int64), 0
-		return
-	case "/count":
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		_, _ = fmt.Fprint(w, s.count)
-		return
-	}
-	_, _ = io.Copy(io.Discard, r.Body)
-	id := r.Header.Get("webhook-id")
-	s.mu.Lock()
-	s.count++
-	if _, seen := s.first[id]; !seen {
-		s.first[id] = now
-	}
-	s.mu.Unlock()
-	w.Header()["Date"] = nil
-	w.WriteHeader(http.StatusOK)
-	_, _ = io.WriteString(w, `{"received":true}`)
 }

@@ -198,7 +198,7 @@ func TestGrafanaAndAlerts(t *testing.T) {
 			}
 		}
 	})
-	t.Cleanup(func() { close(stop); load.Wait() })
+	defer func() { close(stop); load.Wait() }() // before the test's context ends, in which it registers
 
 	var dashboard struct {
 		Panels []struct {

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// benchOutput is where a benchmark's report goes beside the terminal.
+type benchOutput struct {
+	Into string `help:"Write the report into this Markdown file too, between its marks for the benchmark."`
+}
+
+// report is a benchmark's table, printed row by row while it grows.
+type report struct {
+	out     benchOutput
+	name    string // of the marks in the Markdown file
+	head    []string
+	rows    [][]string
+	after   []string // lines below the table
+	targets [][]string
+}
+
+// newReport begins a report and prints its head.
+func (o benchOutput) newReport(name string, head ...string) *report {
+	r := &report{out: o, name: name, head: head}
+	r.print(head)
+	return r
+}
+
+// row adds and prints a row.
+func (r *report) row(cells ...string) {
+	r.rows = append(r.rows, cells)
+	r.print(cells)
+}
+
+func (r *report) print(cells []string) {
+	for i, cell := range cells {
+		width := max(utf8.RuneCountInString(r.head[i]), 9)
+		if i == 0 {
+			fmt.Printf("%s%s", cell, strings.Repeat(" ", max(0, 26-utf8.RuneCountInString(cell))))
+			continue
+		}
+		fmt.Printf("  %s%s", strings.Repeat(" ", max(0, width-utf8.RuneCountInString(cell))), cell)
+	}
+	fmt.Println()
+}
+
+// notef adds and prints a line below the table.
+func (r *report) notef(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	r.after = append(r.after, line)
+	fmt.Println(line)
+}
+
+// target says what was to be reached and what was.
+func (r *report) target(what, target, reached string, held bool) {
+	verdict := "held"
+	if !held {
+		verdict = "**missed**"
+	}
+	r.targets = append(r.targets, []string{what, target, reached, verdict})
+	fmt.Printf("%s: %s, target %s: %s\n", what, reached, target, strings.Trim(verdict, "*"))
+}
+
+// end writes the report into the Markdown file, if there is one.
+func (r *report) end() error {
+	if r.out.Into == "" {
+		return nil
+	}
+	file, err := os.ReadFile(r.out.Into)
+	if err != nil {
+		return err
+	}
+	open, shut := "<!-- "+r.name+" -->\n", "<!-- /"+r.name+" -->"
+	before, rest, found := strings.Cut(string(file), open)
+	_, after, closed := strings.Cut(rest, shut)
+	if !found || !closed {
+		return fmt.Errorf("%s has no marks %s and %s", r.out.Into, strings.TrimSpace(open), shut)
+	}
+	return os.WriteFile(r.out.Into, []byte(before+open+r.markdown()+shut+after), 0o644) //nolint:gosec // for everybody
+}
+
+func (r *report) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, commit %s, %s.\n\n", time.Now().UTC().Format("2006-01-02 15:04"), commit(), machine())
+	markdownTable(&b, r.head, r.rows)
+	for _, line := range r.after {
+		b.WriteString("\n" + line + "\n")
+	}
+	if len(r.targets) > 0 {
+		b.WriteString("\n")
+		markdownTable(&b, []string{"", "target", "reached", ""}, r.targets)
+	}
+	return b.String()
+}
+
+func markdownTable(b *strings.Builder, head []string, rows [][]string) {
+	line := func(cells []string) { b.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
+	line(head)
+	line(strings.Split(strings.TrimSuffix(strings.Repeat("---,", len(head)), ","), ","))
+	for _, row := range rows {
+		line(row)
+	}
+}
+
+// commit names the commit that is measured, as git sees the folder the benchmark runs in.
+func commit() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12").Output()
+	if err != nil {
+		return version()
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// machine says what the benchmark ran on.
+func machine() string {
+	model, memory := "", ""
+	if raw, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		model = after(string(raw), "model name")
+	}
+	if raw, err := os.ReadFile("/proc/meminfo"); err == nil {
+		var kib int
+		if _, err := fmt.Sscan(after(string(raw), "MemTotal"), &kib); err == nil {
+			memory = fmt.Sprintf(", %d GiB", (kib+1<<19)>>20)
+		}
+	}
+	return fmt.Sprintf("%d cores (%s)%s, %s, %s", runtime.NumCPU(), model, memory, runtime.GOOS, runtime.Version())
+}
+
+// after gives the value of the first line "key : value".
+func after(text, key string) string {
+	_, rest, _ := strings.Cut(text, key)
+	line, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(strings.TrimLeft(line, " \t:"))
+}
+
+// decimals writes a number with so many digits after the point.
+func decimals(v float64, digits int) string { return fmt.Sprintf("%.*f", digits, v) }
+
+// milliseconds writes a duration in milliseconds.
+func milliseconds(d time.Duration) string {
+	return decimals(float64(d.Microseconds())/1000, 2)
+}
