@@ -83,10 +83,10 @@ func newShift(w *Worker, sh *store.Shift) *shift {
 		index:    make(map[uuid.UUID]int, len(sh.Waiting)),
 		tasks:    make([]polling.Task, 0, len(sh.Waiting)),
 		rows:     make([]polledTask, 0, len(sh.Waiting)),
-		answers:  make(chan answer, maxPollsInFlight),
 	}
 	s.lead = min(slotLead, s.interval/2)
 	s.most = min(int(math.Ceil(sh.Account.RequestsPerSecond))+1, maxPollsInFlight)
+	s.answers = make(chan answer, s.most) // no more: an answer is large, and there are thousands of shifts
 	if sh.Account.PausedUntil != nil {
 		s.trouble.Until = *sh.Account.PausedUntil
 	}

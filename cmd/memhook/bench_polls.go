@@ -84,7 +84,7 @@ func (c benchPollsCommand) Run(ctx context.Context) error {
 		}
 		polls := float64(now.Requests - last.Requests)
 		rates, costs = append(rates, polls/at.Sub(lastAt).Seconds()), append(costs, 1000*(used-lastUsed)/max(polls, 1))
-		rep.row("after "+time.Since(start).Round(time.Second).String(), decimals(rates[len(rates)-1], 0), decimals(costs[len(costs)-1], 3), strconv.Itoa(now.Violations),
+		rep.row("after "+time.Since(start).Round(time.Second).String(), decimals(rates[len(rates)-1], 1), decimals(costs[len(costs)-1], 3), strconv.Itoa(now.Violations),
 			decimals(peakMemory(serve.Process.Pid), 0), strconv.FormatInt(all>>20, 10))
 		last, lastAt, lastUsed = now, at, used
 	}
@@ -97,7 +97,7 @@ func (c benchPollsCommand) Run(ctx context.Context) error {
 	rate, cost, memory := rates[len(rates)/2], costs[len(costs)/2], peakMemory(serve.Process.Pid)
 	growth, which := mostGrown(minute, sizes)
 	rep.notef("%d waiting tasks over %d accounts of one request a second. Each line is the time since the one before it.", c.Accounts*c.Tasks, c.Accounts)
-	rep.target("polls/s, median of the lines", fmt.Sprintf("%d, less the margin between slots", c.Accounts), decimals(rate, 0), rate >= 0.95*float64(c.Accounts))
+	rep.target("polls/s, median of the lines", fmt.Sprintf("%d, less the margin between slots", c.Accounts), decimals(rate, 1), rate >= 0.95*float64(c.Accounts))
 	rep.target("CPU-milliseconds a poll, median of the lines", "1", decimals(cost, 3), cost <= 1)
 	rep.target("violations of the limit", "0", strconv.Itoa(last.Violations), last.Violations == 0)
 	rep.target("tables and indexes do not grow after the first minute: the most", "× 1.1", fmt.Sprintf("× %.2f (%s)", growth, which), growth < 1.1)

@@ -40,6 +40,10 @@ var brokenBuilds = []brokenBuild{
 		"a final event is missing", "store/task.go", `return []Event{{Type: EventExpired}}`, `return nil`,
 		25, "got 0 events task.expired",
 	},
+	{
+		"a webhook is sent twice", "worker/deliver.go", `result := w.attempt(ctx, d, rec)`, `_ = w.attempt(ctx, d, rec); result := w.attempt(ctx, d, rec)`,
+		25, "again for no reason",
+	},
 }
 
 // build makes a binary in which the line is broken. The repository's files stay as they are.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +24,7 @@ type verdict struct {
 	wrong      []string
 	events     int
 	webhooks   int
-	duplicates int
+	duplicates map[string]int // by their reason
 	sim        memoriestest.Stats
 }
 
@@ -81,7 +83,7 @@ func toldOf(got []received, task string) told {
 
 func (c *chaos) check() *verdict {
 	c.t.Helper()
-	v := &verdict{}
+	v := &verdict{duplicates: make(map[string]int)}
 	resp, err := http.Get(c.simURL + "/control/stats")
 	if err != nil {
 		c.t.Fatal(err)
@@ -99,10 +101,16 @@ func (c *chaos) check() *verdict {
 		secrets := c.secrets(app)
 		for _, r := range app.receivers {
 			c.checkReceiver(v, app, r, secrets[r.URL])
+			c.explainDuplicates(v, app, r)
 		}
 	}
 	for _, task := range c.tasks {
 		checkTask(v, task)
+	}
+	for _, in := range c.instances {
+		if _, race, found := strings.Cut(in.log.String(), "WARNING: DATA RACE"); found {
+			v.addf("%s has a data race:%.2000s", in.addr, race)
+		}
 	}
 	return v
 }
@@ -132,9 +140,7 @@ func (c *chaos) checkReceiver(v *verdict, app *chaosApp, r *chaosReceiver, secre
 	seen := make(map[string]bool)
 	for _, got := range r.all() {
 		v.webhooks++
-		if seen[got.id] {
-			v.duplicates++
-		} else {
+		if !seen[got.id] {
 			v.events++
 		}
 		seen[got.id] = true
@@ -189,21 +195,9 @@ func checkTask(v *verdict, task *chaosTask) {
 	}
 }
 
-// report writes the verdict as a table.
-func (c *chaos) report(v *verdict, seed uint64) {
-	fates := make(map[string]int)
-	for _, task := range c.tasks {
-		fates[task.fate]++
-	}
-	c.t.Logf("seed %d: %d tasks %v, %d faults; %d webhooks of %d events and subscribers, %d duplicates; %d polls, %d violations; %d findings\n%s",
-		seed, len(c.tasks), fates, len(c.faults), v.webhooks, v.events, v.duplicates, v.sim.Requests, v.sim.Violations, len(v.wrong), strings.Join(c.faults, "\n"))
-	for _, w := range v.wrong[:min(len(v.wrong), 20)] {
-		c.t.Error(w)
-	}
-}
-
 // Whatever happens to the instances, the database, memories.ai and the receivers: every subscriber hears what
-// became of its tasks, and nothing else. A seed that fails replays its faults with -chaos-seed.
+// became of its tasks, and nothing else. A seed that fails replays its faults with -chaos-seed. The short form
+// runs instances with the race detector.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	seed := *chaosSeed
@@ -211,11 +205,15 @@ func TestChaos(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("seed %d", seed)
+	program := binary
+	if !long {
+		program = raceBinary(t)
+	}
 	// With six a second, what the budget allows in a second and what it must not are 180 ms apart: what a busy machine
 	// makes of requests that were sent in time does not count as a violation.
-	c := newChaos(t, binary, seed, 6)
-	c.run(pick(45*time.Second, 18*time.Minute), 3, true)
-	if !c.settle(pick(2*time.Minute, 7*time.Minute)) {
+	c := newChaos(t, program, seed, 6)
+	c.run(pick(100*time.Second, 20*time.Minute), 3, true)
+	if !c.settle(pick(3*time.Minute, 7*time.Minute)) {
 		t.Error("something is still waiting or on its way")
 	}
 	c.report(c.check(), seed)
@@ -225,4 +223,14 @@ func TestChaos(t *testing.T) {
 			t.Logf("the end of the log of %s:\n%s", in.addr, strings.Join(lines[max(0, len(lines)-60):], "\n"))
 		}
 	}
+}
+
+// raceBinary builds memhook with the race detector.
+func raceBinary(t *testing.T) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "memhook")
+	if text, err := exec.Command("go", "build", "-race", "-o", out, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build with the race detector: %v: %s", err, text)
+	}
+	return out
 }

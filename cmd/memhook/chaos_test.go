@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -10,20 +9,15 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
-	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
@@ -52,9 +46,9 @@ type chaos struct {
 	instances []*chaosInstance
 	apps      []*chaosApp
 
-	mu     sync.Mutex
-	faults []string
-	tasks  []*chaosTask
+	mu    sync.Mutex
+	harms []harm
+	tasks []*chaosTask
 }
 
 type chaosInstance struct {
@@ -76,80 +70,6 @@ type chaosTask struct {
 	fate      string
 	videos    []string // the whole list, in order
 	receivers []*chaosReceiver
-}
-
-// chaosReceiver is a customer's system with a log of its own.
-type chaosReceiver struct {
-	*httptest.Server
-	name string
-	mood atomic.Int64 // 0 well, else one of the moods
-
-	mu  sync.Mutex
-	got []received
-}
-
-// The moods of a receiver.
-const (
-	moodWell = iota
-	moodFails
-	moodHangs
-	moodLate
-	moodTwice
-	moodCuts
-	moods
-)
-
-func newChaosReceiver(t *testing.T, name string) *chaosReceiver {
-	r := &chaosReceiver{name: name}
-	r.Server = httptest.NewServer(http.HandlerFunc(r.serve))
-	t.Cleanup(func() { r.CloseClientConnections(); r.Close() })
-	return r
-}
-
-func (r *chaosReceiver) serve(w http.ResponseWriter, req *http.Request) {
-	got := received{at: time.Now(), id: req.Header.Get("webhook-id"), header: req.Header}
-	got.body, _ = io.ReadAll(req.Body)
-	switch r.mood.Load() {
-	case moodFails:
-		w.WriteHeader(http.StatusInternalServerError)
-		return
-	case moodHangs:
-		select {
-		case <-req.Context().Done():
-		case <-time.After(10 * time.Second):
-		}
-		return
-	case moodCuts:
-		panic(http.ErrAbortHandler)
-	case moodLate:
-		time.Sleep(1500 * time.Millisecond)
-	case moodTwice:
-		if conn, buffer, err := http.NewResponseController(w).Hijack(); err == nil {
-			r.keep(got)
-			_, _ = buffer.WriteString("HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
-			_ = buffer.Flush()
-			_ = conn.Close()
-			return
-		}
-	}
-	r.keep(got)
-	w.WriteHeader(http.StatusNoContent)
-}
-
-// keep notes a webhook that is accepted.
-func (r *chaosReceiver) keep(got received) {
-	if json.Unmarshal(got.body, &got.event) == nil {
-		_ = json.Unmarshal(got.event.Data, &got.task)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.got = append(r.got, got)
-}
-
-func (r *chaosReceiver) all() []received {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.got)
 }
 
 // newChaos builds the world, with a binary of memhook that may be a broken one.
@@ -231,7 +151,7 @@ func (c *chaos) start(in *chaosInstance) {
 	in.cmd = exec.Command(c.binary, "serve")
 	in.cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + c.databaseURL(), "MEMHOOK_ADDR=" + in.addr, "MEMHOOK_ENCRYPTION_KEY=" + storetest.EncryptionKey, "MEMHOOK_ADMIN_TOKEN=" + testAdminToken,
-		"MEMORIES_BASE_URL=" + c.simURL, "MEMHOOK_ALLOW_HTTP_CALLBACKS=true", "MEMHOOK_ALLOWED_CALLBACK_NETWORKS=127.0.0.0/8", "MEMHOOK_DELIVERY_TIMEOUT=3s", "MEMHOOK_SETTLE_WINDOW=20s",
+		"MEMORIES_BASE_URL=" + c.simURL, "MEMHOOK_ALLOW_HTTP_CALLBACKS=true", "MEMHOOK_ALLOWED_CALLBACK_NETWORKS=127.0.0.0/8", "MEMHOOK_DELIVERY_TIMEOUT=" + chaosTimeout.String(), "MEMHOOK_SETTLE_WINDOW=20s",
 		"MEMHOOK_RETRY_SCHEDULE=" + strings.TrimSuffix(strings.Repeat("1s,2s,4s,8s,", 50), ","), "MEMHOOK_LOG_LEVEL=info", "MEMHOOK_LOG_FORMAT=text",
 	}
 	in.cmd.Stderr = &in.log
@@ -261,11 +181,16 @@ func (c *chaos) signal(in *chaosInstance, sig syscall.Signal) {
 
 // call asks any instance until one answers in time; a status of 0 means that none did.
 func (c *chaos) call(token, method, path string, body any) (status int, answer []byte) {
+	return c.callWithin(5*time.Second, token, method, path, body)
+}
+
+// callWithin is call with another patience.
+func (c *chaos) callWithin(patience time.Duration, token, method, path string, body any) (status int, answer []byte) {
 	var raw []byte
 	if body != nil {
 		raw, _ = json.Marshal(body)
 	}
-	client := &http.Client{Timeout: 5 * time.Second}
+	client := &http.Client{Timeout: patience}
 	first := rand.IntN(len(c.instances))
 	for i := range c.instances {
 		in := c.instances[(first+i)%len(c.instances)]
@@ -291,16 +216,22 @@ func (c *chaos) call(token, method, path string, body any) (status int, answer [
 // tenants makes two apps on two accounts, with four receivers each.
 func (c *chaos) tenants() {
 	c.t.Helper()
+	for _, in := range c.instances { // a slow start would look like a lost answer
+		until(c.t, time.Minute, "the instance is ready", func() bool {
+			resp, err := http.Get("http://" + in.addr + "/readyz")
+			if err != nil {
+				return false
+			}
+			_ = resp.Body.Close()
+			return resp.StatusCode == http.StatusOK
+		})
+	}
 	for _, name := range []string{"red", "blue"} {
 		app := &chaosApp{name: name}
 		var account, made, key struct{ ID, Key string }
 		must := func(want int, path string, body, out any) {
 			c.t.Helper()
-			var answer []byte
-			var status int
-			for deadline := time.Now().Add(30 * time.Second); status == 0 && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-				status, answer = c.call(testAdminToken, http.MethodPost, path, body)
-			}
+			status, answer := c.callWithin(30*time.Second, testAdminToken, http.MethodPost, path, body)
 			if status != want || json.Unmarshal(answer, out) != nil {
 				c.t.Fatalf("%s: %d %s", path, status, answer)
 			}
@@ -419,138 +350,4 @@ func (c *chaos) run(d time.Duration, rate float64, faulty bool) {
 		}
 	}
 	wg.Wait()
-}
-
-func (c *chaos) notef(format string, args ...any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.faults = append(c.faults, fmt.Sprintf("%6.1fs  %s", time.Since(c.begin).Seconds(), fmt.Sprintf(format, args...)))
-}
-
-// fault does one harm, drawn by the seed, and mends it.
-func (c *chaos) fault() {
-	in := c.instances[c.rand.IntN(len(c.instances))]
-	length := time.Duration(500+c.rand.IntN(4000)) * time.Millisecond
-	switch c.rand.IntN(12) {
-	case 0, 1:
-		c.notef("kill -9 of %s, started again after %s", in.addr, length)
-		c.end(in)
-		time.Sleep(length)
-		c.start(in)
-	case 2:
-		c.notef("SIGSTOP of %s for %s", in.addr, 2*length)
-		c.signal(in, syscall.SIGSTOP)
-		time.Sleep(2 * length)
-		c.signal(in, syscall.SIGCONT)
-	case 3:
-		sig, how := syscall.SIGINT, "fast"
-		if c.rand.IntN(2) == 0 {
-			sig, how = syscall.SIGQUIT, "immediate"
-		}
-		c.notef("PostgreSQL restarted (%s), away for %s", how, length)
-		_ = c.pg.Shutdown(sig)
-		time.Sleep(length)
-		c.revive()
-	case 4:
-		c.notef("PostgreSQL out of connections for %s", length)
-		c.hog(length)
-	case 5:
-		c.fillDisk(length)
-	case 6:
-		c.notef("the database's connections are slow (100 ms) for %s", 2*length)
-		c.toxic(`{"type":"latency","attributes":{"latency":100,"jitter":50}}`, 2*length)
-	case 7:
-		c.notef("the database's connections are cut")
-		c.toxic(`{"type":"reset_peer","attributes":{"timeout":0}}`, length)
-	case 8:
-		c.notef("memories.ai hangs for %s", length)
-		c.control("stall", map[string]any{"for_ms": length.Milliseconds()})
-		time.Sleep(length)
-	case 9:
-		kind := []string{memoriestest.FaultRateLimited, memoriestest.FaultHTTP429, memoriestest.FaultHTML, memoriestest.FaultForeign}[c.rand.IntN(4)]
-		n := 2 + c.rand.IntN(3) // the account's rest doubles with each
-		c.notef("memories.ai answers %d times with %s", n, kind)
-		faults := make([]memoriestest.Fault, n)
-		for i := range faults {
-			faults[i].Kind = kind
-		}
-		c.control("faults", faults)
-	case 10:
-		jump := time.Duration(c.rand.IntN(8000)-3000) * time.Millisecond
-		c.notef("memories.ai's clock jumps by %s", jump)
-		c.control("clock", map[string]any{"jump_ms": jump.Milliseconds()})
-	default:
-		app := c.apps[c.rand.IntN(len(c.apps))]
-		r := app.receivers[c.rand.IntN(len(app.receivers))]
-		mood := int64(c.rand.IntN(moods))
-		c.notef("the receiver %s is %s", r.name, []string{"well", "failing", "hanging", "late", "answering twice", "cutting connections"}[mood])
-		r.mood.Store(mood)
-	}
-}
-
-func (c *chaos) revive() {
-	for deadline := time.Now().Add(time.Minute); ; {
-		err := c.pg.Run(context.Background())
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			c.t.Errorf("PostgreSQL does not come back: %v", err)
-			return
-		}
-		time.Sleep(500 * time.Millisecond)
-	}
-}
-
-func (c *chaos) toxic(config string, d time.Duration) {
-	toxic, err := c.proxy.Toxics.AddToxicJson(strings.NewReader(config))
-	if err != nil {
-		c.t.Error(err)
-		return
-	}
-	time.Sleep(d)
-	_ = c.proxy.Toxics.RemoveToxic(context.Background(), toxic.Name)
-}
-
-// hog takes all connections that PostgreSQL has.
-func (c *chaos) hog(d time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	defer cancel()
-	var held []*pgx.Conn
-	for ctx.Err() == nil {
-		conn, err := pgx.Connect(ctx, "postgres://memhook@"+c.pgAddr+"/postgres?sslmode=disable")
-		if err != nil {
-			time.Sleep(20 * time.Millisecond)
-			continue
-		}
-		held = append(held, conn)
-	}
-	for _, conn := range held {
-		_ = conn.Close(context.Background())
-	}
-}
-
-// fillDisk leaves PostgreSQL no room. It may well end over that; then it is started again.
-func (c *chaos) fillDisk(d time.Duration) {
-	if c.disk == "" {
-		return
-	}
-	c.notef("PostgreSQL's disk is full for %s", d)
-	ballast := filepath.Join(c.disk, "ballast")
-	f, err := os.Create(ballast)
-	if err != nil {
-		return
-	}
-	chunk := make([]byte, 1<<20)
-	for err == nil {
-		_, err = f.Write(chunk)
-	}
-	_ = f.Close()
-	time.Sleep(d)
-	_ = os.Remove(ballast)
-	time.Sleep(500 * time.Millisecond)
-	if !c.pg.Alive() {
-		c.notef("PostgreSQL had ended over its full disk; started again")
-		c.revive()
-	}
 }

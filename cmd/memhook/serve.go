@@ -3,18 +3,11 @@ package main
 import (
 	"context"
 	"os"
-	"runtime/debug"
 	"time"
 )
 
-// What is alive is small, and what every request leaves behind is much: letting more of it gather saves
-// CPU, as long as it stays below a limit.
-const (
-	gcPercent   = 300
-	memoryLimit = 125 << 20
-	// traceTimeout bounds the sending of what traces are left at the end.
-	traceTimeout = 2 * time.Second
-)
+// traceTimeout bounds the sending of what traces are left at the end.
+const traceTimeout = 2 * time.Second
 
 type serveCommand struct {
 	Role string `enum:"all,api,worker" default:"all" help:"What this instance does: ${enum}."`
@@ -26,9 +19,8 @@ func (c serveCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-		debug.SetMemoryLimit(memoryLimit)
+	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
+		go tuneMemory(ctx)
 	}
 	log := cfg.logger()
 	stopTraces, err := startTraces(ctx)

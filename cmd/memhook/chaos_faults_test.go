@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/memhook/memhook/memories/memoriestest"
+)
+
+// harm is one fault that was done.
+type harm struct {
+	kind, what  string
+	from, until time.Time
+}
+
+// The kinds of harm that can lose the outcome of an attempt whose receiver has accepted: the webhook then comes again.
+const (
+	harmKill     = "an instance killed (-9)"
+	harmStop     = "an instance stopped (SIGSTOP)"
+	harmRestart  = "PostgreSQL restarted"
+	harmCrowd    = "PostgreSQL out of connections"
+	harmDisk     = "PostgreSQL's disk full"
+	harmSlow     = "slow connections to PostgreSQL"
+	harmCut      = "cut connections to PostgreSQL"
+	harmOutage   = "memories.ai hanging"
+	harmStorm    = "memories.ai limiting"
+	harmGarbage  = "memories.ai answering nonsense"
+	harmForeign  = "memories.ai answering of another task"
+	harmClock    = "memories.ai's clock jumping"
+	harmReceiver = "a receiver changing its mood"
+)
+
+var losesOutcomes = map[string]bool{harmKill: true, harmStop: true, harmRestart: true, harmCrowd: true, harmDisk: true, harmSlow: true, harmCut: true}
+
+// done notes a harm that began at from and has just ended.
+func (c *chaos) done(kind string, from time.Time, format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.harms = append(c.harms, harm{kind, fmt.Sprintf(format, args...), from, time.Now()})
+}
+
+// fault does one harm, drawn by the seed, and mends it.
+func (c *chaos) fault() {
+	in := c.instances[c.rand.IntN(len(c.instances))]
+	length := time.Duration(500+c.rand.IntN(4000)) * time.Millisecond
+	from := time.Now()
+	switch c.rand.IntN(12) {
+	case 0, 1:
+		c.end(in)
+		time.Sleep(length)
+		c.start(in)
+		c.done(harmKill, from, "%s, started again", in.addr)
+	case 2:
+		c.signal(in, syscall.SIGSTOP)
+		time.Sleep(2 * length)
+		c.signal(in, syscall.SIGCONT)
+		c.done(harmStop, from, "%s", in.addr)
+	case 3:
+		sig, how := syscall.SIGINT, "fast"
+		if c.rand.IntN(2) == 0 {
+			sig, how = syscall.SIGQUIT, "immediate"
+		}
+		_ = c.pg.Shutdown(sig)
+		time.Sleep(length)
+		c.revive()
+		c.done(harmRestart, from, "%s", how)
+	case 4:
+		c.hog(length)
+		c.done(harmCrowd, from, "")
+	case 5:
+		c.fillDisk(length)
+	case 6:
+		c.toxic(`{"type":"latency","attributes":{"latency":100,"jitter":50}}`, 2*length)
+		c.done(harmSlow, from, "by 100 ms")
+	case 7:
+		c.toxic(`{"type":"reset_peer","attributes":{"timeout":0}}`, length)
+		c.done(harmCut, from, "")
+	case 8:
+		c.control("stall", map[string]any{"for_ms": length.Milliseconds()})
+		time.Sleep(length)
+		c.done(harmOutage, from, "")
+	case 9:
+		kinds := []struct{ fault, kind string }{
+			{memoriestest.FaultRateLimited, harmStorm}, {memoriestest.FaultHTTP429, harmStorm}, {memoriestest.FaultHTML, harmGarbage}, {memoriestest.FaultForeign, harmForeign},
+		}
+		k := kinds[c.rand.IntN(len(kinds))]
+		faults := make([]memoriestest.Fault, 2+c.rand.IntN(3)) // the account's rest doubles with each
+		for i := range faults {
+			faults[i].Kind = k.fault
+		}
+		c.control("faults", faults)
+		c.done(k.kind, from, "%d times with %s", len(faults), k.fault)
+	case 10:
+		jump := time.Duration(c.rand.IntN(8000)-3000) * time.Millisecond
+		c.control("clock", map[string]any{"jump_ms": jump.Milliseconds()})
+		c.done(harmClock, from, "by %s", jump)
+	default:
+		app := c.apps[c.rand.IntN(len(c.apps))]
+		r := app.receivers[c.rand.IntN(len(app.receivers))]
+		mood := int64(c.rand.IntN(moods))
+		r.mood.Store(mood)
+		c.done(harmReceiver, from, "%s is %s", r.name, []string{"well", "failing", "hanging", "late", "answering twice", "cutting connections"}[mood])
+	}
+}
+
+func (c *chaos) revive() {
+	for deadline := time.Now().Add(time.Minute); ; {
+		err := c.pg.Run(context.Background())
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Errorf("PostgreSQL does not come back: %v", err)
+			return
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+
+func (c *chaos) toxic(config string, d time.Duration) {
+	toxic, err := c.proxy.Toxics.AddToxicJson(strings.NewReader(config))
+	if err != nil {
+		c.t.Error(err)
+		return
+	}
+	time.Sleep(d)
+	_ = c.proxy.Toxics.RemoveToxic(context.Background(), toxic.Name)
+}
+
+// hog takes all connections that PostgreSQL has.
+func (c *chaos) hog(d time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	var held []*pgx.Conn
+	for ctx.Err() == nil {
+		conn, err := pgx.Connect(ctx, "postgres://memhook@"+c.pgAddr+"/postgres?sslmode=disable")
+		if err != nil {
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		held = append(held, conn)
+	}
+	for _, conn := range held {
+		_ = conn.Close(context.Background())
+	}
+}
+
+// fillDisk leaves PostgreSQL no room. It may well end over that; then it is started again.
+func (c *chaos) fillDisk(d time.Duration) {
+	if c.disk == "" {
+		return
+	}
+	from := time.Now()
+	ballast := filepath.Join(c.disk, "ballast")
+	f, err := os.Create(ballast)
+	if err != nil {
+		return
+	}
+	chunk := make([]byte, 1<<20)
+	for err == nil {
+		_, err = f.Write(chunk)
+	}
+	_ = f.Close()
+	time.Sleep(d)
+	_ = os.Remove(ballast)
+	time.Sleep(500 * time.Millisecond)
+	what := "it went on"
+	if !c.pg.Alive() {
+		what = "it ended over that, started again"
+		c.revive()
+	}
+	c.done(harmDisk, from, "%s", what)
+}
