@@ -28,9 +28,9 @@ func (s *Store) CreateEndpoint(ctx context.Context, app uuid.UUID, set EndpointS
 	if set.Secret != nil {
 		secret = s.keys.Seal("endpoint.secret", set.Secret)
 	}
-	var id uuid.UUID
+	var ep Endpoint
 	err := s.tx(ctx, "create endpoint", func(tx pgx.Tx) error {
-		id = newID()
+		id := newID()
 		_, err := tx.Exec(ctx, `insert into endpoints (id, app_id, url, secret) values ($1, $2, $3, $4)`, id, app, *set.URL, secret)
 		if isUnique(err) {
 			return fmt.Errorf("%w: there is an endpoint for this URL", ErrConflict)
@@ -38,29 +38,28 @@ func (s *Store) CreateEndpoint(ctx context.Context, app uuid.UUID, set EndpointS
 		if err != nil {
 			return err
 		}
-		return s.changeEndpoint(ctx, tx, app, id, set)
+		ep, err = s.changeEndpoint(ctx, tx, app, id, set)
+		return err
 	})
-	if err != nil {
-		return Endpoint{}, err
-	}
-	return s.Endpoint(ctx, app, id)
+	return ep, err
 }
 
 // UpdateEndpoint changes an endpoint.
-func (s *Store) UpdateEndpoint(ctx context.Context, app, id uuid.UUID, set EndpointSettings) (Endpoint, error) {
-	err := s.tx(ctx, "update endpoint", func(tx pgx.Tx) error { return s.changeEndpoint(ctx, tx, app, id, set) })
-	if err != nil {
-		return Endpoint{}, err
-	}
-	return s.Endpoint(ctx, app, id)
+func (s *Store) UpdateEndpoint(ctx context.Context, app, id uuid.UUID, set EndpointSettings) (ep Endpoint, err error) {
+	err = s.tx(ctx, "update endpoint", func(tx pgx.Tx) error {
+		ep, err = s.changeEndpoint(ctx, tx, app, id, set)
+		return err
+	})
+	return ep, err
 }
 
-func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, app, id uuid.UUID, set EndpointSettings) error {
+// changeEndpoint changes an endpoint and gives it as it is then.
+func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, app, id uuid.UUID, set EndpointSettings) (Endpoint, error) {
 	rows, err := tx.Query(ctx, `
 		select `+endpointColumns+` from endpoints e where e.id = $1 and e.app_id = $2 and e.deleted_at is null for no key update`, id, app)
 	ep, err := one[Endpoint](rows, err)
 	if err != nil {
-		return err
+		return ep, err
 	}
 	if set.URL != nil {
 		ep.URL = *set.URL
@@ -85,26 +84,26 @@ func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, app, id uuid.UUID
 		if len(*set.Headers) > 0 {
 			plain, err := json.Marshal(*set.Headers)
 			if err != nil {
-				return fmt.Errorf("encode headers: %w", err)
+				return ep, fmt.Errorf("encode headers: %w", err)
 			}
 			ep.Headers = s.keys.Seal("endpoint.headers", plain)
 		}
 	}
 	if set.Enabled != nil && *set.Enabled != ep.Enabled {
 		if err := s.enable(ctx, tx, &ep, *set.Enabled); err != nil {
-			return err
+			return ep, err
 		}
 	}
 	_, err = tx.Exec(ctx, `
 		update endpoints set url = $2, description = $3, event_types = $4, rate_limit = $5, headers = $6
 		where id = $1`, id, ep.URL, ep.Description, ep.EventTypes, ep.RateLimit, ep.Headers)
 	if isUnique(err) {
-		return fmt.Errorf("%w: there is an endpoint for this URL", ErrConflict)
+		return ep, fmt.Errorf("%w: there is an endpoint for this URL", ErrConflict)
 	}
 	if err != nil {
-		return err
+		return ep, err
 	}
-	return saveHealth(ctx, tx, []*Endpoint{&ep})
+	return ep, saveHealth(ctx, tx, []*Endpoint{&ep})
 }
 
 // enable turns an endpoint on, with a closed breaker, or off. What was parked while it was off is

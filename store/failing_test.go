@@ -1,0 +1,472 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/store/storetest"
+)
+
+// failing lets one statement of a pool fail before it reaches the database: the one with the number that next is
+// counted down from. It sees begin, commit, queries and copies alike.
+type failing struct {
+	left  atomic.Int64
+	fired atomic.Bool
+}
+
+func (f *failing) arm(statement int) {
+	f.fired.Store(false)
+	f.left.Store(int64(statement))
+}
+
+func (f *failing) disarm() { f.left.Store(0) }
+
+func (f *failing) start(ctx context.Context) context.Context {
+	if f.left.Load() <= 0 || f.left.Add(-1) != 0 {
+		return ctx
+	}
+	f.fired.Store(true)
+	failed, cancel := context.WithCancel(ctx)
+	cancel()
+	return failed
+}
+
+func (f *failing) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if strings.HasPrefix(data.SQL, "rollback") {
+		return ctx
+	}
+	return f.start(ctx)
+}
+func (*failing) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (f *failing) TraceCopyFromStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceCopyFromStartData) context.Context {
+	return f.start(ctx)
+}
+func (*failing) TraceCopyFromEnd(context.Context, *pgx.Conn, pgx.TraceCopyFromEndData) {}
+
+func (f *failing) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return f.start(ctx)
+}
+func (*failing) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (*failing) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+
+// world is a store with something of everything in it, whose statements can fail.
+type world struct {
+	*bundle
+	failing *failing
+	plain   *pgxpool.Pool // whose statements do not fail
+
+	waiting, ready, done      *store.Task
+	endpoint, parking, listen store.Endpoint // healthy; with parked deliveries; asking for endpoints' events
+	delivered, pending        uuid.UUID      // deliveries
+	failed                    uuid.UUID
+	key                       store.APIKey
+	plainKey                  string
+	shift                     *store.Shift
+	instance                  store.Instance
+	spare                     store.Account // that no app uses
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	url := storetest.URL(t)
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{failing: &failing{}, plain: storetest.Pool(t, url)}
+	cfg.ConnConfig.Tracer = w.failing
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	keys, err := store.ParseKeyring(storetest.EncryptionKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.New(pool, store.Config{Keys: keys, Encode: encode, Settle: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.bundle = &bundle{Store: s, t: t, pool: pool}
+	w.fill()
+	return w
+}
+
+// fill puts something of everything into the database.
+func (w *world) fill() {
+	w.t.Helper()
+	ctx := w.t.Context()
+	must := func(err error) {
+		w.t.Helper()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	var err error
+	must(w.CheckKeys(ctx))
+	w.account, err = w.CreateAccount(ctx, "account", "sk-mavi-1", 1000)
+	must(err)
+	w.spare, err = w.CreateAccount(ctx, "spare", "sk-mavi-2", 1)
+	must(err)
+	w.app, err = w.CreateApp(ctx, "app", w.account.ID)
+	must(err)
+	w.key, w.plainKey, err = w.CreateKey(ctx, w.app.ID, "key", nil)
+	must(err)
+	w.listen, err = w.CreateEndpoint(ctx, w.app.ID, store.EndpointSettings{URL: new("https://listen.example/"), EventTypes: &[]string{store.EventEndpointDisabled, store.EventEndpointRecovered}})
+	must(err)
+	w.done = w.register("done", "https://a.example/").Task
+	w.ready1(w.done)
+	w.ready = w.register("ready", "https://a.example/").Task
+	w.ready1(w.ready)
+	w.register("parked", "https://parking.example/")
+	w.waiting = w.register("waiting", "https://a.example/").Task
+	deliveries, err := w.Deliveries(ctx, store.DeliveryFilter{AppID: w.app.ID}, store.Page{Limit: 10})
+	must(err)
+	w.delivered, w.pending = deliveries[1].ID, deliveries[0].ID
+	for _, ep := range []struct {
+		url  string
+		into *store.Endpoint
+	}{{"https://a.example/", &w.endpoint}, {"https://parking.example/", &w.parking}} {
+		all, err := w.Endpoints(ctx, w.app.ID, store.Page{Limit: 10})
+		must(err)
+		for _, one := range all {
+			if one.URL == ep.url {
+				*ep.into = one
+			}
+		}
+	}
+	must(w.RecordResult(ctx, store.Result{Delivery: w.delivered, Endpoint: w.endpoint.ID, At: time.Now(), Delivered: true, Healthy: true}))
+	_, err = w.UpdateEndpoint(ctx, w.app.ID, w.parking.ID, store.EndpointSettings{RateLimit: new(100.0), Headers: &map[string]string{"X-A": "b"}})
+	must(err)
+	parked := w.register("parked 2", "https://parking.example/").Task
+	w.ready1(parked)
+	failed := w.register("failed", "https://parking.example/").Task
+	w.ready1(failed)
+	all, err := w.Deliveries(ctx, store.DeliveryFilter{EndpointID: w.parking.ID}, store.Page{Limit: 10})
+	must(err)
+	w.failed = all[0].ID
+	must(w.RecordResult(ctx, store.Result{Delivery: w.failed, Endpoint: w.parking.ID, At: time.Now()}))
+	w.shift, err = w.StartShift(ctx, w.account.ID)
+	must(err)
+	w.instance = store.Instance{ID: uuid.Must(uuid.NewV7()), Name: "instance", Version: "1", StartedAt: time.Now()}
+	_, err = w.Succeed(ctx, w.instance)
+	must(err)
+	_, err = w.plain.Exec(ctx, `update river_job set state = 'running', attempted_by = array[$1::text] where kind = 'deliver'`, w.instance.ID.String())
+	must(err)
+	must(w.FlushActivity(ctx))
+}
+
+func (w *world) ready1(t *store.Task) { w.bundle.ready(t.ID, "PI-"+t.TaskID) }
+
+// state is a digest of every row of every table.
+func (w *world) state() string {
+	w.t.Helper()
+	rows, err := w.plain.Query(context.Background(), `select relname::text from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace order by 1`)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, name := range tables {
+		var digest string
+		if err := w.plain.QueryRow(context.Background(), `select coalesce(md5(string_agg(t::text, ' ' order by t::text)), '') from `+name+` t`).Scan(&digest); err != nil {
+			w.t.Fatal(err)
+		}
+		fmt.Fprintf(&out, "%s %s\n", name, digest)
+	}
+	return out.String()
+}
+
+// How an operation may leave the database when one of its statements has failed.
+const (
+	whole = iota // as it was
+	steps        // some of its steps done: it is called again and goes on
+)
+
+// Every operation tells of a statement that failed, whichever it is, changes nothing then (or no more than whole
+// steps), and succeeds when it is called again.
+func TestAStatementThatFails(t *testing.T) {
+	t.Parallel()
+	page := store.Page{Limit: 10}
+	operations := []struct {
+		name    string
+		how     int
+		call    func(context.Context, *world) error
+		prepare string // SQL, before each call
+	}{
+		{"register a task", whole, func(ctx context.Context, w *world) error {
+			_, err := w.RegisterTask(ctx, w.task("new", "https://new.example/"))
+			return err
+		}, ""},
+		{"register a known and ready task for another endpoint", whole, func(ctx context.Context, w *world) error {
+			_, err := w.RegisterTask(ctx, w.task("ready", "https://parking.example/"))
+			return err
+		}, ""},
+		{"register on an idle account", whole, func(ctx context.Context, w *world) error {
+			task := w.task("idle", "https://a.example/")
+			task.AccountID = w.spare.ID
+			_, err := w.RegisterTask(ctx, task)
+			return err
+		}, ""},
+		{"record a poll that shows videos", whole, func(ctx context.Context, w *world) error {
+			_, err := w.RecordPoll(ctx, store.Poll{Task: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Videos: []store.Video{{ID: "PI-1"}}})
+			return err
+		}, ""},
+		{"record a poll that shows nothing", whole, func(ctx context.Context, w *world) error {
+			_, err := w.RecordPoll(ctx, store.Poll{Task: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Bare: true})
+			return err
+		}, ""},
+		{"load a delivery", whole, func(ctx context.Context, w *world) error { _, err := w.LoadDelivery(ctx, w.pending); return err }, ""},
+		{"record a success", whole, func(ctx context.Context, w *world) error {
+			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, At: time.Now(), Delivered: true, Healthy: true})
+		}, ""},
+		{"record a failure", whole, func(ctx context.Context, w *world) error {
+			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, At: time.Now(), NextAttemptAt: new(time.Now())})
+		}, ""},
+		{"record that a receiver is gone", whole, func(ctx context.Context, w *world) error {
+			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, At: time.Now(), Gone: true})
+		}, ""},
+		{"park a delivery", whole, func(ctx context.Context, w *world) error {
+			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, Park: true})
+		}, ""},
+		{"release parked deliveries", whole, func(ctx context.Context, w *world) error {
+			n, err := w.Release(ctx, w.parking.ID, 10)
+			if err == nil && n == 0 {
+				return fmt.Errorf("nothing was released")
+			}
+			return err
+		}, ""},
+		{"resend", whole, func(ctx context.Context, w *world) error { return w.Resend(ctx, w.app.ID, w.delivered) }, ""},
+		{"recover", whole, func(ctx context.Context, w *world) error {
+			n, err := w.Recover(ctx, w.app.ID, w.parking.ID, time.Now().Add(-time.Hour))
+			if err == nil && n != 1 {
+				return fmt.Errorf("%d were recovered", n)
+			}
+			return err
+		}, ""},
+		{"take a slot", whole, func(ctx context.Context, w *world) error {
+			_, err := w.TakeSlot(ctx, store.SlotRequest{Account: w.account.ID, Shift: w.shift.ID, Any: true})
+			return err
+		}, ""},
+		{"reserve a slot", whole, func(ctx context.Context, w *world) error { _, _, err := w.ReserveSlot(ctx, w.account.ID); return err }, ""},
+		{"start a shift", steps, func(ctx context.Context, w *world) error { _, err := w.StartShift(ctx, w.account.ID); return err }, ""},
+		{"end a shift", whole, func(ctx context.Context, w *world) error {
+			_, err := w.EndShift(ctx, w.shift, store.ShiftEnd{})
+			return err
+		}, ""},
+		{"end the last shift", whole, func(ctx context.Context, w *world) error {
+			_, err := w.EndShift(ctx, w.shift, store.ShiftEnd{})
+			return err
+		}, `update tasks set polling = false`},
+		{"look for urgent tasks", whole, func(ctx context.Context, w *world) error {
+			_, err := w.UrgentAccounts(ctx, []uuid.UUID{w.account.ID})
+			return err
+		}, ""},
+		{"record an account's trouble", whole, func(ctx context.Context, w *world) error {
+			return w.SetTrouble(ctx, w.account.ID, w.shift.ID, store.Trouble{State: store.AccountRefused, Reason: "0401", Until: time.Now(), Count: 1})
+		}, ""},
+		{"expire tasks", whole, func(ctx context.Context, w *world) error {
+			n, err := w.ExpireTasks(ctx, 100)
+			if err == nil && n == 0 {
+				return fmt.Errorf("nothing expired")
+			}
+			return err
+		}, `update tasks set expires_at = now() where polling`},
+		{"adopt orphans", whole, func(ctx context.Context, w *world) error {
+			n, err := w.AdoptOrphans(ctx)
+			if err == nil && n < 2 {
+				return fmt.Errorf("%d orphans", n)
+			}
+			return err
+		}, `update river_job set state = 'cancelled', finalized_at = now() where kind = 'deliver' and finalized_at is null; delete from river_job where kind = 'poll'`},
+		{"purge", steps, func(ctx context.Context, w *world) error {
+			_, err := w.Purge(ctx, time.Now().Add(time.Hour))
+			return err
+		}, ""},
+		{"succeed an instance", whole, func(ctx context.Context, w *world) error {
+			next := w.instance
+			next.ID = uuid.UUID{15: 9}
+			n, err := w.Succeed(ctx, next)
+			if err == nil && n == 0 {
+				return fmt.Errorf("no job was freed")
+			}
+			return err
+		}, ""},
+		{"beat", whole, func(ctx context.Context, w *world) error { return w.Beat(ctx, w.instance) }, ""},
+		{"reap instances", whole, func(ctx context.Context, w *world) error {
+			n, err := w.Reap(ctx)
+			if err == nil && n == 0 {
+				return fmt.Errorf("no job was freed")
+			}
+			return err
+		}, `update instances set beat_at = 'epoch'`},
+		{"leave", whole, func(ctx context.Context, w *world) error { _, err := w.Leave(ctx, w.instance.ID); return err }, ""},
+		{"list instances", whole, func(ctx context.Context, w *world) error { _, err := w.Instances(ctx); return err }, ""},
+		{"cancel a task", whole, func(ctx context.Context, w *world) error { return w.CancelTask(ctx, w.app.ID, w.waiting.ID) }, ""},
+		{"poll a task by hand", whole, func(ctx context.Context, w *world) error { return w.PollTask(ctx, w.waiting.ID) }, ""},
+		{"take a hint", whole, func(ctx context.Context, w *world) error { return w.HintTask(ctx, w.app.HintToken, "waiting") }, ""},
+		{"read a task", whole, func(ctx context.Context, w *world) error { _, err := w.Task(ctx, w.app.ID, w.ready.ID); return err }, ""},
+		{"list tasks", whole, func(ctx context.Context, w *world) error {
+			_, err := w.Tasks(ctx, store.TaskFilter{AppID: w.app.ID}, page)
+			return err
+		}, ""},
+		{"list a task's events", whole, func(ctx context.Context, w *world) error { _, err := w.TaskEvents(ctx, w.ready.ID); return err }, ""},
+		{"list a task's deliveries", whole, func(ctx context.Context, w *world) error { _, err := w.TaskDeliveries(ctx, w.ready.ID); return err }, ""},
+		{"list events", whole, func(ctx context.Context, w *world) error {
+			_, err := w.Events(ctx, w.app.ID, "", uuid.Nil, 10)
+			return err
+		}, ""},
+		{"list deliveries", whole, func(ctx context.Context, w *world) error {
+			_, err := w.Deliveries(ctx, store.DeliveryFilter{AppID: w.app.ID, Status: store.DeliveryPending}, page)
+			return err
+		}, ""},
+		{"read a delivery", whole, func(ctx context.Context, w *world) error {
+			_, err := w.Delivery(ctx, w.app.ID, w.delivered)
+			return err
+		}, ""},
+		{"create an endpoint", whole, func(ctx context.Context, w *world) error {
+			_, err := w.CreateEndpoint(ctx, w.app.ID, store.EndpointSettings{URL: new("https://created.example/"), Enabled: new(false)})
+			return err
+		}, ""},
+		{"change an endpoint", whole, func(ctx context.Context, w *world) error {
+			_, err := w.UpdateEndpoint(ctx, w.app.ID, w.endpoint.ID, store.EndpointSettings{Description: new("changed")})
+			return err
+		}, ""},
+		{"disable an endpoint", whole, func(ctx context.Context, w *world) error {
+			_, err := w.EnableEndpoint(ctx, uuid.Nil, w.endpoint.ID, false)
+			return err
+		}, ""},
+		{"delete an endpoint", whole, func(ctx context.Context, w *world) error { return w.DeleteEndpoint(ctx, w.app.ID, w.parking.ID) }, ""},
+		{"rotate a secret", whole, func(ctx context.Context, w *world) error {
+			_, err := w.RotateSecret(ctx, w.app.ID, w.endpoint.ID, time.Hour)
+			return err
+		}, ""},
+		{"read secrets", whole, func(ctx context.Context, w *world) error {
+			_, err := w.Secrets(ctx, w.app.ID, w.endpoint.ID)
+			return err
+		}, ""},
+		{"test an endpoint", whole, func(ctx context.Context, w *world) error {
+			_, err := w.TestEndpoint(ctx, w.app.ID, w.endpoint.ID)
+			return err
+		}, ""},
+		{"read receivers", whole, func(ctx context.Context, w *world) error {
+			_, err := w.Receivers(ctx, []uuid.UUID{w.endpoint.ID, w.parking.ID})
+			return err
+		}, ""},
+		{"look for parked deliveries", whole, func(ctx context.Context, w *world) error { _, err := w.Releasable(ctx); return err }, ""},
+		{"count parked deliveries", whole, func(ctx context.Context, w *world) error { _, err := w.Queued(ctx, w.parking.ID); return err }, ""},
+		{"read an endpoint's health", whole, func(ctx context.Context, w *world) error {
+			_, err := w.EndpointHealth(ctx, w.parking.ID, 10)
+			return err
+		}, ""},
+		{"count endpoints", whole, func(ctx context.Context, w *world) error { _, _, _, err := w.EndpointCounts(ctx); return err }, ""},
+		{"change an account", whole, func(ctx context.Context, w *world) error {
+			_, err := w.UpdateAccount(ctx, w.account.ID, store.AccountChange{APIKey: new("sk-mavi-new")})
+			return err
+		}, ""},
+		{"delete an account", whole, func(ctx context.Context, w *world) error { return w.DeleteAccount(ctx, w.spare.ID) }, ""},
+		{"list accounts", whole, func(ctx context.Context, w *world) error { _, err := w.Accounts(ctx, page); return err }, ""},
+		{"make the defaults", steps, func(ctx context.Context, w *world) error {
+			return w.EnsureDefaults(ctx, "sk-mavi-default", 1, "a key of sixteen characters")
+		}, ""},
+		{"move an app", whole, func(ctx context.Context, w *world) error {
+			_, err := w.UpdateApp(ctx, w.app.ID, new("moved"), &w.spare.ID)
+			return err
+		}, ""},
+		{"delete an app", whole, func(ctx context.Context, w *world) error { return w.DeleteApp(ctx, w.app.ID) }, ""},
+		{"list apps", whole, func(ctx context.Context, w *world) error { _, err := w.Apps(ctx, page); return err }, ""},
+		{"make a key", whole, func(ctx context.Context, w *world) error {
+			_, _, err := w.CreateKey(ctx, w.app.ID, "another", nil)
+			return err
+		}, ""},
+		{"list keys", whole, func(ctx context.Context, w *world) error { _, err := w.Keys(ctx, w.app.ID, page); return err }, ""},
+		{"revoke a key", whole, func(ctx context.Context, w *world) error { return w.RevokeKey(ctx, w.app.ID, w.key.ID) }, ""},
+		{"authenticate", whole, func(ctx context.Context, w *world) error { _, err := w.Authenticate(ctx, w.plainKey); return err }, ""},
+		{"note a key's use", whole, func(ctx context.Context, w *world) error {
+			return w.TouchKeys(ctx, map[uuid.UUID]time.Time{w.key.ID: time.Now()})
+		}, ""},
+		{"claim an idempotency key", whole, func(ctx context.Context, w *world) error {
+			c, err := w.ClaimIdempotent(ctx, w.app.ID, "key", []byte("hash"))
+			if err == nil && !c.Mine {
+				return fmt.Errorf("not mine")
+			}
+			return err
+		}, ""},
+		{"keep and forget an answer", steps, func(ctx context.Context, w *world) error {
+			c, err := w.ClaimIdempotent(ctx, w.app.ID, uuid.NewString(), []byte("hash"))
+			if err == nil {
+				err = w.FinishIdempotent(ctx, w.app.ID, "key", c, 201, []byte("{}"))
+			}
+			if err == nil {
+				err = w.ForgetIdempotent(ctx, w.app.ID, "key", c)
+			}
+			return err
+		}, ""},
+		{"keep the activity", steps, func(ctx context.Context, w *world) error {
+			if _, err := w.RecordPoll(ctx, store.Poll{Task: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Bare: true}); err != nil {
+				return err
+			}
+			return w.FlushActivity(ctx)
+		}, ""},
+		{"read the activity", whole, func(ctx context.Context, w *world) error { _, err := w.Activity(ctx, time.Now()); return err }, ""},
+		{"read the overview", whole, func(ctx context.Context, w *world) error { _, err := w.ReadOverview(ctx, 10); return err }, ""},
+		{"read the queues", whole, func(ctx context.Context, w *world) error {
+			if _, err := w.QueueDepths(ctx); err != nil {
+				return err
+			}
+			_, err := w.PausedQueues(ctx)
+			return err
+		}, ""},
+		{"check the keys", whole, func(ctx context.Context, w *world) error { return w.CheckKeys(ctx) }, ""},
+		{"verify the keys", whole, func(ctx context.Context, w *world) error { return w.VerifyKeys(ctx) }, ""},
+		{"rotate the keys", steps, func(ctx context.Context, w *world) error { return w.RotateKeys(ctx, func(int, int) {}) }, ""},
+	}
+	for _, op := range operations {
+		t.Run(op.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			for statement := 1; ; statement++ {
+				if _, err := w.plain.Exec(t.Context(), op.prepare); err != nil {
+					t.Fatal(err)
+				}
+				before := w.state()
+				w.failing.arm(statement)
+				err := op.call(t.Context(), w)
+				w.failing.disarm()
+				if !w.failing.fired.Load() {
+					if err != nil {
+						t.Fatalf("with every statement: %v", err)
+					}
+					if statement == 1 {
+						t.Fatal("it has no statement")
+					}
+					t.Logf("%d statements", statement-1)
+					return
+				}
+				if err == nil {
+					t.Fatalf("statement %d failed and nobody says so", statement)
+				}
+				if after := w.state(); op.how == whole && after != before {
+					t.Fatalf("statement %d failed (%v) and something has changed:\n%s\n%s", statement, err, before, after)
+				}
+				if statement > 60 {
+					t.Fatal("it never ends")
+				}
+			}
+		})
+	}
+}
