@@ -4,7 +4,7 @@ BIN   := bin/memhook
 TOOLS := $(GO) tool -modfile=tools.mod
 ARGS  ?=
 
-.PHONY: demo test lint bench soak chaos generate screenshots vuln build env
+.PHONY: demo test cover lint bench soak chaos generate screenshots vuln build env
 
 build:
 	@$(GO) build -o $(BIN) ./cmd/memhook
@@ -16,6 +16,14 @@ demo: build
 test:
 	@.ci/packages tests
 	$(GO) test -race -timeout 14m -parallel 3 $(ARGS) ./... # most tests wait for clocks: more than the cores at once
+
+# Coverage of all tests, the processes that they start included; those that are killed leave nothing.
+cover:
+	@.ci/packages tests
+	@rm -rf cover && mkdir -p cover/processes
+	MEMHOOK_COVER=$(CURDIR)/cover/processes $(GO) test -timeout 30m -parallel 3 -covermode=atomic -coverpkg=./... -coverprofile=cover/tests.txt $(ARGS) ./...
+	@$(GO) tool covdata textfmt -i=cover/processes -o cover/processes.txt
+	@.ci/coverage cover/tests.txt cover/processes.txt
 
 lint:
 	$(TOOLS) golangci-lint run ./...

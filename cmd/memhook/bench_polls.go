@@ -49,60 +49,90 @@ func (c benchPollsCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pids := []int{serve.Process.Pid, r.pg.PID()}
-	before, err := cpuOfAll(pids, r.pg.PID())
+	rep := c.newReport("polls", "", "polls/s", "CPU-ms a poll", "violations", "serve, peak MiB", "tables MiB")
+	samples, err := c.watch(ctx, rep, r, simAddr, serve.Process.Pid)
 	if err != nil {
 		return err
 	}
-	rep := c.newReport("polls", "", "polls/s", "CPU-ms a poll", "violations", "serve, peak MiB", "tables MiB")
-	start, from := time.Now(), simStats(simAddr)
-	var minute map[string]int64
-	var rates, costs []float64
-	last, lastAt, lastUsed := from, start, 0.0
+	c.judge(rep, samples)
+	return rep.end()
+}
+
+// pollsSample is the state at a moment, and the rates since the one before.
+type pollsSample struct {
+	at         time.Time
+	requests   int
+	violations int
+	used       float64 // CPU seconds so far
+	memory     float64 // MiB, peak
+	sizes      map[string]int64
+	rate, cost float64 // polls a second, CPU milliseconds a poll
+}
+
+// watch samples every twenty seconds.
+func (c benchPollsCommand) watch(ctx context.Context, rep *report, r *rig, sim string, serve int) (samples []pollsSample, err error) {
+	start := time.Now()
+	last := pollsSample{at: start, requests: simStats(sim).Requests}
+	if last.used, err = cpuOfBoth(serve, r.pg.PID()); err != nil {
+		return nil, err
+	}
 	for time.Since(start) < c.For {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		case <-time.After(min(20*time.Second, c.For-time.Since(start)+10*time.Millisecond)):
 		}
-		now, at := simStats(simAddr), time.Now()
-		total, err := cpuOfAll(pids, r.pg.PID())
-		if err != nil {
-			return err
+		st := simStats(sim)
+		now := pollsSample{at: time.Now(), requests: st.Requests, violations: st.Violations, memory: peakMemory(serve)}
+		if now.used, err = cpuOfBoth(serve, r.pg.PID()); err != nil {
+			return nil, err
 		}
-		used := total[0] - before[0] + total[1] - before[1]
-		sizes, err := r.sizes(ctx)
-		if err != nil {
-			return err
+		if now.sizes, err = r.sizes(ctx); err != nil {
+			return nil, err
 		}
-		if minute == nil && time.Since(start) >= time.Minute {
-			minute = sizes
+		polls := float64(now.requests - last.requests)
+		now.rate, now.cost = polls/now.at.Sub(last.at).Seconds(), 1000*(now.used-last.used)/max(polls, 1)
+		var tables int64
+		for _, n := range now.sizes {
+			tables += n
 		}
-		var all int64
-		for _, n := range sizes {
-			all += n
-		}
-		polls := float64(now.Requests - last.Requests)
-		rates, costs = append(rates, polls/at.Sub(lastAt).Seconds()), append(costs, 1000*(used-lastUsed)/max(polls, 1))
-		rep.row("after "+time.Since(start).Round(time.Second).String(), decimals(rates[len(rates)-1], 1), decimals(costs[len(costs)-1], 3), strconv.Itoa(now.Violations),
-			decimals(peakMemory(serve.Process.Pid), 0), strconv.FormatInt(all>>20, 10))
-		last, lastAt, lastUsed = now, at, used
+		rep.row("after "+time.Since(start).Round(time.Second).String(), decimals(now.rate, 1), decimals(now.cost, 3), strconv.Itoa(now.violations), decimals(now.memory, 0), strconv.FormatInt(tables>>20, 10))
+		samples, last = append(samples, now), now
 	}
-	sizes, err := r.sizes(ctx)
+	return samples, nil
+}
+
+// cpuOfBoth gives the CPU seconds of serve and of PostgreSQL so far.
+func cpuOfBoth(serve, postgres int) (float64, error) {
+	used, err := cpuOfAll([]int{serve, postgres}, postgres)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	slices.Sort(rates)
-	slices.Sort(costs)
-	rate, cost, memory := rates[len(rates)/2], costs[len(costs)/2], peakMemory(serve.Process.Pid)
-	growth, which := mostGrown(minute, sizes)
+	return used[0] + used[1], nil
+}
+
+// judge holds the medians against the targets.
+func (c benchPollsCommand) judge(rep *report, samples []pollsSample) {
+	first, last := samples[min(2, len(samples)-1)], samples[len(samples)-1] // after the first minute, and at the end
+	growth, which := mostGrown(first.sizes, last.sizes)
+	rate := median(samples, func(x pollsSample) float64 { return x.rate })
+	cost := median(samples, func(x pollsSample) float64 { return x.cost })
 	rep.notef("%d waiting tasks over %d accounts of one request a second. Each line is the time since the one before it.", c.Accounts*c.Tasks, c.Accounts)
 	rep.target("polls/s, median of the lines", fmt.Sprintf("%d, less the margin between slots", c.Accounts), decimals(rate, 1), rate >= 0.95*float64(c.Accounts))
 	rep.target("CPU-milliseconds a poll, median of the lines", "1", decimals(cost, 3), cost <= 1)
-	rep.target("violations of the limit", "0", strconv.Itoa(last.Violations), last.Violations == 0)
+	rep.target("violations of the limit", "0", strconv.Itoa(last.violations), last.violations == 0)
 	rep.target("tables and indexes do not grow after the first minute: the most", "× 1.1", fmt.Sprintf("× %.2f (%s)", growth, which), growth < 1.1)
-	rep.target("memory of serve", "150 MiB", decimals(memory, 0)+" MiB", memory < 150)
-	return rep.end()
+	rep.target("memory of serve", "150 MiB", decimals(last.memory, 0)+" MiB", last.memory < 150)
+}
+
+// median gives the middle one of values.
+func median[T any](list []T, value func(T) float64) float64 {
+	values := make([]float64, len(list))
+	for i, x := range list {
+		values[i] = value(x)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
 }
 
 // register makes the accounts, an app of each with its waiting tasks, and gives the apps.

@@ -39,8 +39,8 @@ const (
 
 var losesOutcomes = map[string]bool{harmKill: true, harmStop: true, harmRestart: true, harmCrowd: true, harmDisk: true, harmSlow: true, harmCut: true}
 
-// done notes a harm that began at from and has just ended.
-func (c *chaos) done(kind string, from time.Time, format string, args ...any) {
+// donef notes a harm that began at from and has just ended.
+func (c *chaos) donef(kind string, from time.Time, format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.harms = append(c.harms, harm{kind, fmt.Sprintf(format, args...), from, time.Now()})
@@ -56,12 +56,12 @@ func (c *chaos) fault() {
 		c.end(in)
 		time.Sleep(length)
 		c.start(in)
-		c.done(harmKill, from, "%s, started again", in.addr)
+		c.donef(harmKill, from, "%s, started again", in.addr)
 	case 2:
 		c.signal(in, syscall.SIGSTOP)
 		time.Sleep(2 * length)
 		c.signal(in, syscall.SIGCONT)
-		c.done(harmStop, from, "%s", in.addr)
+		c.donef(harmStop, from, "%s", in.addr)
 	case 3:
 		sig, how := syscall.SIGINT, "fast"
 		if c.rand.IntN(2) == 0 {
@@ -70,22 +70,22 @@ func (c *chaos) fault() {
 		_ = c.pg.Shutdown(sig)
 		time.Sleep(length)
 		c.revive()
-		c.done(harmRestart, from, "%s", how)
+		c.donef(harmRestart, from, "%s", how)
 	case 4:
 		c.hog(length)
-		c.done(harmCrowd, from, "")
+		c.donef(harmCrowd, from, "")
 	case 5:
 		c.fillDisk(length)
 	case 6:
 		c.toxic(`{"type":"latency","attributes":{"latency":100,"jitter":50}}`, 2*length)
-		c.done(harmSlow, from, "by 100 ms")
+		c.donef(harmSlow, from, "by 100 ms")
 	case 7:
 		c.toxic(`{"type":"reset_peer","attributes":{"timeout":0}}`, length)
-		c.done(harmCut, from, "")
+		c.donef(harmCut, from, "")
 	case 8:
 		c.control("stall", map[string]any{"for_ms": length.Milliseconds()})
 		time.Sleep(length)
-		c.done(harmOutage, from, "")
+		c.donef(harmOutage, from, "")
 	case 9:
 		kinds := []struct{ fault, kind string }{
 			{memoriestest.FaultRateLimited, harmStorm}, {memoriestest.FaultHTTP429, harmStorm}, {memoriestest.FaultHTML, harmGarbage}, {memoriestest.FaultForeign, harmForeign},
@@ -96,17 +96,17 @@ func (c *chaos) fault() {
 			faults[i].Kind = k.fault
 		}
 		c.control("faults", faults)
-		c.done(k.kind, from, "%d times with %s", len(faults), k.fault)
+		c.donef(k.kind, from, "%d times with %s", len(faults), k.fault)
 	case 10:
 		jump := time.Duration(c.rand.IntN(8000)-3000) * time.Millisecond
 		c.control("clock", map[string]any{"jump_ms": jump.Milliseconds()})
-		c.done(harmClock, from, "by %s", jump)
+		c.donef(harmClock, from, "by %s", jump)
 	default:
 		app := c.apps[c.rand.IntN(len(c.apps))]
 		r := app.receivers[c.rand.IntN(len(app.receivers))]
 		mood := int64(c.rand.IntN(moods))
 		r.mood.Store(mood)
-		c.done(harmReceiver, from, "%s is %s", r.name, []string{"well", "failing", "hanging", "late", "answering twice", "cutting connections"}[mood])
+		c.donef(harmReceiver, from, "%s is %s", r.name, []string{"well", "failing", "hanging", "late", "answering twice", "cutting connections"}[mood])
 	}
 }
 
@@ -176,5 +176,5 @@ func (c *chaos) fillDisk(d time.Duration) {
 		what = "it ended over that, started again"
 		c.revive()
 	}
-	c.done(harmDisk, from, "%s", what)
+	c.donef(harmDisk, from, "%s", what)
 }

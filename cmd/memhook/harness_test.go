@@ -29,13 +29,20 @@ import (
 // binary is the real memhook, built once for all tests.
 var binary string
 
+// coverDir is where processes leave what of them was run; empty unless `make cover` asks.
+var coverDir = os.Getenv("MEMHOOK_COVER")
+
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "memhook-test-")
 	if err != nil {
 		panic(err)
 	}
 	binary = filepath.Join(dir, "memhook")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+	build := []string{"build", "-o", binary}
+	if coverDir != "" {
+		build = append(build, "-cover", "-covermode=atomic", "-coverpkg=github.com/memhook/memhook/...")
+	}
+	if out, err := exec.Command("go", append(build, ".")...).CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %s: %s\n", err, out)
 		os.Exit(1)
 	}
@@ -94,6 +101,9 @@ func (b *bench) startBinary(program, addr string, args ...string) *instance {
 	in := &instance{bench: b, url: "http://" + addr, log: &safeBuffer{}, done: make(chan error, 1)}
 	in.cmd = exec.Command(program, append([]string{"serve"}, args...)...)
 	in.cmd.Env = append(in.cmd.Env, "PATH="+os.Getenv("PATH"), "HOME="+os.Getenv("HOME"), "MEMHOOK_ADDR="+addr)
+	if coverDir != "" {
+		in.cmd.Env = append(in.cmd.Env, "GOCOVERDIR="+coverDir)
+	}
 	for k, v := range b.env {
 		in.cmd.Env = append(in.cmd.Env, k+"="+v)
 	}
@@ -103,6 +113,11 @@ func (b *bench) startBinary(program, addr string, args ...string) *instance {
 	}
 	go func() { in.done <- in.cmd.Wait() }()
 	b.t.Cleanup(func() {
+		if coverDir != "" { // what is killed leaves nothing
+			_ = in.cmd.Process.Signal(syscall.SIGTERM)
+			time.AfterFunc(25*time.Second, func() { _ = in.cmd.Process.Kill() })
+			in.done <- <-in.done
+		}
 		_ = in.cmd.Process.Kill()
 		select {
 		case <-in.done:
