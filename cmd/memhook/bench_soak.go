@@ -27,10 +27,10 @@ type benchSoakCommand struct {
 	Warm        time.Duration `default:"10m" help:"What is compared with the end: the state after so long."`
 	Every       time.Duration `default:"10s" help:"Between two samples."`
 	Retention   time.Duration `default:"10m" help:"MEMHOOK_RETENTION: what is older is purged while the load goes on."`
-	Accounts    int           `default:"500" help:"Accounts, each with one request a second and an app of its own."`
+	Accounts    int           `default:"300" help:"Accounts, each with one request a second and an app of its own."`
 	Waiting     int           `default:"100" help:"Tasks of each account that are never ready."`
-	Rate        int           `default:"350" help:"Tasks a second that are registered over HTTP and ready when first polled."`
-	Subscribers int           `default:"7" help:"Callback URLs of each of them."`
+	Rate        int           `default:"200" help:"Tasks a second that are registered over HTTP and ready when first polled."`
+	Subscribers int           `default:"6" help:"Callback URLs of each of them."`
 	SVG         string        `help:"Write the picture to this file."`
 }
 
@@ -50,7 +50,7 @@ type soak struct {
 	received           int64
 }
 
-// Run loads the whole bridge for long and watches what must not grow: memory, goroutines, connections, tables.
+// Run loads the whole bridge for long, with half of what one benchmark takes of a machine of two cores, and watches what must not grow: memory, goroutines, connections, tables.
 func (c benchSoakCommand) Run(ctx context.Context) error {
 	s := &soak{benchSoakCommand: c, errors: &errorLines{}}
 	if err := s.open(ctx); err != nil {
