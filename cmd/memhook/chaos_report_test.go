@@ -100,6 +100,16 @@ func (c *chaos) attemptsOf(app *chaosApp, r *chaosReceiver, got received) []atte
 	return nil
 }
 
+// around names the harm that was under way at a time or had ended within the two seconds before.
+func (c *chaos) around(at time.Time) (names string) {
+	for _, h := range c.harms {
+		if h.from.Before(at) && at.Before(h.until.Add(2*time.Second)) {
+			names += ", " + h.kind
+		}
+	}
+	return names
+}
+
 // report prints the faults and the verdict, and fails the test over every finding.
 func (c *chaos) report(v *verdict, seed uint64) {
 	var b strings.Builder
@@ -116,6 +126,9 @@ func (c *chaos) report(v *verdict, seed uint64) {
 	for _, h := range c.harms {
 		kinds[h.kind]++
 		fmt.Fprintf(&b, "%7.1fs  %-40s %5.1fs  %s\n", h.from.Sub(c.begin).Seconds(), h.kind, h.until.Sub(h.from).Seconds(), h.what)
+	}
+	for _, at := range v.sim.ViolatedAt {
+		fmt.Fprintf(&b, "%7.1fs  request over the limit%s\n", at.Sub(c.begin).Seconds(), c.around(at))
 	}
 	for _, n := range v.duplicates {
 		repeated += n

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -80,6 +81,7 @@ type Stats struct {
 	MaxPerWindow int            `json:"max_per_window"` // most requests of one account in any window (a second, or longer where the limit is below 1/s)
 	Faults       map[string]int `json:"faults"`         // by kind
 	Callbacks    int            `json:"callbacks"`
+	ViolatedAt   []time.Time    `json:"violated_at"` // the first thousand violations
 }
 
 // Life is what became of a task.
@@ -189,6 +191,7 @@ func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.stats
+	st.ViolatedAt = slices.Clone(s.stats.ViolatedAt)
 	st.Faults = make(map[string]int, len(s.stats.Faults))
 	maps.Copy(st.Faults, s.stats.Faults)
 	return st
@@ -297,6 +300,9 @@ func (a *account) count(now time.Time, rps float64, stats *Stats) (exceeds bool)
 	stats.MaxPerWindow = max(stats.MaxPerWindow, len(a.requests))
 	if rps > 0 && float64(len(a.requests)) > rps*window.Seconds()+1+1e-9 {
 		stats.Violations++
+		if len(stats.ViolatedAt) < 1000 {
+			stats.ViolatedAt = append(stats.ViolatedAt, now)
+		}
 		return true
 	}
 	return false
