@@ -21,9 +21,8 @@ const (
 	// slotLead is how long before its time the next slot is asked for, at most half the interval: what a busy
 	// database takes to answer. A slot that is asked for late is late, and so are all after it.
 	slotLead = 100 * time.Millisecond
-	// A request that would leave later than its slot by more than this is not sent: the slot is lost, so
-	// that a process which was held up does not send what would crowd the slots after it. Half the
-	// account's interval, within these bounds.
+	// A request that would leave later than its slot by more than lateBound gives is not sent: the slot is lost, so
+	// that a process which was held up does not send what would crowd the slots after it.
 	lateMin, lateMax = 20 * time.Millisecond, 250 * time.Millisecond
 	// maxPollsInFlight bounds the requests of one account that wait for their answers, where the account's budget
 	// does not bound them more tightly.
@@ -288,7 +287,7 @@ func (s *shift) send(ctx context.Context, i int, due time.Time, took time.Durati
 	s.inFlight++
 	row := s.rows[i]
 	estimate := max(polling.MinInterval, time.Duration(len(s.tasks))*s.interval)
-	late := min(max(s.interval/2, lateMin), lateMax)
+	late := lateBound(s.sh.Account.RequestsPerSecond, s.interval)
 	lag := polling.Lag(s.survival, &s.tasks[i], polling.At(slot))
 	go func() {
 		a := answer{task: row}
@@ -316,6 +315,16 @@ func (s *shift) send(ctx context.Context, i int, due time.Time, took time.Durati
 			}
 		}
 	}()
+}
+
+// lateBound gives how much later than its slot a request may leave: at most half the time between slots, and a
+// third of the time that the budget's slots leave beyond the window in which they are counted. The rest of that
+// is for what a busy machine and network add on the way.
+func lateBound(rps float64, interval time.Duration) time.Duration {
+	window := max(time.Second, time.Duration(float64(time.Second)/rps))
+	slots := math.Floor(rps*window.Seconds()+1e-9) + 1 // between the first request that must not fall into the window and the last
+	slack := time.Duration(slots*float64(interval)) - window
+	return min(max(min(interval/2, slack/3), lateMin), lateMax)
 }
 
 // take brings an answer's news into the shift.
