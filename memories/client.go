@@ -62,6 +62,7 @@ func (c *Client) TaskStatus(ctx context.Context, key, taskID, uniqueID string) S
 	if err != nil {
 		return Status{Outcome: Unavailable, Message: err.Error()}
 	}
+	req.Body = io.NopCloser(once{})
 	req.Header.Set("Authorization", key)
 	req.Header.Set("Accept", "application/json")
 	resp, err := c.http.Do(req)
@@ -80,6 +81,13 @@ func (c *Client) TaskStatus(ctx context.Context, key, taskID, uniqueID string) S
 	s.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	return s
 }
+
+// once is the empty body of a request that must not be sent twice. Without one, Go's transport sends a GET again on
+// its own where a connection that was used before breaks, and the second request has no slot in the budget.
+type once struct{}
+
+// Read is at the end.
+func (once) Read([]byte) (int, error) { return 0, io.EOF }
 
 // plainError says what went wrong without the URL, which holds the task's id.
 func plainError(err error) string {

@@ -1,9 +1,11 @@
 package memories_test
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -188,4 +190,36 @@ func FuzzTaskStatus(f *testing.F) {
 			t.Errorf("message %q", got.Message)
 		}
 	})
+}
+
+// A request that got no answer is not sent again by the HTTP client on its own: the budget has one slot for it.
+// (Go's transport sends a GET again where a connection that was used before breaks.)
+func TestOneCallIsOneRequest(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1)%2 == 0 {
+			panic(http.ErrAbortHandler) // the connection ends without a byte
+		}
+		if body, err := io.ReadAll(r.Body); err != nil || len(body) > 0 || r.ContentLength > 0 || len(r.TransferEncoding) > 0 {
+			t.Errorf("the request has a body: %q %v %d %v", body, err, r.ContentLength, r.TransferEncoding)
+		}
+		_, _ = io.WriteString(w, `{"code":"0000","data":{"taskId":"a","video_ids":[]}}`)
+	}))
+	t.Cleanup(server.Close)
+	client := memories.New(server.URL, 10)
+	t.Cleanup(client.Close)
+	for call := range 10 {
+		status := client.TaskStatus(t.Context(), "key", "a", "default")
+		want := memories.Listed
+		if call%2 == 1 {
+			want = memories.Unavailable
+		}
+		if status.Outcome != want {
+			t.Errorf("call %d: %s %s", call, status.Outcome, status.Message)
+		}
+	}
+	if n := requests.Load(); n != 10 {
+		t.Errorf("10 calls were %d requests", n)
+	}
 }
