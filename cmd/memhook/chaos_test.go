@@ -76,7 +76,7 @@ type chaosTask struct {
 func newChaos(t *testing.T, bin string, seed uint64, rps float64) *chaos {
 	t.Helper()
 	c := &chaos{t: t, rand: rand.New(rand.NewPCG(seed, 3)), begin: time.Now(), binary: bin, rps: rps}
-	c.mount()
+	c.disk = smallDisk(t)
 	port := freeAddr(t)
 	_, number, _ := net.SplitHostPort(port)
 	var err error
@@ -118,26 +118,6 @@ func newChaos(t *testing.T, bin string, seed uint64, rps float64) *chaos {
 	})
 	c.tenants()
 	return c
-}
-
-// mount gives PostgreSQL a small disk of its own, where this machine lets us.
-func (c *chaos) mount() {
-	if os.Geteuid() != 0 {
-		return
-	}
-	dir, err := os.MkdirTemp("", "mhc")
-	if err != nil {
-		return
-	}
-	if err := os.Chmod(dir, 0o755); err != nil || syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=700m,mode=755") != nil {
-		_ = os.Remove(dir)
-		return
-	}
-	c.disk = dir
-	c.t.Cleanup(func() {
-		_ = syscall.Unmount(dir, syscall.MNT_DETACH)
-		_ = os.Remove(dir)
-	})
 }
 
 func (c *chaos) databaseURL() string {
