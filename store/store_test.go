@@ -493,6 +493,44 @@ func TestAWrongEncryptionKeyIsNoticedAtTheStart(t *testing.T) {
 	}
 }
 
+// Expiry ends what waits. What is ready and settles is told whole all the same, unless nobody polls it for a day.
+func TestExpiryDoesNotCutTheSettleWindow(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	ready, waiting := b.register("ready", "https://a.example/").Task.ID, b.register("waiting", "https://a.example/").Task.ID
+	b.ready(ready, "PI-1")
+	expire := func(sql string) int {
+		t.Helper()
+		if _, err := b.pool.Exec(t.Context(), `update tasks set expires_at = `+sql); err != nil {
+			t.Fatal(err)
+		}
+		n, err := b.ExpireTasks(t.Context(), 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := expire(`now()`); n != 1 {
+		t.Errorf("%d tasks expired, want the waiting one", n)
+	}
+	b.ready(ready, "PI-1", "PI-2")
+	if n := b.count(`select count(*) from events where type = 'task.updated' and task = $1`, ready); n != 1 {
+		t.Errorf("%d events tell of the second video", n)
+	}
+	if n := b.count(`select count(*) from events where type = 'task.expired' and task = $1`, waiting); n != 1 {
+		t.Errorf("%d events tell of the expiry", n)
+	}
+	if n := expire(`now() - interval '25 hours'`); n != 1 {
+		t.Errorf("%d tasks ended after a day", n)
+	}
+	if n := b.count(`select count(*) from tasks where polling`); n != 0 {
+		t.Errorf("%d tasks are polled still", n)
+	}
+	if n := b.count(`select count(*) from events where type = 'task.expired'`); n != 1 {
+		t.Errorf("%d tasks expired in all", n)
+	}
+}
+
 func TestMigrateUpAndDown(t *testing.T) {
 	t.Parallel()
 	pool := storetest.Pool(t, storetest.EmptyURL(t))

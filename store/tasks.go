@@ -182,7 +182,12 @@ func (s *Store) saveTasks(ctx context.Context, tx pgx.Tx, tasks []*Task, polls [
 	return nil
 }
 
-// ExpireTasks ends up to limit tasks whose time is up and tells how many there were.
+// settleGrace is how long a task that has what it waited for may go on settling beyond its expiry, until a poll has
+// seen its list whole: an account may have been busy or away.
+const settleGrace = 24 * time.Hour
+
+// ExpireTasks ends up to limit tasks whose time is up and tells how many there were. Those that only settle end by
+// themselves, or here after settleGrace.
 func (s *Store) ExpireTasks(ctx context.Context, limit int) (n int, err error) {
 	err = s.tx(ctx, "expire tasks", func(tx pgx.Tx) error {
 		now := s.now()
@@ -190,9 +195,10 @@ func (s *Store) ExpireTasks(ctx context.Context, limit int) (n int, err error) {
 			select `+taskColumns+`
 			from tasks
 			where polling and expires_at <= $1
+				and (status <> 'ready' or (until = 'indexed' and indexed_at is null) or expires_at <= $3)
 			order by expires_at
 			limit $2
-			for update skip locked`, now, limit)
+			for update skip locked`, now, limit, now.Add(-settleGrace))
 		expired, err := many[Task](rows, err)
 		if err != nil {
 			return err
