@@ -67,10 +67,14 @@ func (c benchSoakCommand) Run(ctx context.Context) error {
 	if err := errors.Join(err, ignoreCancelled(load.Wait())); err != nil {
 		return err
 	}
-	// What was registered last must still arrive.
-	for deadline := time.Now().Add(time.Minute); s.received < s.registered.Load() && time.Now().Before(deadline); time.Sleep(time.Second) {
+	// What was registered last must still arrive: it may wait for its poll.
+	for came := time.Now(); s.received < s.registered.Load() && time.Since(came) < time.Minute && ctx.Err() == nil; time.Sleep(time.Second) {
+		before := s.received
 		if err := s.collect(); err != nil {
 			return err
+		}
+		if s.received > before {
+			came = time.Now()
 		}
 	}
 	if c.SVG != "" {

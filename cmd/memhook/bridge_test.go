@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -292,7 +293,7 @@ func TestSIGTERMUnderLoad(t *testing.T) {
 func TestBadSettingsEndWithStatusTwo(t *testing.T) {
 	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), binary, "serve")
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "MEMHOOK_ADMIN_TOKEN=short", "MEMHOOK_RETRY_SCHEDULE=5s,soon"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GOCOVERDIR=" + cmp.Or(coverDir, os.DevNull), "MEMHOOK_ADMIN_TOKEN=short", "MEMHOOK_RETRY_SCHEDULE=5s,soon"}
 	out, err := cmd.CombinedOutput()
 	if err == nil || cmd.ProcessState.ExitCode() != 2 {
 		t.Errorf("exit status %d", cmd.ProcessState.ExitCode())

@@ -421,11 +421,11 @@ func TestTheDatabaseRestarts(t *testing.T) {
 			}
 			back := time.Now()
 			before := len(b.receiver.all())
-			b.receiver.await(t, before+50, 10*time.Second)
+			b.receiver.await(t, before+50, 30*time.Second)
 			t.Logf("delivering again %s after the database was back", time.Since(back))
 			stop.Store(true)
 			wg.Wait()
-			until(t, 30*time.Second, "all accepted tasks' events have come", func() bool {
+			until(t, 2*time.Minute, "all accepted tasks' events have come", func() bool {
 				got := make(map[string]bool)
 				for _, r := range b.receiver.all() {
 					got[r.task.TaskID] = true

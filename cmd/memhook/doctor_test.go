@@ -34,7 +34,7 @@ func TestDoctor(t *testing.T) {
 	nb.exec(`insert into goose_db_version (version_id, is_applied) values (99999, true)`)
 	bare := storetest.EmptyURL(t)
 	rb := &bench{t: t, database: bare}
-	rb.exec(`revoke create on schema public from public; create role nobody_much login; alter schema public owner to pg_database_owner`)
+	rb.exec(`revoke create on schema public from public; drop role if exists nobody_much; create role nobody_much login; alter schema public owner to pg_database_owner`)
 	cases := []struct {
 		name, finding, remedy string
 		env                   map[string]string
