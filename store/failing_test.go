@@ -315,6 +315,11 @@ func TestAStatementThatFails(t *testing.T) {
 			return err
 		}, `update instances set beat_at = 'epoch'`},
 		{"leave", whole, func(ctx context.Context, w *world) error { _, err := w.Leave(ctx, w.instance.ID); return err }, ""},
+		{"list running jobs", whole, func(ctx context.Context, w *world) error { _, err := w.RunningJobs(ctx, w.instance.ID, 0); return err }, ""},
+		{"reclaim jobs", whole, func(ctx context.Context, w *world) error {
+			_, err := w.Reclaim(ctx, w.instance.ID, []int64{1, 2, 3})
+			return err
+		}, ""},
 		{"list instances", whole, func(ctx context.Context, w *world) error { _, err := w.Instances(ctx); return err }, ""},
 		{"cancel a task", whole, func(ctx context.Context, w *world) error { return w.CancelTask(ctx, w.app.ID, w.waiting.ID) }, ""},
 		{"poll a task by hand", whole, func(ctx context.Context, w *world) error { return w.PollTask(ctx, w.waiting.ID) }, ""},

@@ -109,6 +109,31 @@ func freeJobs(ctx context.Context, tx pgx.Tx, clients []string) (int64, error) {
 	return tag.RowsAffected(), nil
 }
 
+// RunningJobs lists the jobs that the queue says an instance has been running for at least a time.
+func (s *Store) RunningJobs(ctx context.Context, instance uuid.UUID, atLeast time.Duration) ([]int64, error) {
+	rows, err := s.pool.Query(ctx, `
+		select id
+		from river_job
+		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = $1 and attempted_at < now() - $2::interval`, instance.String(), atLeast)
+	if err != nil {
+		return nil, fmt.Errorf("list running jobs: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int64])
+}
+
+// Reclaim makes those of an instance's running jobs available again that the instance knows nothing of, and tells
+// how many those were.
+func (s *Store) Reclaim(ctx context.Context, instance uuid.UUID, jobs []int64) (int64, error) {
+	tag, err := s.pool.Exec(ctx, `
+		update river_job
+		set state = 'available', scheduled_at = now()
+		where id = any($1) and state = 'running' and attempted_by[array_upper(attempted_by, 1)] = $2`, jobs, instance.String())
+	if err != nil {
+		return 0, fmt.Errorf("reclaim jobs: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
 // Instances lists the instances that beat.
 func (s *Store) Instances(ctx context.Context) ([]Instance, error) {
 	rows, err := s.pool.Query(ctx, `select id, name, version, started_at, beat_at from instances order by started_at`)

@@ -35,6 +35,7 @@ type deliverWorker struct {
 // Work makes the delivery's next attempt if it is due and its endpoint takes it, and records what came
 // of it before River hears: a crash in between repeats the attempt under the same webhook-id.
 func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverArgs]) error {
+	defer w.working.enter(job.ID)()
 	d, err := w.cfg.Store.LoadDelivery(ctx, job.Args.DeliveryID)
 	if err != nil {
 		return err

@@ -2,6 +2,8 @@ package worker
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/memhook/memhook/store"
@@ -13,7 +15,69 @@ const (
 	expireBatch    = 500
 	orphanInterval = time.Minute
 	purgeInterval  = 10 * time.Minute
+	// reclaimInterval is how often an instance looks for jobs that are said to be its own and are not; one that is found
+	// twice is freed.
+	reclaimInterval = 5 * time.Second
 )
+
+// jobSet is the jobs that an instance works on.
+type jobSet struct {
+	mu  sync.Mutex
+	ids map[int64]struct{}
+}
+
+// enter notes that the job is worked on, until leave.
+func (s *jobSet) enter(id int64) (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ids == nil {
+		s.ids = make(map[int64]struct{})
+	}
+	s.ids[id] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.ids, id)
+	}
+}
+
+// missing gives those of the jobs that are not worked on.
+func (s *jobSet) missing(jobs []int64) (out []int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range jobs {
+		if _, ok := s.ids[id]; !ok {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// reclaim frees jobs that the queue says this instance runs and that it never got: the statement that fetched them was
+// committed, and its answer was lost with the connection. River would free them after an hour.
+func (w *Worker) reclaim(ctx context.Context) {
+	var suspects []int64 // of the time before
+	every(ctx, reclaimInterval, func() {
+		running, err := w.cfg.Store.RunningJobs(ctx, w.id, reclaimInterval)
+		if err != nil {
+			return // the heartbeat tells
+		}
+		missing := w.working.missing(running)
+		// What has just ended may not be told to the queue yet: it is only freed if it is missing twice.
+		lost := slices.DeleteFunc(slices.Clone(missing), func(id int64) bool { return !slices.Contains(suspects, id) })
+		suspects = missing
+		if len(lost) == 0 {
+			return
+		}
+		freed, err := w.cfg.Store.Reclaim(ctx, w.id, lost)
+		if err != nil && ctx.Err() == nil {
+			w.log.Warn("lost jobs could not be freed", "error", err)
+		}
+		if freed > 0 {
+			w.log.Warn("freed jobs that were lost on their way from the database", "jobs", freed)
+		}
+	})
+}
 
 // keep beats, and frees the jobs of instances that no longer do. An instance that could not beat itself
 // for a while judges nobody: it was the database that was away, or this process that was stopped.

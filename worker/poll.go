@@ -37,6 +37,7 @@ type pollWorker struct {
 // Work polls the job's account until the shift is over, nothing is left to poll, or the worker stops.
 // Then the same job goes on, on whichever instance takes it.
 func (w *pollWorker) Work(ctx context.Context, job *river.Job[store.PollArgs]) error {
+	defer w.working.enter(job.ID)()
 	sh, err := w.cfg.Store.StartShift(ctx, job.Args.AccountID)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil // the account was deleted

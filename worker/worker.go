@@ -65,6 +65,7 @@ type Worker struct {
 	log      *slog.Logger
 	stopping chan struct{}
 	paused   atomic.Bool // polling, everywhere
+	working  jobSet
 	keepers  sync.WaitGroup
 	stop     context.CancelFunc
 }
@@ -129,6 +130,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.keepers.Go(func() { w.followPauses(running) })
 	w.keepers.Go(func() { w.keep(running, in) })
 	w.keepers.Go(func() { w.sweep(running) })
+	w.keepers.Go(func() { w.reclaim(running) })
 	w.keepers.Go(func() { w.gates.run(running) })
 	w.keepers.Go(func() { w.bell.run(running) })
 	return nil

@@ -375,6 +375,40 @@ func TestAStoppedProcessWakesUp(t *testing.T) {
 	}
 }
 
+// A job whose fetching was committed while its answer was lost with the connection is said to run on an instance that
+// has never heard of it. It is freed within seconds, while the instance goes on.
+func TestAJobLostOnItsWayIsFreed(t *testing.T) {
+	t.Parallel()
+	for queue, path := range map[string]string{"poll": "polling", "deliver": "deliveries"} {
+		t.Run(queue, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, memoriestest.Config{})
+			b.fast()
+			in := b.start("")
+			if status := in.admin(http.MethodPost, "/admin/v1/"+path+"/pause", nil, nil); status >= 300 {
+				t.Fatalf("pause: %d", status)
+			}
+			until(t, 5*time.Second, "the queue is paused", func() bool {
+				return b.query(`select count(*) from river_queue where name = $1 and paused_at is not null`, queue) == 1
+			})
+			time.Sleep(time.Second) // for a fetch that is under way
+			b.sim.Add(readyAfter("lost", 0, "PI-1"))
+			in.register("lost", nil)
+			until(t, 10*time.Second, "the job waits", func() bool {
+				return b.query(`select count(*) from river_job where queue = $1 and state = 'available'`, queue) == 1
+			})
+			b.exec(`
+				update river_job
+				set state = 'running', attempt = attempt + 1, attempted_at = now(), attempted_by = array[(select id::text from instances)]
+				where queue = $1 and state = 'available'`, queue)
+			if status := in.admin(http.MethodPost, "/admin/v1/"+path+"/resume", nil, nil); status >= 300 {
+				t.Fatalf("resume: %d", status)
+			}
+			b.receiver.await(t, 1, 30*time.Second)
+		})
+	}
+}
+
 func TestTheDatabaseRestarts(t *testing.T) {
 	t.Parallel()
 	for name, sig := range map[string]syscall.Signal{"fast": syscall.SIGINT, "immediate": syscall.SIGQUIT} {
