@@ -191,6 +191,11 @@ const settleGrace = 24 * time.Hour
 func (s *Store) ExpireTasks(ctx context.Context, limit int) (n int, err error) {
 	err = s.tx(ctx, "expire tasks", func(tx pgx.Tx) error {
 		now := s.now()
+		// This runs every second: where the table's statistics are old the condition on what only settles would let the
+		// planner read all of it.
+		if _, err := tx.Exec(ctx, `set local enable_seqscan = off`); err != nil {
+			return err
+		}
 		rows, err := tx.Query(ctx, `
 			select `+taskColumns+`
 			from tasks
