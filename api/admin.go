@@ -152,9 +152,6 @@ type (
 	statsOutput struct{ Body Stats }
 )
 
-// pausable are the queues that an operator can pause, by their names in paths.
-var pausable = map[string]string{"polling": store.QueuePoll, "deliveries": store.QueueDeliver}
-
 func (s *server) adminOperations(api huma.API) {
 	tag := func(o *huma.Operation) { o.Tags = []string{"admin"} }
 	accepted := func(o *huma.Operation) { o.DefaultStatus = http.StatusAccepted }
@@ -182,9 +179,9 @@ func (s *server) adminOperations(api huma.API) {
 	huma.Post(api, "/endpoints/{id}/enable", s.adminEnable, tag, describe("admin-enable-endpoint", "Enable an endpoint", "", http.StatusNotFound))
 	huma.Post(api, "/endpoints/{id}/disable", s.adminDisable, tag, describe("admin-disable-endpoint", "Disable an endpoint", "What it had still to get waits until it is enabled.", http.StatusNotFound))
 	huma.Post(api, "/endpoints/{id}/recover", s.adminRecover, tag, describe("admin-recover-endpoint", "Send again what has failed since", "", http.StatusNotFound), accepted)
-	for path, queue := range pausable {
+	for path, queues := range store.Pausable {
 		for verb, pause := range map[string]bool{"pause": true, "resume": false} {
-			huma.Post(api, "/"+path+"/"+verb, s.pauser(queue, pause), tag, describe("admin-"+verb+"-"+path, "Everywhere at once: "+verb+" "+path, ""))
+			huma.Post(api, "/"+path+"/"+verb, s.pauser(queues, pause), tag, describe("admin-"+verb+"-"+path, "Everywhere at once: "+verb+" "+path, ""))
 		}
 	}
 	huma.Get(api, "/stats", s.stats, tag, describe("admin-stats", "The state of the whole service", ""))
@@ -354,8 +351,8 @@ func (s *server) stats(ctx context.Context, _ *struct{}) (*statsOutput, error) {
 		out.Body.Accounts[i] = wireAccount(&st.Accounts[i], st.Backlogs)
 	}
 	out.Body.Paused, out.Body.Rates = []string{}, make([]Rates, len(st.Minutes))
-	for path, queue := range pausable {
-		if st.Paused[queue] {
+	for path, queues := range store.Pausable {
+		if slices.ContainsFunc(queues, func(queue string) bool { return st.Paused[queue] }) {
 			out.Body.Paused = append(out.Body.Paused, path)
 		}
 	}
@@ -462,10 +459,10 @@ func (s *server) adminRecover(ctx context.Context, in *recoverInput) (*recoverOu
 	return s.recoverOf(ctx, uuid.Nil, in)
 }
 
-// pauser makes the handler that pauses or resumes a queue.
-func (s *server) pauser(queue string, pause bool) func(context.Context, *struct{}) (*struct{}, error) {
+// pauser makes the handler that pauses or resumes queues.
+func (s *server) pauser(queues []string, pause bool) func(context.Context, *struct{}) (*struct{}, error) {
 	return func(ctx context.Context, _ *struct{}) (*struct{}, error) {
-		if err := s.store.PauseQueue(ctx, queue, pause); err != nil {
+		if err := s.store.PauseQueues(ctx, queues, pause); err != nil {
 			return nil, s.fail(ctx, err)
 		}
 		return nil, nil

@@ -59,13 +59,14 @@ type Attempt struct {
 	ResponseBody    *string // at most 4 KiB
 }
 
-// LoadDelivery reads a delivery with its payload, or nil if there is none. Loads that come at the same
-// time share a statement.
-func (s *Store) LoadDelivery(ctx context.Context, id uuid.UUID) (*Delivery, error) {
-	return s.load.Do(ctx, id)
+// LoadDeliveries reads deliveries with their payloads, in order, nil for one that there is not. Loads that come at
+// the same time share a statement.
+func (s *Store) LoadDeliveries(ctx context.Context, ids ...uuid.UUID) ([]*Delivery, error) {
+	return s.load.Do(ctx, ids)
 }
 
-func (s *Store) loadDeliveries(ctx context.Context, ids []uuid.UUID) ([]*Delivery, error) {
+func (s *Store) loadDeliveries(ctx context.Context, lists [][]uuid.UUID) ([][]*Delivery, error) {
+	ids := slices.Concat(lists...)
 	rows, err := s.pool.Query(ctx, `
 		select `+deliveryColumns+`, e.payload, e.traceparent
 		from deliveries d
@@ -79,9 +80,12 @@ func (s *Store) loadDeliveries(ctx context.Context, ids []uuid.UUID) ([]*Deliver
 	for i := range found {
 		byID[found[i].ID] = &found[i]
 	}
-	out := make([]*Delivery, len(ids))
-	for i, id := range ids {
-		out[i] = byID[id]
+	out := make([][]*Delivery, len(lists))
+	for i, list := range lists {
+		out[i] = make([]*Delivery, len(list))
+		for k, id := range list {
+			out[i][k] = byID[id]
+		}
 	}
 	return out, nil
 }
@@ -102,6 +106,7 @@ type Result struct {
 	ResponseBody    *string
 
 	NextAttemptAt *time.Time    // nil: delivered, or used up
+	First         bool          // its job has others beside it: the next attempt needs a job of its own
 	Gone          bool          // the receiver answered 410
 	Hold          time.Duration // the receiver asked to be left alone for so long
 	Released      bool          // Release gave the job, for this attempt
@@ -149,12 +154,25 @@ func (s *Store) recordResults(ctx context.Context, results []Result) ([]Recorded
 		if err := recordAttempts(ctx, tx, attempts); err != nil {
 			return err
 		}
+		if err := s.insertDeliverJobs(ctx, tx, nextJobs(attempts)); err != nil {
+			return err
+		}
 		return park(ctx, tx, parked)
 	})
 	if err == nil {
 		s.countAttempts(attempts)
 	}
 	return make([]Recorded, len(results)), err
+}
+
+// nextJobs gives the jobs of the deliveries whose first attempt has failed.
+func nextJobs(attempts []Result) (jobs []DeliverArgs) {
+	for _, r := range attempts {
+		if r.First && r.NextAttemptAt != nil {
+			jobs = append(jobs, DeliverArgs{DeliveryID: r.Delivery, Generation: r.Generation})
+		}
+	}
+	return jobs
 }
 
 func (s *Store) countAttempts(attempts []Result) {
@@ -317,12 +335,22 @@ type DeliveryFilter struct {
 	Status                  string
 }
 
+// withJob is the SQL set of jobs with the deliveries that are or were theirs.
+const withJob = `(
+	select j.state, j.finalized_at, (j.args ->> 'delivery_id')::uuid as delivery, coalesce((j.args ->> 'generation')::int, 0) as generation, false as first
+	from river_job j
+	where j.kind = 'deliver'
+	union all
+	select j.state, j.finalized_at, d.id::uuid, 0, true
+	from river_job j
+	cross join lateral jsonb_array_elements_text(j.args -> 'deliveries') as d (id)
+	where j.kind = 'deliver_first'
+)`
+
 // pendingNow is the SQL set of deliveries that may be pending: those with a live job and, of each endpoint
 // that has some, the newest parked ones. (An index on the status would cost every delivery its HOT update.)
 const pendingNow = `
-	select (j.args ->> 'delivery_id')::uuid
-	from river_job j
-	where j.kind = 'deliver' and j.state in ('available', 'running', 'retryable', 'scheduled')
+	select delivery from ` + withJob + ` j where state in ('available', 'running', 'retryable', 'scheduled')
 	union all
 	select p.id
 	from endpoints e

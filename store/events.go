@@ -69,7 +69,7 @@ func (s *Store) emit(ctx context.Context, tx pgx.Tx, emissions []emission) error
 	var (
 		n                = len(emissions)
 		ids, apps        = make([]uuid.UUID, n), make([]uuid.UUID, n)
-		tasks, endpoints = make([]*uuid.UUID, n), make([]*uuid.UUID, n)
+		tasks, endpoints = make([]uuid.NullUUID, n), make([]uuid.NullUUID, n)
 		types, payloads  = make([]string, n), make([]string, n)
 		times            = make([]time.Time, n)
 		traces           = make([]*string, n)
@@ -92,7 +92,7 @@ func (s *Store) emit(ctx context.Context, tx pgx.Tx, emissions []emission) error
 		}
 		ev.Payload = string(payload)
 		ids[i], apps[i], types[i], payloads[i], times[i] = ev.ID, ev.AppID, ev.Type, ev.Payload, ev.CreatedAt
-		tasks[i], endpoints[i], traces[i] = ev.TaskID, ev.EndpointID, ev.Traceparent
+		tasks[i], endpoints[i], traces[i] = nullable(ev.TaskID), nullable(ev.EndpointID), ev.Traceparent
 	}
 	_, err := tx.Exec(ctx, `
 		insert into events (id, app_id, task, endpoint_id, type, payload, created_at, traceparent)
@@ -108,19 +108,19 @@ func (s *Store) emit(ctx context.Context, tx pgx.Tx, emissions []emission) error
 func (s *Store) deliver(ctx context.Context, tx pgx.Tx, emissions []emission) error {
 	var (
 		ids, apps, events, endpoints []uuid.UUID
-		tasks                        []*uuid.UUID
+		tasks                        []uuid.NullUUID
 		types                        []string
 		parked                       []bool
-		jobs                         []DeliverArgs
+		untried                      []uuid.UUID
 	)
 	for _, e := range emissions {
 		for _, to := range e.targets {
 			id := newID()
 			ids, apps, events = append(ids, id), append(apps, e.event.AppID), append(events, e.event.ID)
-			types, tasks = append(types, e.event.Type), append(tasks, e.event.TaskID)
+			types, tasks = append(types, e.event.Type), append(tasks, nullable(e.event.TaskID))
 			endpoints, parked = append(endpoints, to.EndpointID), append(parked, to.Parked)
 			if !to.Parked {
-				jobs = append(jobs, DeliverArgs{DeliveryID: id})
+				untried = append(untried, id)
 			}
 		}
 	}
@@ -136,7 +136,15 @@ func (s *Store) deliver(ctx context.Context, tx pgx.Tx, emissions []emission) er
 	if err != nil {
 		return fmt.Errorf("insert deliveries: %w", err)
 	}
-	return s.insertDeliverJobs(ctx, tx, jobs)
+	return s.insertFirstJobs(ctx, tx, untried)
+}
+
+// nullable gives an id as the driver writes it at once; a pointer it would first write as text.
+func nullable(id *uuid.UUID) (out uuid.NullUUID) {
+	if id != nil {
+		out = uuid.NullUUID{UUID: *id, Valid: true}
+	}
+	return out
 }
 
 // candidate is an endpoint as far as an event's routing needs it.

@@ -162,7 +162,7 @@ func (w *world) fill() {
 	w.instance = store.Instance{ID: uuid.Must(uuid.NewV7()), Name: "instance", Version: "1", StartedAt: time.Now()}
 	_, err = w.Succeed(ctx, w.instance)
 	must(err)
-	_, err = w.plain.Exec(ctx, `update river_job set state = 'running', attempted_by = array[$1::text] where kind = 'deliver'`, w.instance.ID.String())
+	_, err = w.plain.Exec(ctx, `update river_job set state = 'running', attempted_by = array[$1::text] where kind like 'deliver%'`, w.instance.ID.String())
 	must(err)
 	must(w.FlushActivity(ctx))
 }
@@ -230,12 +230,15 @@ func TestAStatementThatFails(t *testing.T) {
 			_, err := w.RecordPoll(ctx, store.Poll{Task: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Bare: true})
 			return err
 		}, ""},
-		{"load a delivery", whole, func(ctx context.Context, w *world) error { _, err := w.LoadDelivery(ctx, w.pending); return err }, ""},
+		{"load a delivery", whole, func(ctx context.Context, w *world) error { _, err := w.LoadDeliveries(ctx, w.pending); return err }, ""},
 		{"record a success", whole, func(ctx context.Context, w *world) error {
 			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, At: time.Now(), Delivered: true, Healthy: true})
 		}, ""},
 		{"record a failure", whole, func(ctx context.Context, w *world) error {
 			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, At: time.Now(), NextAttemptAt: new(time.Now())})
+		}, ""},
+		{"record the failure of a first attempt", whole, func(ctx context.Context, w *world) error {
+			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, At: time.Now(), First: true, NextAttemptAt: new(time.Now())})
 		}, ""},
 		{"record that a receiver is gone", whole, func(ctx context.Context, w *world) error {
 			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, At: time.Now(), Gone: true})
@@ -292,7 +295,7 @@ func TestAStatementThatFails(t *testing.T) {
 				return fmt.Errorf("%d orphans", n)
 			}
 			return err
-		}, `update river_job set state = 'cancelled', finalized_at = now() where kind = 'deliver' and finalized_at is null; delete from river_job where kind = 'poll'`},
+		}, `update river_job set state = 'cancelled', finalized_at = now() where kind like 'deliver%' and finalized_at is null; delete from river_job where kind = 'poll'`},
 		{"purge", steps, func(ctx context.Context, w *world) error {
 			_, err := w.Purge(ctx, time.Now().Add(time.Hour))
 			return err

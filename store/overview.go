@@ -72,8 +72,8 @@ func (s *Store) EndpointHealth(ctx context.Context, id uuid.UUID, attempts int) 
 	err = s.pool.QueryRow(ctx, `
 		select
 			(select count(*) from deliveries where endpoint_id = $1 and parked),
-			(select count(*) from river_job j join deliveries d on d.id = (j.args ->> 'delivery_id')::uuid
-				where j.kind = 'deliver' and j.state = 'running' and d.endpoint_id = $1),
+			(select count(*) from `+withJob+` j join deliveries d on d.id = j.delivery
+				where j.state = 'running' and d.endpoint_id = $1 and d.status = 'pending' and (not j.first or d.attempt_count = 0)),
 			(select old_secret_expires_at from endpoints where id = $1 and old_secret_expires_at > $2)`, id, s.now()).Scan(&h.Queued, &h.InFlight, &h.OldSecretUntil)
 	if err != nil {
 		return h, fmt.Errorf("read endpoint health: %w", err)

@@ -68,7 +68,7 @@ func (b *bundle) count(sql string, args ...any) (n int) {
 
 const (
 	livePollJobs = `select count(*) from river_job where kind = 'poll' and state in ('available', 'scheduled', 'running')`
-	deliverJobs  = `select count(*) from river_job where kind = 'deliver'`
+	deliverJobs  = `select coalesce(sum(coalesce(jsonb_array_length(args -> 'deliveries'), 1)), 0)::int from river_job where kind like 'deliver%'` // the deliveries that have one
 )
 
 func (b *bundle) ready(task uuid.UUID, ids ...string) {

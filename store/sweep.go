@@ -84,9 +84,9 @@ func (s *Store) AdoptOrphans(ctx context.Context) (n int, err error) {
 		rows, err = tx.Query(ctx, `
 			update deliveries d
 			set generation = d.generation + 1
-			from river_job j
-			where j.kind = 'deliver' and j.state in ('cancelled', 'discarded') and j.finalized_at > now() - interval '1 hour'
-				and d.id = (j.args ->> 'delivery_id')::uuid and d.generation = coalesce((j.args ->> 'generation')::int, 0)
+			from `+withJob+` j
+			where j.state in ('cancelled', 'discarded') and j.finalized_at > now() - interval '1 hour'
+				and d.id = j.delivery and d.generation = j.generation and (not j.first or d.attempt_count = 0)
 				and d.status = 'pending' and not d.parked
 			returning d.id, d.generation`)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -26,6 +27,62 @@ const (
 	earlyBy = 50 * time.Millisecond
 )
 
+// firstWorker makes the first attempts of a group of deliveries, each for itself.
+type firstWorker struct {
+	river.WorkerDefaults[store.FirstArgs]
+	*Worker
+}
+
+// Work makes the first attempt of each delivery that has had none. It may run again: a crash, or an error of ours,
+// repeats those attempts that are not on disk.
+func (w *firstWorker) Work(ctx context.Context, job *river.Job[store.FirstArgs]) error {
+	defer w.working.enter(job.ID)()
+	deliveries, err := w.cfg.Store.LoadDeliveries(ctx, job.Args.Deliveries...)
+	if err != nil {
+		return err
+	}
+	var turns sync.WaitGroup
+	failures := make(chan error, len(deliveries))
+	for _, d := range deliveries {
+		if d == nil || d.Status != store.DeliveryPending || d.Parked || d.Generation != 0 || d.AttemptCount != 0 {
+			continue // done already, cancelled, or another job has it
+		}
+		turns.Add(1)
+		turn := func() {
+			defer turns.Done()
+			if _, err := w.turn(ctx, d, store.Result{First: true}); err != nil {
+				failures <- err
+			}
+		}
+		select {
+		case w.turns <- turn:
+		case <-ctx.Done():
+			turns.Done()
+			failures <- river.JobSnooze(0)
+		}
+	}
+	turns.Wait()
+	select {
+	case err := <-failures:
+		return err
+	default:
+		return nil
+	}
+}
+
+// takeTurns makes first attempts that jobs hand over, one after the other. That it goes on with the stack that it has
+// grown saves a twelfth of their CPU.
+func (w *Worker) takeTurns(ctx context.Context) {
+	for {
+		select {
+		case turn := <-w.turns:
+			turn()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // deliverWorker makes one delivery's attempts.
 type deliverWorker struct {
 	river.WorkerDefaults[store.DeliverArgs]
@@ -36,10 +93,11 @@ type deliverWorker struct {
 // of it before River hears: a crash in between repeats the attempt under the same webhook-id.
 func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverArgs]) error {
 	defer w.working.enter(job.ID)()
-	d, err := w.cfg.Store.LoadDelivery(ctx, job.Args.DeliveryID)
+	found, err := w.cfg.Store.LoadDeliveries(ctx, job.Args.DeliveryID)
 	if err != nil {
 		return err
 	}
+	d := found[0]
 	if d == nil || d.Status != store.DeliveryPending || d.Parked || d.Generation != job.Args.Generation {
 		return nil // done already, cancelled, or another job has it
 	}
@@ -48,24 +106,33 @@ func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverAr
 			return river.JobSnooze(early)
 		}
 	}
-	released := job.Args.Released == d.AttemptCount+1
-	gate, rec, err := w.gates.enter(ctx, d.EndpointID, released)
-	if err != nil {
+	next, err := w.turn(ctx, d, store.Result{Released: job.Args.Released == d.AttemptCount+1})
+	if err != nil || next == nil {
 		return err
 	}
+	return river.JobSnooze(max(0, next.Sub(w.cfg.Now())))
+}
+
+// turn makes an attempt of a delivery, unless its endpoint takes none now, and records what came of it. job says what
+// its job knows. next is when the next attempt is due; nil where there is none, or where the delivery was parked.
+func (w *Worker) turn(ctx context.Context, d *store.Delivery, job store.Result) (next *time.Time, err error) {
+	gate, rec, err := w.gates.enter(ctx, d.EndpointID, job.Released)
+	if err != nil {
+		return nil, err
+	}
 	if gate == nil {
-		return w.cfg.Store.RecordResult(ctx, store.Result{Delivery: d.ID, Endpoint: d.EndpointID, Generation: d.Generation, Park: true})
+		return nil, w.cfg.Store.RecordResult(ctx, store.Result{Delivery: d.ID, Endpoint: d.EndpointID, Generation: d.Generation, Park: true})
 	}
 	result := w.attempt(ctx, d, rec)
-	result.Released = released
+	result.Released, result.First = job.Released, job.First
 	gate.leave(result)
 	if ctx.Err() != nil && !result.Delivered {
 		// The worker was stopped in the middle: this says nothing of the receiver. The next one tries again.
-		return river.JobSnooze(0)
+		return nil, river.JobSnooze(0)
 	}
 	// The receiver has it: that must reach the disk even when the worker is being stopped.
 	if err := w.cfg.Store.RecordResult(context.WithoutCancel(ctx), result); err != nil {
-		return err
+		return nil, err
 	}
 	if result.Delivered {
 		w.metrics.latency.Observe(result.Latency.Seconds())
@@ -73,18 +140,15 @@ func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverAr
 	if !result.Delivered || !result.Healthy {
 		gate.changed()
 	}
-	if result.NextAttemptAt != nil {
-		return river.JobSnooze(max(0, result.NextAttemptAt.Sub(w.cfg.Now())))
-	}
-	return nil
+	return result.NextAttemptAt, nil
 }
 
 // attempt posts the delivery once.
-func (w *deliverWorker) attempt(ctx context.Context, d *store.Delivery, rec *store.Receiver) store.Result {
+func (w *Worker) attempt(ctx context.Context, d *store.Delivery, rec *store.Receiver) store.Result {
 	ctx, span := traced(ctx, d.Traceparent, "attempt", trace.SpanKindProducer)
 	defer span.End()
 	resp := w.cfg.Sender.Send(ctx, webhook.Request{
-		Traceparent: traceparent(ctx), URL: rec.URL, ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Secrets: rec.Secrets, SigningKey: rec.SigningKey, Headers: rec.CustomHeaders,
+		Traceparent: traceparent(ctx, span), URL: rec.URL, ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Secrets: rec.Secrets, SigningKey: rec.SigningKey, Headers: rec.CustomHeaders,
 	})
 	r := judge(w.cfg.Schedule, d, rec, resp)
 	w.metrics.attempts.WithLabelValues(resp.Class()).Inc()

@@ -23,11 +23,12 @@ func EncodeEvent(ev store.Event) ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("%s is about nothing", ev.Type)
 	}
-	raw, err := json.Marshal(data)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(webhook.Event{Type: ev.Type, Timestamp: webhook.Time{Time: ev.CreatedAt}, Data: raw})
+	// As webhook.Event, whose raw data would be encoded and then read once more.
+	return json.Marshal(struct {
+		Type      string       `json:"type"`
+		Timestamp webhook.Time `json:"timestamp"`
+		Data      any          `json:"data"`
+	}{ev.Type, webhook.Time{Time: ev.CreatedAt}, data})
 }
 
 func wireTask(ev store.Event) webhook.Task {

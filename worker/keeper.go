@@ -14,7 +14,8 @@ const (
 	sweepInterval  = time.Second
 	expireBatch    = 500
 	orphanInterval = time.Minute
-	purgeInterval  = 10 * time.Minute
+	// purgeInterval is how often old rows are looked for, at most; a tenth of the retention where that is less.
+	purgeInterval = 10 * time.Minute
 	// reclaimInterval is how often an instance looks for jobs that are said to be its own and are not; one that is found
 	// twice is freed.
 	reclaimInterval = 5 * time.Second
@@ -141,7 +142,7 @@ func (w *Worker) sweep(ctx context.Context) {
 			adopted = time.Now()
 			w.adopt(ctx)
 		}
-		if time.Since(purged) > purgeInterval {
+		if time.Since(purged) > min(purgeInterval, w.cfg.Retention/10) {
 			purged = time.Now()
 			w.purge(ctx)
 		}

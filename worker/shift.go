@@ -305,7 +305,7 @@ func (s *shift) send(ctx context.Context, i int, due time.Time, took time.Durati
 		p := pollOf(&row, a.status, a.sentAt, a.at)
 		a.lag = lag + a.at.Sub(a.sentAt)
 		p.NextPollAt, p.Lag = a.at.Add(estimate), a.lag
-		p.Traceparent = traceparent(ctx)
+		p.Traceparent = traceparent(ctx, span)
 		// What memories.ai has answered is recorded even when the worker is being stopped.
 		a.polled, a.err = s.w.cfg.Store.RecordPoll(context.WithoutCancel(ctx), p)
 		if span.IsRecording() {

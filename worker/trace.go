@@ -6,6 +6,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 )
 
 var tracer = otel.Tracer("github.com/memhook/memhook/worker")
@@ -14,15 +15,15 @@ var tracer = otel.Tracer("github.com/memhook/memhook/worker")
 // The span links to what the queue kept it waiting for: its parent.
 func traced(ctx context.Context, traceparent *string, name string, kind trace.SpanKind) (context.Context, trace.Span) {
 	if traceparent == nil {
-		return ctx, trace.SpanFromContext(ctx)
+		return ctx, noop.Span{}
 	}
 	ctx = otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier{"traceparent": *traceparent})
 	return tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithLinks(trace.LinkFromContext(ctx))) //nolint:spancheck // the caller ends it
 }
 
-// traceparent gives a span as W3C's header; nil where there is none.
-func traceparent(ctx context.Context) *string {
-	if !trace.SpanContextFromContext(ctx).IsValid() {
+// traceparent gives a span that [traced] has started in ctx as W3C's header; nil where it has started none.
+func traceparent(ctx context.Context, span trace.Span) *string {
+	if !span.SpanContext().IsValid() {
 		return nil
 	}
 	carrier := propagation.MapCarrier{}

@@ -32,7 +32,7 @@ const (
 	// leaveTimeout bounds the giving back of what did not end in time.
 	leaveTimeout = time.Second
 
-	deliverWorkers = 500    // they wait on sockets
+	deliverWorkers = 500    // they wait on sockets; so many first attempts go on beside them
 	pollWorkers    = 10_000 // one an account; they sleep between slots. River's maximum
 )
 
@@ -66,6 +66,7 @@ type Worker struct {
 	stopping chan struct{}
 	paused   atomic.Bool // polling, everywhere
 	working  jobSet
+	turns    chan func() // first attempts, for takeTurns
 	keepers  sync.WaitGroup
 	stop     context.CancelFunc
 }
@@ -78,16 +79,18 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.MaxInFlight == 0 {
 		cfg.MaxInFlight = 20
 	}
-	w := &Worker{cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, stopping: make(chan struct{})}
+	w := &Worker{cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, stopping: make(chan struct{}), turns: make(chan func())}
 	w.metrics = newMetrics(cfg.Metrics)
 	w.bell = newBell(cfg.Store, w.log)
 	w.gates = newGates(cfg.Store, cfg.MaxInFlight, w.log)
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &pollWorker{Worker: w})
+	river.AddWorker(workers, &firstWorker{Worker: w})
 	river.AddWorker(workers, &deliverWorker{Worker: w})
 	client, err := river.NewClient(riverpgxv5.New(cfg.Store.Pool()), &river.Config{
 		ID: w.id.String(),
 		Queues: map[string]river.QueueConfig{
+			store.QueueFirst:   {MaxWorkers: deliverWorkers},
 			store.QueueDeliver: {MaxWorkers: deliverWorkers},
 			store.QueuePoll:    {MaxWorkers: pollWorkers},
 		},
@@ -123,6 +126,9 @@ func (w *Worker) Start(ctx context.Context) error {
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stop = stop
+	for range deliverWorkers {
+		w.keepers.Go(func() { w.takeTurns(running) })
+	}
 	if err := w.river.Start(running); err != nil {
 		stop()
 		return fmt.Errorf("start workers: %w", err)

@@ -23,9 +23,6 @@ const (
 	lateRound = 15 * time.Minute
 )
 
-// queues are the names of the pausable queues as people say them.
-var queues = map[string]string{"polling": store.QueuePoll, "deliveries": store.QueueDeliver}
-
 // finding is something that keeps webhooks from customers, or may.
 type finding struct {
 	Bad  bool // customers wait
@@ -102,17 +99,18 @@ func (d *dashboard) overview(r *http.Request) (*view, error) {
 		{"Detection lag: a list's first video → the poll that saw it", lines("Detection lag", o.Minutes, now, func(m store.Minute) store.Histogram { return m.DetectionLag })},
 		{"Delivery latency: event → delivered", lines("Delivery latency", o.Minutes, now, func(m store.Minute) store.Histogram { return m.Latency })},
 	}
-	for name, queue := range queues {
-		line := queueLine{Paused: o.Paused[queue]}
+	for name, queues := range store.Pausable {
+		line := queueLine{Paused: slices.ContainsFunc(queues, func(queue string) bool { return o.Paused[queue] })}
 		for _, j := range o.Jobs {
-			if j.Queue != queue {
+			if !slices.Contains(queues, j.Queue) {
 				continue
 			}
 			switch j.State {
 			case "available":
-				line.Waiting, line.Oldest = j.Count, j.OldestSecs
+				line.Waiting += j.Count
+				line.Oldest = max(line.Oldest, j.OldestSecs)
 			case "running":
-				line.Running = j.Count
+				line.Running += j.Count
 			default:
 				line.Later += j.Count
 			}
@@ -200,6 +198,6 @@ func findings(o *overviewData) (list []finding) {
 
 func (d *dashboard) pause(r *http.Request) (to, done string, err error) {
 	what, verb := chi.URLParam(r, "what"), chi.URLParam(r, "verb")
-	err = d.store.PauseQueue(r.Context(), queues[what], verb == "pause")
+	err = d.store.PauseQueues(r.Context(), store.Pausable[what], verb == "pause")
 	return "/admin/", what + " " + map[string]string{"pause": "paused", "resume": "resumed"}[verb] + " everywhere", err
 }

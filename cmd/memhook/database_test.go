@@ -17,7 +17,7 @@ import (
 // has never heard of it. It is freed within seconds, while the instance goes on.
 func TestAJobLostOnItsWayIsFreed(t *testing.T) {
 	t.Parallel()
-	for queue, path := range map[string]string{"poll": "polling", "deliver": "deliveries"} {
+	for queue, path := range map[string]string{"poll": "polling", "deliver_first": "deliveries"} {
 		t.Run(queue, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, memoriestest.Config{})

@@ -135,7 +135,7 @@ func TestOneBadReceiverHarmsNobodyElse(t *testing.T) {
 				from (
 					select count(*) as n
 					from attempts a
-					join attempts o on o.at <= a.at and o.at + o.duration_ms * interval '1 ms' > a.at
+					join attempts o on o.at <= a.at and o.at + greatest(o.duration_ms, 1) * interval '1 ms' > a.at
 					join deliveries d on d.id = o.delivery_id
 					join endpoints e on e.id = d.endpoint_id
 					where e.url = $1 and o.outcome = 'failed'
@@ -204,6 +204,45 @@ func TestADeadInstancesWorkIsTakenOver(t *testing.T) {
 	t.Logf("sent again %s after the restart began", time.Since(restarted))
 }
 
+// First attempts share a job. One that is in flight at a kill is repeated; those beside it that are on disk are not, and
+// were not held up by it.
+func TestOnlyWhatWasInFlightIsRepeated(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{})
+	b.fast()
+	hanging := newReceiver(t)
+	release := make(chan struct{})
+	hanging.answers(func(n int, _ received) int {
+		if n == 1 {
+			<-release
+		}
+		return http.StatusNoContent
+	})
+	in := b.start("")
+	b.sim.Add(readyAfter("task", time.Second, "PI-1"))
+	for i := range 9 {
+		in.register("task", map[string]any{"callback_url": fmt.Sprintf("%s/%d", b.receiver.URL, i)})
+	}
+	in.register("task", map[string]any{"callback_url": hanging.URL})
+	b.receiver.await(t, 9, 10*time.Second)
+	hanging.await(t, 1, 10*time.Second)
+	until(t, 5*time.Second, "the nine are on disk", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == 9 })
+	if n := b.query(`select count(*) from river_job where kind = 'deliver_first' and state = 'running'`); n != 1 {
+		t.Errorf("%d jobs run, want the one of all ten", n)
+	}
+	in.kill()
+	close(release)
+	b.start(strings.TrimPrefix(in.url, "http://"))
+	hanging.await(t, 2, 5*time.Second)
+	until(t, 5*time.Second, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == 10 })
+	if got := hanging.all(); got[0].id != got[1].id {
+		t.Errorf("repeated as %s after %s", got[1].id, got[0].id)
+	}
+	if n := len(b.receiver.all()); n != 9 {
+		t.Errorf("%d webhooks for the nine that were on disk", n)
+	}
+}
+
 // store opens the bench's database as an instance does.
 func (b *bench) store() (*store.Store, store.App) {
 	b.t.Helper()
@@ -264,10 +303,11 @@ func (b *bench) publish(s *store.Store, app store.App, name string, n, rate int)
 func (b *bench) running(s *store.Store, in *instance) []uuid.UUID {
 	b.t.Helper()
 	rows, err := s.Pool().Query(b.t.Context(), `
-		select (j.args ->> 'delivery_id')::uuid
+		select d.id
 		from river_job j
 		join instances i on i.id::text = j.attempted_by[array_upper(j.attempted_by, 1)]
-		where j.kind = 'deliver' and j.state = 'running' and i.name like '%' || $1`, strings.TrimPrefix(in.url, "http://"))
+		join deliveries d on d.id::text = j.args ->> 'delivery_id' or j.args -> 'deliveries' ? d.id::text
+		where j.kind like 'deliver%' and j.state = 'running' and d.status = 'pending' and i.name like '%' || $1`, strings.TrimPrefix(in.url, "http://"))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -369,7 +409,7 @@ func TestAStoppedProcessWakesUp(t *testing.T) {
 	if len(ids) != n || st.Violations > 0 {
 		t.Errorf("%d events, want %d; %+v", len(ids), n, st)
 	}
-	if jobs := b.query(`select count(*) from river_job where state = 'running' and kind = 'deliver'`); jobs != 0 {
+	if jobs := b.query(`select count(*) from river_job where state = 'running' and kind like 'deliver%'`); jobs != 0 {
 		t.Errorf("%d deliveries still run", jobs)
 	}
 }
