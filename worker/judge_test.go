@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"math"
 	"net/http"
 	"testing"
 	"time"
@@ -142,23 +141,5 @@ func TestTroublesOfAnAccount(t *testing.T) {
 	}
 	if tr, _ := of(st(memories.ForeignTask)); tr != active {
 		t.Errorf("another task's answer: %+v", tr)
-	}
-}
-
-// A request may be late only by a part of what the slots leave beyond the window, so that it and what is held up on its
-// way do not exceed the budget together.
-func TestLatenessLeavesRoomForTheWay(t *testing.T) {
-	t.Parallel()
-	for _, rps := range []float64{0.2, 0.5, 1, 2, 6, 12, 25, 100, 1000} {
-		interval := store.SlotInterval(rps)
-		late := lateBound(rps, interval)
-		window := max(time.Second, time.Duration(float64(time.Second)/rps))
-		slack := time.Duration((math.Floor(rps*window.Seconds()+1e-9)+1)*float64(interval)) - window
-		if slack < 3*late && late > lateMin {
-			t.Errorf("%g/s: late by up to %s of a slack of %s", rps, late, slack)
-		}
-		if late > slack {
-			t.Errorf("%g/s: late by up to %s, which the slack of %s does not hold", rps, late, slack)
-		}
 	}
 }

@@ -21,9 +21,6 @@ const (
 	// slotLead is how long before its time the next slot is asked for, at most half the interval: what a busy
 	// database takes to answer. A slot that is asked for late is late, and so are all after it.
 	slotLead = 100 * time.Millisecond
-	// A request that would leave later than its slot by more than lateBound gives is not sent: the slot is lost, so
-	// that a process which was held up does not send what would crowd the slots after it.
-	lateMin, lateMax = 20 * time.Millisecond, 250 * time.Millisecond
 	// maxPollsInFlight bounds the requests of one account that wait for their answers, where the account's budget
 	// does not bound them more tightly.
 	maxPollsInFlight = 100
@@ -50,7 +47,7 @@ type shift struct {
 	answered []time.Time // answers within the last window
 	answers  chan answer
 	nextSlot time.Time // not to be asked for before
-	lastSlot time.Time // of the last request
+	pacer    *pacer
 	lost     bool
 }
 
@@ -84,6 +81,7 @@ func newShift(w *Worker, sh *store.Shift) *shift {
 		rows:     make([]polledTask, 0, len(sh.Waiting)),
 	}
 	s.lead = min(slotLead, s.interval/2)
+	s.pacer = w.pacers.of(sh.Account.ID, s.interval)
 	s.most = min(int(math.Ceil(sh.Account.RequestsPerSecond))+1, maxPollsInFlight)
 	s.answers = make(chan answer, s.most) // no more: an answer is large, and there are thousands of shifts
 	if sh.Account.PausedUntil != nil {
@@ -276,24 +274,17 @@ func (s *shift) drop(id uuid.UUID) {
 // send polls a task at the slot's time, beside the loop. The slot is due at the earliest at due and at the latest
 // took, what the database's answer took, after it.
 func (s *shift) send(ctx context.Context, i int, due time.Time, took time.Duration) {
-	// The slots are evenly spaced by the database's clock; what its answers take is not. Requests are spaced by
-	// this process's clock as well, so that slow answers do not crowd them.
-	slot := due.Add(took / 2)
-	if spaced := s.lastSlot.Add(s.interval); slot.Before(spaced) {
-		slot = spaced
-	}
-	s.lastSlot = slot
+	slot := due.Add(min(took, answerMost) / 2)
 	s.tasks[i].Busy = true
 	s.inFlight++
 	row := s.rows[i]
 	estimate := max(polling.MinInterval, time.Duration(len(s.tasks))*s.interval)
-	late := lateBound(s.sh.Account.RequestsPerSecond, s.interval)
 	lag := polling.Lag(s.survival, &s.tasks[i], polling.At(slot))
 	go func() {
 		a := answer{task: row}
 		defer func() { s.answers <- a }()
 		time.Sleep(time.Until(slot))
-		if time.Since(due) > late || ctx.Err() != nil {
+		if !s.pacer.pass(slot.Add(lateMost)) || ctx.Err() != nil {
 			a.dropped = true
 			return
 		}
@@ -315,16 +306,6 @@ func (s *shift) send(ctx context.Context, i int, due time.Time, took time.Durati
 			}
 		}
 	}()
-}
-
-// lateBound gives how much later than its slot a request may leave: at most half the time between slots, and a
-// third of the time that the budget's slots leave beyond the window in which they are counted. The rest of that
-// is for what a busy machine and network add on the way.
-func lateBound(rps float64, interval time.Duration) time.Duration {
-	window := max(time.Second, time.Duration(float64(time.Second)/rps))
-	slots := math.Floor(rps*window.Seconds()+1e-9) + 1 // between the first request that must not fall into the window and the last
-	slack := time.Duration(slots*float64(interval)) - window
-	return min(max(min(interval/2, slack/3), lateMin), lateMax)
 }
 
 // take brings an answer's news into the shift.

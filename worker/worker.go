@@ -66,6 +66,7 @@ type Worker struct {
 	stopping chan struct{}
 	paused   atomic.Bool // polling, everywhere
 	working  jobSet
+	pacers   pacers
 	turns    chan func() // first attempts, for takeTurns
 	keepers  sync.WaitGroup
 	stop     context.CancelFunc

@@ -108,13 +108,18 @@ func markdownTable(b *strings.Builder, head []string, rows [][]string) {
 	}
 }
 
-// commit names the commit that is measured, as git sees the folder the benchmark runs in.
+// commit names the commit that is measured, as git sees the folder the benchmark runs in. The reports that
+// benchmarks write are not a change of what is measured.
 func commit() string {
-	out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12").Output()
+	out, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
 	if err != nil {
 		return version()
 	}
-	return strings.TrimSpace(string(out))
+	name := strings.TrimSpace(string(out))
+	if changed, err := exec.Command("git", "status", "--porcelain", "--", ".", ":(exclude)docs").Output(); err != nil || len(changed) > 0 {
+		name += "-dirty"
+	}
+	return name
 }
 
 // machine says what the benchmark ran on.
