@@ -2,8 +2,10 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -41,6 +43,11 @@ func (w *firstWorker) Work(ctx context.Context, job *river.Job[store.FirstArgs])
 	if err != nil {
 		return err
 	}
+	return w.makeFirst(ctx, deliveries)
+}
+
+// makeFirst makes the first attempts, beside each other, and gives an error if any of them is to be made again.
+func (w *Worker) makeFirst(ctx context.Context, deliveries []*store.Delivery) error {
 	var turns sync.WaitGroup
 	failures := make(chan error, len(deliveries))
 	for _, d := range deliveries {
@@ -50,6 +57,11 @@ func (w *firstWorker) Work(ctx context.Context, job *river.Job[store.FirstArgs])
 		turns.Add(1)
 		turn := func() {
 			defer turns.Done()
+			defer func() {
+				if bug := recover(); bug != nil { // as River does for a job's own goroutine
+					failures <- fmt.Errorf("delivery %s: panic: %v\n%s", d.ID, bug, debug.Stack())
+				}
+			}()
 			if _, err := w.turn(ctx, d, store.Result{First: true}); err != nil {
 				failures <- err
 			}
@@ -70,8 +82,8 @@ func (w *firstWorker) Work(ctx context.Context, job *river.Job[store.FirstArgs])
 	}
 }
 
-// takeTurns makes first attempts that jobs hand over, one after the other. That it goes on with the stack that it has
-// grown saves a twelfth of their CPU.
+// takeTurns makes first attempts that jobs hand over, one after the other. Going on with a stack that has grown already
+// saves six per cent of their CPU.
 func (w *Worker) takeTurns(ctx context.Context) {
 	for {
 		select {

@@ -1,0 +1,33 @@
+package worker
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+)
+
+// A bug that one delivery runs into is the end neither of the process nor of the deliveries beside it.
+func TestAPanicIsAnErrorOfItsJob(t *testing.T) {
+	t.Parallel()
+	w := &Worker{turns: make(chan func())} // without gates: each turn panics
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go w.takeTurns(ctx)
+	bad := &store.Delivery{ID: uuid.New(), Status: store.DeliveryPending}
+	done := &store.Delivery{ID: uuid.New(), Status: store.DeliveryDelivered}
+	err := w.makeFirst(ctx, []*store.Delivery{nil, done, bad, bad})
+	if err == nil || !strings.Contains(err.Error(), bad.ID.String()) || !strings.Contains(err.Error(), "panic") {
+		t.Errorf("got %v", err)
+	}
+	if err := w.makeFirst(ctx, []*store.Delivery{nil, done}); err != nil {
+		t.Errorf("nothing to do: %v", err)
+	}
+	cancel()
+	if err := w.makeFirst(ctx, []*store.Delivery{bad}); err == nil {
+		t.Error("a worker that is stopped says that all is done")
+	}
+}
