@@ -48,6 +48,11 @@ func (w *firstWorker) Work(ctx context.Context, job *river.Job[store.FirstArgs])
 
 // makeFirst makes the first attempts, beside each other, and gives an error if any of them is to be made again.
 func (w *Worker) makeFirst(ctx context.Context, deliveries []*store.Delivery) error {
+	// River's context is a chain of some ten, through which each look-up of each attempt would go.
+	short, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	ctx = short
 	var turns sync.WaitGroup
 	failures := make(chan error, len(deliveries))
 	for _, d := range deliveries {
