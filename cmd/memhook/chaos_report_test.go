@@ -36,6 +36,8 @@ func (c *chaos) explainDuplicates(v *verdict, app *chaosApp, r *chaosReceiver) {
 		if len(all) == 1 {
 			continue
 		}
+		// A receiver that is late accepts in another order than it was asked in: the repetition may be the first.
+		slices.SortFunc(all, func(a, b received) int { return a.at.Compare(b.at) })
 		attempts := c.attemptsOf(app, r, all[0])
 		for _, first := range all[:len(all)-1] {
 			reason := c.reason(first, attempts)
