@@ -155,8 +155,8 @@ func (s *shift) clearAt(now time.Time) time.Time {
 	return s.answered[excess-1].Add(window)
 }
 
-// step takes the next slot, if there is a task for it, or waits for one. It returns false when there
-// is nothing left to poll.
+// step takes the next slot, if there is a task for it, or waits for one. It returns false when the shift should
+// end: nothing is left to poll, or something may be that it has not heard of.
 func (s *shift) step(ctx context.Context, over time.Time) bool {
 	now := s.w.cfg.Now()
 	choice, due := polling.Choose(s.survival, s.tasks, polling.At(now))
@@ -165,8 +165,11 @@ func (s *shift) step(ctx context.Context, over time.Time) bool {
 	took := time.Since(asked)
 	switch {
 	case err != nil:
+		// The statement may have been committed although its answer was lost, and with it the news that it told. The
+		// next shift reads everything anew.
 		s.log.Warn("no slot could be taken", "error", err)
 		s.wait(ctx, now.Add(errorPause), nil)
+		return false
 	case slot.Lost:
 		s.lost = true
 	case slot.Granted:
