@@ -140,9 +140,8 @@ func (w *Worker) turn(ctx context.Context, d *store.Delivery, job store.Result) 
 	if gate == nil {
 		return nil, w.cfg.Store.RecordResult(ctx, store.Result{Delivery: d.ID, Endpoint: d.EndpointID, Generation: d.Generation, Park: true})
 	}
-	result := w.attempt(ctx, d, rec)
+	result := w.attempt(ctx, gate, d, rec)
 	result.Released, result.First = job.Released, job.First
-	gate.leave(result)
 	if ctx.Err() != nil && !result.Delivered {
 		// The worker was stopped in the middle: this says nothing of the receiver. The next one tries again.
 		return nil, river.JobSnooze(0)
@@ -160,14 +159,15 @@ func (w *Worker) turn(ctx context.Context, d *store.Delivery, job store.Result) 
 	return result.NextAttemptAt, nil
 }
 
-// attempt posts the delivery once.
-func (w *Worker) attempt(ctx context.Context, d *store.Delivery, rec *store.Receiver) store.Result {
+// attempt posts the delivery once and leaves the gate, even where a bug ends it.
+func (w *Worker) attempt(ctx context.Context, gate *gate, d *store.Delivery, rec *store.Receiver) (r store.Result) {
+	defer func() { gate.leave(r) }()
 	ctx, span := traced(ctx, d.Traceparent, "attempt", trace.SpanKindProducer)
 	defer span.End()
 	resp := w.cfg.Sender.Send(ctx, webhook.Request{
 		Traceparent: traceparent(ctx, span), URL: rec.URL, ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Secrets: rec.Secrets, SigningKey: rec.SigningKey, Headers: rec.CustomHeaders,
 	})
-	r := judge(w.cfg.Schedule, d, rec, resp)
+	r = judge(w.cfg.Schedule, d, rec, resp)
 	w.metrics.attempts.WithLabelValues(resp.Class()).Inc()
 	if span.IsRecording() {
 		span.SetAttributes(attribute.String("memhook.delivery", d.ID.String()), attribute.String("memhook.event", d.EventID.String()), attribute.String("memhook.event_type", d.EventType),

@@ -31,3 +31,26 @@ func TestAPanicIsAnErrorOfItsJob(t *testing.T) {
 		t.Error("a worker that is stopped says that all is done")
 	}
 }
+
+// A place that a bug kept would be missing until a restart, and with the last one the endpoint would get nothing.
+func TestAPanicKeepsNoPlaceAtTheGate(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	id := b.delivery(t)
+	sender := b.cfg.Sender
+	b.cfg.Sender = nil // sending panics
+	if err := b.workFirst(t.Context(), id); err == nil || !strings.Contains(err.Error(), "panic") {
+		t.Fatalf("got %v, want a panic", err)
+	}
+	b.cfg.Sender = sender
+	d, err := b.store.Delivery(t.Context(), uuid.Nil, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := b.gates.of(d.EndpointID).inFlight; n != 0 {
+		t.Errorf("%d places are taken", n)
+	}
+	if err := b.workFirst(t.Context(), id); err != nil || b.got.Load() != 1 {
+		t.Errorf("the job that runs again: %v, %d requests", err, b.got.Load())
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -147,13 +148,23 @@ func (r *rig) registerAll(ctx context.Context, n int, urls []string) ([]store.Re
 	return all, err
 }
 
+// Ports for our own processes lie below those that operating systems give to connections and to listeners on port 0:
+// such a port may be taken again before the process for which it was found gets to it, or while that process restarts.
+const firstPort, ports = 20_000, 10_000
+
+var portsGiven atomic.Uint32
+
+// freePort gives an address on loopback for a process to listen on, each only once.
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	start := os.Getpid() * 61 // another process of ours gives others
+	for range ports {
+		port := firstPort + (start+int(portsGiven.Add(1)))%ports
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String(), nil
+	return "", fmt.Errorf("no port from %d to %d is free on 127.0.0.1", firstPort, firstPort+ports-1)
 }
 
 // cpu gives the CPU seconds that a process has used, of the operating system's account, with those of its

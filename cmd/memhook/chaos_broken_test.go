@@ -41,7 +41,7 @@ var brokenBuilds = []brokenBuild{
 		25, "got 0 events task.expired",
 	},
 	{
-		"a webhook is sent twice", "worker/deliver.go", `result := w.attempt(ctx, d, rec)`, `_ = w.attempt(ctx, d, rec); result := w.attempt(ctx, d, rec)`,
+		"a webhook is sent twice", "worker/deliver.go", `result := w.attempt(ctx, gate, d, rec)`, `gate.acquire(ctx); _ = w.attempt(ctx, gate, d, rec); result := w.attempt(ctx, gate, d, rec)`,
 		25, "again for no reason",
 	},
 }

@@ -1,0 +1,132 @@
+package worker
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/store/storetest"
+)
+
+// lossy loses the database's answer to a statement, once it has come.
+type lossy struct {
+	text   string                 // of the statement
+	before atomic.Pointer[func()] // called before the next such statement, whose answer is lost then
+	lost   chan struct{}          // gets a value when it is
+}
+
+func (l *lossy) TraceQueryStart(ctx context.Context, conn *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(q.SQL, l.text) {
+		if before := l.before.Swap(nil); before != nil {
+			(*before)()
+			conn.PgConn().Conn().(*lossyConn).lose.Store(true)
+		}
+	}
+	return ctx
+}
+
+func (l *lossy) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+type lossyConn struct {
+	net.Conn
+	of   *lossy
+	lose atomic.Bool
+}
+
+func (c *lossyConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if !c.lose.Load() {
+		return n, err
+	}
+	_ = c.Close()
+	c.of.lost <- struct{}{}
+	return 0, net.ErrClosed
+}
+
+// over makes the bundle's worker reach the database through l.
+func (b *bundle) over(t *testing.T, l *lossy) {
+	t.Helper()
+	cfg := b.store.Pool().Config()
+	cfg.MaxConns = 1 // statements are prepared when their answers are lost
+	cfg.ConnConfig.Tracer = l
+	dial := cfg.ConnConfig.DialFunc
+	cfg.ConnConfig.DialFunc = pgconn.DialFunc(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		return &lossyConn{Conn: conn, of: l}, err
+	})
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	keys, err := store.ParseKeyring(storetest.EncryptionKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.cfg.Store, err = store.New(pool, store.Config{Keys: keys, Encode: EncodeEvent, Settle: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The statement that gives a slot also tells of new tasks, once. Where it was committed and its answer lost, they must
+// not wait until the shift is over by itself, which can take minutes.
+func TestNewsWhoseAnswerWasLostAreToldAgain(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	l := &lossy{text: "set urgent = false\n\t\t\tfrom taken", lost: make(chan struct{}, 1)}
+	b.over(t, l)
+	state := func(task *store.Task) (polls int, urgent bool) {
+		if err := b.store.Pool().QueryRow(t.Context(), `select polls, urgent from tasks where id = $1`, task.ID).Scan(&polls, &urgent); err != nil {
+			t.Fatal(err)
+		}
+		return polls, urgent
+	}
+	polled := func(task *store.Task, within time.Duration) bool {
+		for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			if n, _ := state(task); n > 0 {
+				return true
+			}
+		}
+		return false
+	}
+	first := b.register(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.poll(ctx, b.account.ID) }()
+	t.Cleanup(cancel)
+	if !polled(first, 10*time.Second) {
+		t.Fatal("nothing is polled")
+	}
+	var second *store.Task
+	l.before.Store(new(func() { second = b.register(t) }))
+	select {
+	case <-l.lost: // at the latest when the first task is due again
+	case <-time.After(10 * time.Second):
+		t.Fatal("no slot was asked for")
+	}
+	if n, urgent := state(second); n > 0 || urgent {
+		t.Fatalf("the news were not told by the lost answer: %d polls, urgent %t", n, urgent)
+	}
+	select {
+	case err := <-ended:
+		if !snoozed(err) {
+			t.Fatalf("the shift ends with %v, want a snooze", err)
+		}
+	case <-time.After(15 * time.Second): // a shift that is over by itself is so this soon one time in ten
+		t.Fatal("the shift goes on and does not know of the task")
+	}
+	go func() { ended <- b.poll(ctx, b.account.ID) }()
+	if !polled(second, 10*time.Second) {
+		t.Error("the next shift does not poll the task")
+	}
+	cancel()
+	<-ended
+}
