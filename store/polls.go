@@ -69,15 +69,33 @@ func (s *Store) StartShift(ctx context.Context, account uuid.UUID) (*Shift, erro
 		return nil, fmt.Errorf("account %s: %w", a.Name, err)
 	}
 	sh.Account = &a
-	// What is urgent is told here and not again as news; what comes after this statement may be both.
-	if _, err := s.pool.Exec(ctx, `update tasks set urgent = false where account_id = $1 and polling and urgent`, account); err != nil {
-		return nil, fmt.Errorf("start shift: %w", err)
+	_, err = s.ReadShift(ctx, sh)
+	return sh, err
+}
+
+// ReadShift reads anew what there is to poll. mine is false where the account has a newer shift.
+func (s *Store) ReadShift(ctx context.Context, sh *Shift) (mine bool, err error) {
+	// What is urgent is told here and not again as news; what comes after this statement may be both. A newer shift
+	// begins after it, and reads what it has told.
+	err = s.pool.QueryRow(ctx, `
+		with told as (
+			update tasks t
+			set urgent = false
+			from accounts a
+			where a.id = $1 and a.shift = $2 and t.account_id = $1 and t.polling and t.urgent
+		)
+		select exists (select 1 from accounts where id = $1 and shift = $2)`, sh.Account.ID, sh.ID).Scan(&mine)
+	if err != nil {
+		return false, fmt.Errorf("tell urgent tasks: %w", err)
 	}
-	rows, err = s.pool.Query(ctx, `select `+waitingColumns+` from tasks t where t.account_id = $1 and t.polling`, account)
+	if !mine {
+		return false, nil
+	}
+	rows, err := s.pool.Query(ctx, `select `+waitingColumns+` from tasks t where t.account_id = $1 and t.polling`, sh.Account.ID)
 	if sh.Waiting, err = many[Waiting](rows, err); err != nil {
-		return nil, fmt.Errorf("read waiting tasks: %w", err)
+		return false, fmt.Errorf("read waiting tasks: %w", err)
 	}
-	return sh, nil
+	return true, nil
 }
 
 // ShiftEnd is what a shift leaves behind.

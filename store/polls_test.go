@@ -107,6 +107,25 @@ func TestASlotTellsWhatIsNew(t *testing.T) {
 	if got := take(); len(got) != 0 {
 		t.Errorf("a hint with a wrong token: %v", got)
 	}
+	third := b.register("third", "https://a.example/").Task
+	if mine, err := b.ReadShift(t.Context(), sh); err != nil || !mine || len(sh.Waiting) != 4 {
+		t.Errorf("read anew: %t, %v, %v", mine, sh.Waiting, err)
+	}
+	if got := take(); len(got) != 0 {
+		t.Errorf("what was read anew is told again: %v", got)
+	}
+	if _, err := b.StartShift(t.Context(), b.account.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.HintTask(t.Context(), b.app.HintToken, "third"); err != nil {
+		t.Fatal(err)
+	}
+	if mine, err := b.ReadShift(t.Context(), sh); err != nil || mine {
+		t.Errorf("an older shift reads anew: %t, %v", mine, err)
+	}
+	if n := b.count(`select count(*) from tasks where id = $1 and urgent`, third.ID); n != 1 {
+		t.Error("an older shift takes the news from the newer one")
+	}
 }
 
 // A registration that is under way when the last shift ends must not be left without a poll job. The

@@ -48,6 +48,7 @@ type shift struct {
 	answers  chan answer
 	nextSlot time.Time // not to be asked for before
 	pacer    *pacer
+	stale    bool // there may be tasks that it was not told of
 	lost     bool
 }
 
@@ -92,11 +93,16 @@ func newShift(w *Worker, sh *store.Shift) *shift {
 	} else {
 		s.log.Warn("starting anew to learn how long tasks take", "error", err)
 	}
-	for _, row := range sh.Waiting {
+	s.putAll()
+	return s
+}
+
+// putAll takes in what was read of the account.
+func (s *shift) putAll() {
+	for _, row := range s.sh.Waiting {
 		s.put(row)
 	}
-	sh.Waiting = nil
-	return s
+	s.sh.Waiting = nil
 }
 
 // run polls until the shift is over. mine is false where another shift has taken the account.
@@ -121,6 +127,10 @@ func (s *shift) run(ctx context.Context) (end store.ShiftEnd, mine bool) {
 		}
 		if s.w.cfg.Now().Before(s.nextSlot) {
 			s.wait(ctx, s.nextSlot, nil)
+			continue
+		}
+		if s.stale {
+			s.reread(ctx)
 			continue
 		}
 		if !s.step(ctx, over) {
@@ -155,8 +165,21 @@ func (s *shift) clearAt(now time.Time) time.Time {
 	return s.answered[excess-1].Add(window)
 }
 
-// step takes the next slot, if there is a task for it, or waits for one. It returns false when the shift should
-// end: nothing is left to poll, or something may be that it has not heard of.
+// reread reads anew what there is to poll. A task that is polled no more stays until the answer of its next poll
+// says so.
+func (s *shift) reread(ctx context.Context) {
+	mine, err := s.w.cfg.Store.ReadShift(ctx, s.sh)
+	if err != nil {
+		s.log.Warn("the waiting tasks could not be read", "error", err)
+		s.wait(ctx, s.w.cfg.Now().Add(errorPause), nil)
+		return
+	}
+	s.lost, s.stale = !mine, false
+	s.putAll()
+}
+
+// step takes the next slot, if there is a task for it, or waits for one. It returns false when nothing is left to
+// poll.
 func (s *shift) step(ctx context.Context, over time.Time) bool {
 	now := s.w.cfg.Now()
 	choice, due := polling.Choose(s.survival, s.tasks, polling.At(now))
@@ -165,11 +188,10 @@ func (s *shift) step(ctx context.Context, over time.Time) bool {
 	took := time.Since(asked)
 	switch {
 	case err != nil:
-		// The statement may have been committed although its answer was lost, and with it the news that it told. The
-		// next shift reads everything anew.
+		// The statement may have been committed although its answer was lost, and with it the news that it told.
+		s.stale = true
 		s.log.Warn("no slot could be taken", "error", err)
 		s.wait(ctx, now.Add(errorPause), nil)
-		return false
 	case slot.Lost:
 		s.lost = true
 	case slot.Granted:

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river/rivertype"
 
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/store/storetest"
@@ -77,7 +78,7 @@ func (b *bundle) over(t *testing.T, l *lossy) {
 }
 
 // The statement that gives a slot also tells of new tasks, once. Where it was committed and its answer lost, they must
-// not wait until the shift is over by itself, which can take minutes.
+// not wait until the shift is over, which can take minutes.
 func TestNewsWhoseAnswerWasLostAreToldAgain(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -115,18 +116,23 @@ func TestNewsWhoseAnswerWasLostAreToldAgain(t *testing.T) {
 	if n, urgent := state(second); n > 0 || urgent {
 		t.Fatalf("the news were not told by the lost answer: %d polls, urgent %t", n, urgent)
 	}
-	select {
-	case err := <-ended:
-		if !snoozed(err) {
-			t.Fatalf("the shift ends with %v, want a snooze", err)
-		}
-	case <-time.After(15 * time.Second): // a shift that is over by itself is so this soon one time in ten
-		t.Fatal("the shift goes on and does not know of the task")
-	}
-	go func() { ended <- b.poll(ctx, b.account.ID) }()
-	if !polled(second, 10*time.Second) {
-		t.Error("the next shift does not poll the task")
+	if !polled(second, 15*time.Second) {
+		t.Error("the shift goes on and does not know of the task")
 	}
 	cancel()
 	<-ended
+}
+
+func TestOldFailuresDoNotDelayARetry(t *testing.T) {
+	t.Parallel()
+	job := &rivertype.JobRow{}
+	for range 20 {
+		job.Errors = append(job.Errors, rivertype.AttemptError{At: time.Now().Add(-2 * time.Minute)})
+	}
+	for failures, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 30 * time.Second, 30 * time.Second} {
+		if got := time.Until(retryPolicy{}.NextRetry(job)); got > want || got < want-500*time.Millisecond {
+			t.Errorf("after %d failures: %s, want %s", failures, got, want)
+		}
+		job.Errors = append(job.Errors, rivertype.AttemptError{At: time.Now()})
+	}
 }

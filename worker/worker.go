@@ -197,9 +197,16 @@ func (w *Worker) stopped() bool {
 // retryPolicy is for jobs that end with an error of ours, such as the database being away: soon again.
 type retryPolicy struct{}
 
-// NextRetry is at most half a minute away.
+// NextRetry is a second away, twice as long for each failure of the last minute, and at most half a minute. Failures
+// of long ago do not count: a poll job lives as long as its account has something to poll.
 func (retryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
-	return time.Now().Add(min(time.Second<<min(len(job.Errors), 5), 30*time.Second))
+	now, recent := time.Now(), 0
+	for _, e := range job.Errors {
+		if now.Sub(e.At) < time.Minute {
+			recent++
+		}
+	}
+	return now.Add(min(time.Second<<min(recent, 5), 30*time.Second))
 }
 
 // quiet gives River a logger that says what operators need: its warnings and errors.
