@@ -85,20 +85,8 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{failing: &failing{}, plain: storetest.Pool(t, url)}
 	cfg.ConnConfig.Tracer = w.failing
-	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	keys, err := store.ParseKeyring(storetest.EncryptionKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := store.New(pool, store.Config{Keys: keys, Encode: encode, Settle: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.bundle = &bundle{Store: s, t: t, pool: pool}
+	s := storetest.Over(t, cfg, store.Config{Encode: encode, Settle: time.Minute})
+	w.bundle = &bundle{Store: s, t: t, pool: s.Pool()}
 	w.fill()
 	return w
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river/rivertype"
 
 	"github.com/memhook/memhook/store"
@@ -63,18 +62,7 @@ func (b *bundle) over(t *testing.T, l *lossy) {
 		conn, err := dial(ctx, network, addr)
 		return &lossyConn{Conn: conn, of: l}, err
 	})
-	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	keys, err := store.ParseKeyring(storetest.EncryptionKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.cfg.Store, err = store.New(pool, store.Config{Keys: keys, Encode: EncodeEvent, Settle: time.Minute}); err != nil {
-		t.Fatal(err)
-	}
+	b.cfg.Store = storetest.Over(t, cfg, store.Config{Encode: EncodeEvent})
 }
 
 // The statement that gives a slot also tells of new tasks, once. Where it was committed and its answer lost, they must

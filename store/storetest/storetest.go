@@ -115,6 +115,22 @@ func Pool(t testing.TB, url string) *pgxpool.Pool {
 // New makes a Store on a new database. cfg's encryption key and logger are filled in where they are missing.
 func New(t testing.TB, cfg store.Config) *store.Store {
 	t.Helper()
+	return on(t, Pool(t, URL(t)), cfg)
+}
+
+// Over makes a Store as New does, on a pool with settings of its own, closed when the test is over.
+func Over(t testing.TB, settings *pgxpool.Config, cfg store.Config) *store.Store {
+	t.Helper()
+	pool, err := pgxpool.NewWithConfig(t.Context(), settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return on(t, pool, cfg)
+}
+
+func on(t testing.TB, pool *pgxpool.Pool, cfg store.Config) *store.Store {
+	t.Helper()
 	if cfg.Keys == nil {
 		keys, err := store.ParseKeyring(EncryptionKey)
 		if err != nil {
@@ -128,7 +144,7 @@ func New(t testing.TB, cfg store.Config) *store.Store {
 	if cfg.Settle == 0 {
 		cfg.Settle = 10 * time.Minute
 	}
-	s, err := store.New(Pool(t, URL(t)), cfg)
+	s, err := store.New(pool, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
