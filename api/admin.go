@@ -409,34 +409,34 @@ type (
 )
 
 func (s *server) adminTask(ctx context.Context, in *IDInput) (*taskOutput, error) {
-	return s.taskOf(ctx, uuid.Nil, in)
+	return s.taskOf(ctx, store.Everything(), in)
 }
 
 func (s *server) adminDelivery(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
-	return s.deliveryOf(ctx, uuid.Nil, in)
+	return s.deliveryOf(ctx, store.Everything(), in)
 }
 
 func (s *server) adminEndpoint(ctx context.Context, in *IDInput) (*endpointOutput, error) {
-	return s.endpointOf(ctx, uuid.Nil, in)
+	return s.endpointOf(ctx, store.Everything(), in)
 }
 
 func (s *server) adminEvents(ctx context.Context, in *adminEventsInput) (*eventListOutput, error) {
-	app, err := optionalID("app_id", in.AppID)
+	scope, err := scopeFilter(in.AppID)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return s.eventsOf(ctx, app, &in.EventsFilter)
+	return s.eventsOf(ctx, scope, &in.EventsFilter)
 }
 
 func (s *server) adminPoll(ctx context.Context, in *IDInput) (*taskOutput, error) {
 	id, err := in.id()
 	if err == nil {
-		err = s.store.PollTask(ctx, id)
+		err = s.store.PollTask(ctx, store.Everything(), id)
 	}
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	t, err := s.store.Task(ctx, uuid.Nil, id)
+	t, err := s.store.Task(ctx, store.Everything(), id)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -444,19 +444,19 @@ func (s *server) adminPoll(ctx context.Context, in *IDInput) (*taskOutput, error
 }
 
 func (s *server) adminResend(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
-	return s.resendOf(ctx, uuid.Nil, in)
+	return s.resendOf(ctx, store.Everything(), in)
 }
 
 func (s *server) adminEnable(ctx context.Context, in *IDInput) (*endpointOutput, error) {
-	return s.turn(ctx, uuid.Nil, in, true)
+	return s.turn(ctx, store.Everything(), in, true)
 }
 
 func (s *server) adminDisable(ctx context.Context, in *IDInput) (*endpointOutput, error) {
-	return s.turn(ctx, uuid.Nil, in, false)
+	return s.turn(ctx, store.Everything(), in, false)
 }
 
 func (s *server) adminRecover(ctx context.Context, in *recoverInput) (*recoverOutput, error) {
-	return s.recoverOf(ctx, uuid.Nil, in)
+	return s.recoverOf(ctx, store.Everything(), in)
 }
 
 // pauser makes the handler that pauses or resumes queues.
@@ -470,25 +470,25 @@ func (s *server) pauser(queues []string, pause bool) func(context.Context, *stru
 }
 
 func (s *server) adminTasks(ctx context.Context, in *adminTasksInput) (*listOutput[Task], error) {
-	app, err := optionalID("app_id", in.AppID)
+	scope, err := scopeFilter(in.AppID)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return s.tasksOf(ctx, app, &in.TasksFilter)
+	return s.tasksOf(ctx, scope, &in.TasksFilter)
 }
 
 func (s *server) adminDeliveries(ctx context.Context, in *adminDeliveriesInput) (*listOutput[Delivery], error) {
-	app, err := optionalID("app_id", in.AppID)
+	scope, err := scopeFilter(in.AppID)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return s.deliveriesOf(ctx, app, &in.DeliveriesFilter)
+	return s.deliveriesOf(ctx, scope, &in.DeliveriesFilter)
 }
 
 func (s *server) adminEndpoints(ctx context.Context, in *adminEndpointsInput) (*listOutput[Endpoint], error) {
-	app, err := optionalID("app_id", in.AppID)
+	scope, err := scopeFilter(in.AppID)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return s.endpointsOf(ctx, app, in.PageInput)
+	return s.endpointsOf(ctx, scope, in.PageInput)
 }

@@ -30,6 +30,9 @@ func identityOf(ctx context.Context) store.Identity {
 	return id
 }
 
+// scopeOf is the scope of the app that calls; without an identity it matches nothing.
+func scopeOf(ctx context.Context) store.Scope { return store.OfApp(identityOf(ctx).AppID) }
+
 // authenticated lets only requests with an app's key through.
 func (s *server) authenticated(ctx huma.Context, next func(huma.Context)) {
 	id, err := s.keys.identity(ctx.Context(), bearer(ctx))

@@ -56,7 +56,7 @@ func (s *server) createTasks(ctx context.Context, in *batchInput) (*batchOutput,
 	out := &batchOutput{}
 	out.Body.Results = make([]BatchResult, len(in.Body.Tasks))
 	var (
-		valid []store.NewTask
+		valid []store.Registration
 		place []int // of each valid one in the results
 		who   = identityOf(ctx)
 		judge = s.newJudge()

@@ -61,11 +61,11 @@ func (s *server) deliveryOperations(api huma.API) {
 }
 
 func (s *server) listDeliveries(ctx context.Context, in *DeliveriesFilter) (*listOutput[Delivery], error) {
-	return s.deliveriesOf(ctx, identityOf(ctx).AppID, in)
+	return s.deliveriesOf(ctx, scopeOf(ctx), in)
 }
 
-func (s *server) deliveriesOf(ctx context.Context, app uuid.UUID, in *DeliveriesFilter) (*listOutput[Delivery], error) {
-	f, page, err := in.filter(app)
+func (s *server) deliveriesOf(ctx context.Context, scope store.Scope, in *DeliveriesFilter) (*listOutput[Delivery], error) {
+	f, page, err := in.filter(scope)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -76,12 +76,12 @@ func (s *server) deliveriesOf(ctx context.Context, app uuid.UUID, in *Deliveries
 	return listOf(list, page.Limit, func(d *store.Delivery) uuid.UUID { return d.ID }, wireDelivery), nil
 }
 
-func (in *DeliveriesFilter) filter(app uuid.UUID) (f store.DeliveryFilter, page store.Page, err error) {
-	f = store.DeliveryFilter{AppID: app, Status: in.Status}
+func (in *DeliveriesFilter) filter(scope store.Scope) (f store.DeliveryFilter, page store.Page, err error) {
+	f = store.DeliveryFilter{Scope: scope, Status: in.Status}
 	if f.EndpointID, err = optionalID("endpoint_id", in.EndpointID); err != nil {
 		return f, page, err
 	}
-	if f.Task, err = optionalID("task", in.Task); err != nil {
+	if f.TaskID, err = optionalID("task", in.Task); err != nil {
 		return f, page, err
 	}
 	page, err = in.page()
@@ -89,19 +89,19 @@ func (in *DeliveriesFilter) filter(app uuid.UUID) (f store.DeliveryFilter, page 
 }
 
 func (s *server) getDelivery(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
-	return s.deliveryOf(ctx, identityOf(ctx).AppID, in)
+	return s.deliveryOf(ctx, scopeOf(ctx), in)
 }
 
-func (s *server) deliveryOf(ctx context.Context, app uuid.UUID, in *IDInput) (*deliveryOutput, error) {
+func (s *server) deliveryOf(ctx context.Context, scope store.Scope, in *IDInput) (*deliveryOutput, error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return s.readDelivery(ctx, app, id)
+	return s.readDelivery(ctx, scope, id)
 }
 
-func (s *server) readDelivery(ctx context.Context, app, id uuid.UUID) (*deliveryOutput, error) {
-	d, err := s.store.Delivery(ctx, app, id)
+func (s *server) readDelivery(ctx context.Context, scope store.Scope, id uuid.UUID) (*deliveryOutput, error) {
+	d, err := s.store.Delivery(ctx, scope, id)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -117,23 +117,23 @@ func (s *server) readDelivery(ctx context.Context, app, id uuid.UUID) (*delivery
 }
 
 func (s *server) resend(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
-	return s.resendOf(ctx, identityOf(ctx).AppID, in)
+	return s.resendOf(ctx, scopeOf(ctx), in)
 }
 
-func (s *server) resendOf(ctx context.Context, app uuid.UUID, in *IDInput) (*deliveryOutput, error) {
+func (s *server) resendOf(ctx context.Context, scope store.Scope, in *IDInput) (*deliveryOutput, error) {
 	id, err := in.id()
 	if err == nil {
-		err = s.store.Resend(ctx, app, id)
+		err = s.store.Resend(ctx, scope, id)
 	}
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return s.readDelivery(ctx, app, id)
+	return s.readDelivery(ctx, scope, id)
 }
 
 func wireDelivery(d *store.Delivery) Delivery {
 	return Delivery{
-		ID: d.ID, EventID: webhook.EventID(d.EventID.String()), EventType: d.EventType, Task: d.Task, EndpointID: d.EndpointID, CallbackURL: d.CallbackURL, Status: d.Status,
+		ID: d.ID, EventID: webhook.EventID(d.EventID.String()), EventType: d.EventType, Task: d.TaskID, EndpointID: d.EndpointID, CallbackURL: d.CallbackURL, Status: d.Status,
 		AttemptCount: d.AttemptCount, NextAttemptAt: utc(d.NextAttemptAt), CreatedAt: d.CreatedAt.UTC(), DeliveredAt: utc(d.DeliveredAt),
 	}
 }

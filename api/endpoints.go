@@ -203,33 +203,33 @@ func (s *server) patchEndpoint(ctx context.Context, in *patchEndpointInput) (*en
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	ep, err := s.store.UpdateEndpoint(ctx, identityOf(ctx).AppID, id, set)
+	ep, err := s.store.UpdateEndpoint(ctx, scopeOf(ctx), id, set)
 	return s.answerEndpoint(ctx, ep, err)
 }
 
 func (s *server) getEndpoint(ctx context.Context, in *IDInput) (*endpointOutput, error) {
-	return s.endpointOf(ctx, identityOf(ctx).AppID, in)
+	return s.endpointOf(ctx, scopeOf(ctx), in)
 }
 
-func (s *server) endpointOf(ctx context.Context, app uuid.UUID, in *IDInput) (*endpointOutput, error) {
+func (s *server) endpointOf(ctx context.Context, scope store.Scope, in *IDInput) (*endpointOutput, error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	ep, err := s.store.Endpoint(ctx, app, id)
+	ep, err := s.store.Endpoint(ctx, scope, id)
 	return s.answerEndpoint(ctx, ep, err)
 }
 
 func (s *server) enableEndpoint(ctx context.Context, in *IDInput) (*endpointOutput, error) {
-	return s.turn(ctx, identityOf(ctx).AppID, in, true)
+	return s.turn(ctx, scopeOf(ctx), in, true)
 }
 
-func (s *server) turn(ctx context.Context, app uuid.UUID, in *IDInput, on bool) (*endpointOutput, error) {
+func (s *server) turn(ctx context.Context, scope store.Scope, in *IDInput, on bool) (*endpointOutput, error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	ep, err := s.store.EnableEndpoint(ctx, app, id, on)
+	ep, err := s.store.EnableEndpoint(ctx, scope, id, on)
 	return s.answerEndpoint(ctx, ep, err)
 }
 
@@ -248,15 +248,15 @@ func (s *server) answerEndpoint(ctx context.Context, ep store.Endpoint, err erro
 }
 
 func (s *server) listEndpoints(ctx context.Context, in *PageInput) (*listOutput[Endpoint], error) {
-	return s.endpointsOf(ctx, identityOf(ctx).AppID, *in)
+	return s.endpointsOf(ctx, scopeOf(ctx), *in)
 }
 
-func (s *server) endpointsOf(ctx context.Context, app uuid.UUID, in PageInput) (*listOutput[Endpoint], error) {
+func (s *server) endpointsOf(ctx context.Context, scope store.Scope, in PageInput) (*listOutput[Endpoint], error) {
 	page, err := in.page()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	list, err := s.store.Endpoints(ctx, app, page)
+	list, err := s.store.Endpoints(ctx, scope, page)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -266,7 +266,7 @@ func (s *server) endpointsOf(ctx context.Context, app uuid.UUID, in PageInput) (
 func (s *server) deleteEndpoint(ctx context.Context, in *IDInput) (*struct{}, error) {
 	id, err := in.id()
 	if err == nil {
-		err = s.store.DeleteEndpoint(ctx, identityOf(ctx).AppID, id)
+		err = s.store.DeleteEndpoint(ctx, scopeOf(ctx), id)
 	}
 	if err != nil {
 		return nil, s.fail(ctx, err)
@@ -279,7 +279,7 @@ func (s *server) endpointSecret(ctx context.Context, in *IDInput) (*secretOutput
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	secrets, err := s.store.Secrets(ctx, identityOf(ctx).AppID, id)
+	secrets, err := s.store.Secrets(ctx, scopeOf(ctx), id)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -300,7 +300,7 @@ func (s *server) rotateSecret(ctx context.Context, in *rotateInput) (*secretOutp
 	if err != nil || overlap < 0 || overlap > maxOverlap {
 		return nil, s.fail(ctx, invalid(FieldError{"overlap", "must be a duration from 0s to 720h, such as 24h"}))
 	}
-	secret, err := s.store.RotateSecret(ctx, identityOf(ctx).AppID, id, overlap)
+	secret, err := s.store.RotateSecret(ctx, scopeOf(ctx), id, overlap)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -320,25 +320,25 @@ func (s *server) testEndpoint(ctx context.Context, in *IDInput) (*deliveryOutput
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	app := identityOf(ctx).AppID
-	delivery, err := s.store.TestEndpoint(ctx, app, id)
+	scope := scopeOf(ctx)
+	delivery, err := s.store.TestEndpoint(ctx, scope, id)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	return s.readDelivery(ctx, app, delivery)
+	return s.readDelivery(ctx, scope, delivery)
 }
 
 func (s *server) recoverEndpoint(ctx context.Context, in *recoverInput) (*recoverOutput, error) {
-	return s.recoverOf(ctx, identityOf(ctx).AppID, in)
+	return s.recoverOf(ctx, scopeOf(ctx), in)
 }
 
-func (s *server) recoverOf(ctx context.Context, app uuid.UUID, in *recoverInput) (*recoverOutput, error) {
+func (s *server) recoverOf(ctx context.Context, scope store.Scope, in *recoverInput) (*recoverOutput, error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
 	out := &recoverOutput{}
-	if out.Body.Recovered, err = s.store.Recover(ctx, app, id, in.Body.Since); err != nil {
+	if out.Body.Recovered, err = s.store.Recover(ctx, scope, id, in.Body.Since); err != nil {
 		return nil, s.fail(ctx, err)
 	}
 	return out, nil

@@ -47,7 +47,7 @@ func (s *server) taskEvents(ctx context.Context, in *IDInput) (*eventListOutput,
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	if _, err := s.store.Task(ctx, identityOf(ctx).AppID, id); err != nil {
+	if _, err := s.store.Task(ctx, scopeOf(ctx), id); err != nil {
 		return nil, s.fail(ctx, err)
 	}
 	events, err := s.store.TaskEvents(ctx, id)
@@ -58,10 +58,10 @@ func (s *server) taskEvents(ctx context.Context, in *IDInput) (*eventListOutput,
 }
 
 func (s *server) listEvents(ctx context.Context, in *EventsFilter) (*eventListOutput, error) {
-	return s.eventsOf(ctx, identityOf(ctx).AppID, in)
+	return s.eventsOf(ctx, scopeOf(ctx), in)
 }
 
-func (s *server) eventsOf(ctx context.Context, app uuid.UUID, in *EventsFilter) (*eventListOutput, error) {
+func (s *server) eventsOf(ctx context.Context, scope store.Scope, in *EventsFilter) (*eventListOutput, error) {
 	if in.Type != "" && !slices.Contains(store.EventTypes, in.Type) {
 		return nil, s.fail(ctx, invalid(FieldError{"type", "must be one of " + strings.Join(store.EventTypes, ", ")}))
 	}
@@ -72,7 +72,7 @@ func (s *server) eventsOf(ctx context.Context, app uuid.UUID, in *EventsFilter) 
 			return nil, s.fail(ctx, invalid(FieldError{"after", "is not an event's id"}))
 		}
 	}
-	events, err := s.store.Events(ctx, app, in.Type, after, in.Limit)
+	events, err := s.store.Events(ctx, scope, in.Type, after, in.Limit)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -89,7 +89,7 @@ func (s *server) getEvent(ctx context.Context, in *IDInput) (*eventOutput, error
 	if err != nil {
 		return nil, s.fail(ctx, store.ErrNotFound)
 	}
-	ev, err := s.store.Event(ctx, identityOf(ctx).AppID, id)
+	ev, err := s.store.Event(ctx, scopeOf(ctx), id)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}

@@ -80,6 +80,15 @@ func optionalID(field, s string) (uuid.UUID, error) {
 	return id, nil
 }
 
+// scopeFilter reads an operator's filter by app: everything where it is absent.
+func scopeFilter(s string) (store.Scope, error) {
+	if s == "" {
+		return store.Everything(), nil
+	}
+	app, err := optionalID("app_id", s)
+	return store.OfApp(app), err
+}
+
 func utc(t *time.Time) *time.Time {
 	if t == nil {
 		return nil

@@ -141,7 +141,7 @@ func registeredStatus(reg store.Registered) int {
 }
 
 // newTask checks a registration beyond what its schema says.
-func (s *server) newTask(ctx context.Context, who store.Identity, in NewTask) (store.NewTask, error) {
+func (s *server) newTask(ctx context.Context, who store.Identity, in NewTask) (store.Registration, error) {
 	in.UniqueID, in.Until = cmp.Or(in.UniqueID, "default"), cmp.Or(in.Until, store.UntilDownloaded)
 	var wrong []FieldError
 	bad := func(field, format string, args ...any) {
@@ -170,10 +170,10 @@ func (s *server) newTask(ctx context.Context, who store.Identity, in NewTask) (s
 		expires = d
 	}
 	if wrong != nil {
-		return store.NewTask{}, invalid(wrong...)
+		return store.Registration{}, invalid(wrong...)
 	}
-	return store.NewTask{
-		AppID: who.AppID, AccountID: who.AccountID, TaskID: in.TaskID, UniqueID: in.UniqueID, CallbackURL: in.CallbackURL,
+	return store.Registration{
+		AppID: who.AppID, AccountID: who.AccountID, UpstreamID: in.TaskID, UniqueID: in.UniqueID, CallbackURL: in.CallbackURL,
 		Metadata: in.Metadata, Until: in.Until, ExpectedVideos: in.ExpectedVideos, ExpiresAt: time.Now().Add(expires).Truncate(time.Microsecond),
 		Traceparent: traceparent(ctx),
 	}, nil
@@ -184,15 +184,15 @@ func printable(s string) bool {
 }
 
 func (s *server) listTasks(ctx context.Context, in *TasksFilter) (*listOutput[Task], error) {
-	return s.tasksOf(ctx, identityOf(ctx).AppID, in)
+	return s.tasksOf(ctx, scopeOf(ctx), in)
 }
 
-func (s *server) tasksOf(ctx context.Context, app uuid.UUID, in *TasksFilter) (*listOutput[Task], error) {
+func (s *server) tasksOf(ctx context.Context, scope store.Scope, in *TasksFilter) (*listOutput[Task], error) {
 	page, err := in.page()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	f := store.TaskFilter{AppID: app, Status: in.Status, TaskID: in.TaskID, UniqueID: in.UniqueID}
+	f := store.TaskFilter{Scope: scope, Status: in.Status, UpstreamID: in.TaskID, UniqueID: in.UniqueID}
 	tasks, err := s.store.Tasks(ctx, f, page)
 	if err != nil {
 		return nil, s.fail(ctx, err)
@@ -201,15 +201,15 @@ func (s *server) tasksOf(ctx context.Context, app uuid.UUID, in *TasksFilter) (*
 }
 
 func (s *server) getTask(ctx context.Context, in *IDInput) (*taskOutput, error) {
-	return s.taskOf(ctx, identityOf(ctx).AppID, in)
+	return s.taskOf(ctx, scopeOf(ctx), in)
 }
 
-func (s *server) taskOf(ctx context.Context, app uuid.UUID, in *IDInput) (*taskOutput, error) {
+func (s *server) taskOf(ctx context.Context, scope store.Scope, in *IDInput) (*taskOutput, error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	t, err := s.store.Task(ctx, app, id)
+	t, err := s.store.Task(ctx, scope, id)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -219,7 +219,7 @@ func (s *server) taskOf(ctx context.Context, app uuid.UUID, in *IDInput) (*taskO
 func (s *server) cancelTask(ctx context.Context, in *IDInput) (*struct{}, error) {
 	id, err := in.id()
 	if err == nil {
-		err = s.store.CancelTask(ctx, identityOf(ctx).AppID, id)
+		err = s.store.CancelTask(ctx, scopeOf(ctx), id)
 	}
 	if err != nil {
 		return nil, s.fail(ctx, err)
@@ -229,7 +229,7 @@ func (s *server) cancelTask(ctx context.Context, in *IDInput) (*struct{}, error)
 
 func wireTask(t *store.Task) Task {
 	out := Task{
-		ID: t.ID, TaskID: t.TaskID, UniqueID: t.UniqueID, Status: t.Status, VideoIDs: make([]string, len(t.Videos)), Videos: make([]Video, len(t.Videos)),
+		ID: t.ID, TaskID: t.UpstreamID, UniqueID: t.UniqueID, Status: t.Status, VideoIDs: make([]string, len(t.Videos)), Videos: make([]Video, len(t.Videos)),
 		Metadata: t.Metadata, Subscriptions: make([]Subscription, len(t.Subscriptions)), Polls: t.Polls, LastPolledAt: utc(t.LastPolledAt),
 		CreatedAt: t.CreatedAt.UTC(), ReadyAt: utc(t.ReadyAt), ExpiresAt: t.ExpiresAt.UTC(), Until: t.Until, ExpectedVideos: t.ExpectedVideos,
 	}

@@ -136,17 +136,17 @@ func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
 	return ErrNotFound
 }
 
-// Trouble is why an account pauses.
-type Trouble struct {
+// Backoff is why an account pauses.
+type Backoff struct {
 	State  string // AccountActive ends the trouble
 	Reason string
 	Until  time.Time
 	Count  int // troubles in a row
 }
 
-// SetTrouble records an account's trouble, or its end, on behalf of a shift; an older shift's word
+// SetBackoff records an account's trouble, or its end, on behalf of a shift; an older shift's word
 // changes nothing.
-func (s *Store) SetTrouble(ctx context.Context, account, shift uuid.UUID, t Trouble) error {
+func (s *Store) SetBackoff(ctx context.Context, account, shift uuid.UUID, t Backoff) error {
 	var reason *string
 	var until *time.Time
 	if t.State != AccountActive {

@@ -26,7 +26,7 @@ type Delivery struct {
 	AppID         uuid.UUID
 	EventID       uuid.UUID
 	EventType     string
-	Task          *uuid.UUID
+	TaskID        *uuid.UUID `db:"task"`
 	EndpointID    uuid.UUID
 	Status        string
 	Parked        bool // waits without a job
@@ -90,12 +90,11 @@ func (s *Store) loadDeliveries(ctx context.Context, lists [][]uuid.UUID) ([][]*D
 	return out, nil
 }
 
-// Result is what came of a delivery's turn: it was parked, or an attempt was made.
-type Result struct {
-	Delivery   uuid.UUID
-	Endpoint   uuid.UUID
-	Generation int
-	Park       bool // no attempt was made: the endpoint takes none now
+// AttemptResult is what came of one attempt.
+type AttemptResult struct {
+	DeliveryID uuid.UUID
+	EndpointID uuid.UUID
+	Generation int // of the delivery's job
 
 	At              time.Time
 	Duration        time.Duration
@@ -105,77 +104,60 @@ type Result struct {
 	ResponseHeaders map[string]string
 	ResponseBody    *string
 
-	NextAttemptAt *time.Time    // nil: delivered, or used up
-	First         bool          // its job has others beside it: the next attempt needs a job of its own
+	NextAttemptAt *time.Time    // nil: delivered, or the schedule is used up
+	SharedJob     bool          // its job has other deliveries: the next attempt needs a job of its own
 	Gone          bool          // the receiver answered 410
 	Hold          time.Duration // the receiver asked to be left alone for so long
-	Released      bool          // Release gave the job, for this attempt
+	Released      bool          // the delivery was released from parking for this attempt
 	Healthy       bool          // as far as the sender knew, a success changes nothing of the endpoint
-	Latency       time.Duration // since the delivery was made
+	Latency       time.Duration // since the delivery was created
 }
 
-// touches tells whether the result can change its endpoint.
-func (r Result) touches() bool { return !r.Park && (!r.Delivered || !r.Healthy) }
-
-// Recorded answers a Result. There is nothing to say yet but that it is on disk.
-type Recorded struct{}
-
-// RecordResult writes a result to disk. Results that come at the same time share a transaction.
-// The caller tells River only afterwards.
-func (s *Store) RecordResult(ctx context.Context, r Result) error {
+// RecordAttempt appends an attempt and moves its delivery on. Attempts that end at the same time share a transaction.
+// The caller tells River only when RecordAttempt has returned.
+func (s *Store) RecordAttempt(ctx context.Context, r AttemptResult) error {
 	_, err := s.record.Do(ctx, r)
 	return err
 }
 
-func (s *Store) recordResults(ctx context.Context, results []Result) ([]Recorded, error) {
-	var attempts, parked []Result
-	var touched []uuid.UUID
-	for _, r := range results {
-		if r.Park {
-			parked = append(parked, r)
-			continue
-		}
-		attempts = append(attempts, r)
-		if r.touches() && !slices.Contains(touched, r.Endpoint) {
-			touched = append(touched, r.Endpoint)
+func (s *Store) recordAttempts(ctx context.Context, attempts []AttemptResult) ([]struct{}, error) {
+	var touched []uuid.UUID // endpoints whose health may change
+	for _, r := range attempts {
+		if (!r.Delivered || !r.Healthy) && !slices.Contains(touched, r.EndpointID) {
+			touched = append(touched, r.EndpointID)
 		}
 	}
-	if len(parked) == 0 && len(touched) == 0 {
-		err := recordAttempts(ctx, s.pool, attempts)
-		if err == nil {
-			s.countAttempts(attempts)
-		}
-		return make([]Recorded, len(results)), err
+	var err error
+	if len(touched) == 0 {
+		err = appendAttempts(ctx, s.pool, attempts)
+	} else {
+		err = s.tx(ctx, "record attempts", func(tx pgx.Tx) error {
+			if err := s.applyHealth(ctx, tx, touched, attempts); err != nil {
+				return err
+			}
+			if err := appendAttempts(ctx, tx, attempts); err != nil {
+				return err
+			}
+			return s.insertDeliverJobs(ctx, tx, nextJobs(attempts))
+		})
 	}
-	err := s.tx(ctx, "record results", func(tx pgx.Tx) error {
-		if err := s.applyHealth(ctx, tx, touched, attempts); err != nil {
-			return err
-		}
-		if err := recordAttempts(ctx, tx, attempts); err != nil {
-			return err
-		}
-		if err := s.insertDeliverJobs(ctx, tx, nextJobs(attempts)); err != nil {
-			return err
-		}
-		return park(ctx, tx, parked)
-	})
 	if err == nil {
 		s.countAttempts(attempts)
 	}
-	return make([]Recorded, len(results)), err
+	return make([]struct{}, len(attempts)), err
 }
 
 // nextJobs gives the jobs of the deliveries whose first attempt has failed.
-func nextJobs(attempts []Result) (jobs []DeliverArgs) {
+func nextJobs(attempts []AttemptResult) (jobs []DeliverArgs) {
 	for _, r := range attempts {
-		if r.First && r.NextAttemptAt != nil {
-			jobs = append(jobs, DeliverArgs{DeliveryID: r.Delivery, Generation: r.Generation})
+		if r.SharedJob && r.NextAttemptAt != nil {
+			jobs = append(jobs, DeliverArgs{DeliveryID: r.DeliveryID, Generation: r.Generation})
 		}
 	}
 	return jobs
 }
 
-func (s *Store) countAttempts(attempts []Result) {
+func (s *Store) countAttempts(attempts []AttemptResult) {
 	s.activity.count(s.now(), func(m *Minute) {
 		for _, r := range attempts {
 			if !r.Delivered {
@@ -188,24 +170,24 @@ func (s *Store) countAttempts(attempts []Result) {
 	})
 }
 
-// recordAttempts appends attempts and moves their deliveries on. One statement, so that it is all or
+// appendAttempts appends attempts and moves their deliveries on. One statement, so that it is all or
 // nothing without a transaction of its own. The number of an attempt is counted here: a second instance
 // that sent the same delivery adds its attempt, it does not overwrite. What is delivered stays delivered.
-func recordAttempts(ctx context.Context, q querier, results []Result) error {
+func appendAttempts(ctx context.Context, q querier, results []AttemptResult) error {
 	for len(results) > 0 {
 		// An update touches a row once a statement, so a delivery's second result waits for the next.
-		var rest []Result
+		var rest []AttemptResult
 		seen := make(map[uuid.UUID]bool, len(results))
 		now := results[:0:0]
 		for _, r := range results {
-			if seen[r.Delivery] {
+			if seen[r.DeliveryID] {
 				rest = append(rest, r)
 				continue
 			}
-			seen[r.Delivery] = true
+			seen[r.DeliveryID] = true
 			now = append(now, r)
 		}
-		if err := recordDistinct(ctx, q, now); err != nil {
+		if err := appendDistinct(ctx, q, now); err != nil {
 			return err
 		}
 		results = rest
@@ -213,7 +195,7 @@ func recordAttempts(ctx context.Context, q querier, results []Result) error {
 	return nil
 }
 
-func recordDistinct(ctx context.Context, q querier, results []Result) error {
+func appendDistinct(ctx context.Context, q querier, results []AttemptResult) error {
 	var (
 		n            = len(results)
 		ids          = make([]uuid.UUID, n)
@@ -226,7 +208,7 @@ func recordDistinct(ctx context.Context, q querier, results []Result) error {
 		headers      = make([]*string, n)
 	)
 	for i, r := range results {
-		ids[i], at[i], durations[i], delivered[i], next[i] = r.Delivery, r.At, int(r.Duration.Milliseconds()), r.Delivered, r.NextAttemptAt
+		ids[i], at[i], durations[i], delivered[i], next[i] = r.DeliveryID, r.At, int(r.Duration.Milliseconds()), r.Delivered, r.NextAttemptAt
 		statuses[i], errs[i], bodies[i] = r.ResponseStatus, r.Error, r.ResponseBody
 		if r.ResponseHeaders != nil {
 			text, err := json.Marshal(r.ResponseHeaders)
@@ -273,7 +255,7 @@ func recordDistinct(ctx context.Context, q querier, results []Result) error {
 }
 
 // applyHealth changes the touched endpoints by their results.
-func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID, results []Result) error {
+func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID, results []AttemptResult) error {
 	if len(touched) == 0 {
 		return nil
 	}
@@ -289,7 +271,7 @@ func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID,
 		byID[endpoints[i].ID], changed[i] = &endpoints[i], &endpoints[i]
 	}
 	for _, r := range results {
-		ep := byID[r.Endpoint]
+		ep := byID[r.EndpointID]
 		if ep == nil {
 			continue
 		}
@@ -302,37 +284,47 @@ func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID,
 	return saveHealth(ctx, tx, changed)
 }
 
-// park takes deliveries out of the queue until their endpoint is released.
-func park(ctx context.Context, tx pgx.Tx, results []Result) error {
-	if len(results) == 0 {
-		return nil
-	}
-	ids, generations := make([]uuid.UUID, len(results)), make([]int, len(results))
+// Parking asks for a delivery to be parked: its endpoint takes no attempt now.
+type Parking struct {
+	DeliveryID uuid.UUID
+	EndpointID uuid.UUID
+	Generation int // of the delivery's job
+}
+
+// ParkDelivery takes a delivery out of the queue until its endpoint is released (see [Store.Release]). Parkings that come
+// at the same time share a transaction.
+func (s *Store) ParkDelivery(ctx context.Context, p Parking) error {
+	_, err := s.park.Do(ctx, p)
+	return err
+}
+
+func (s *Store) parkDeliveries(ctx context.Context, parkings []Parking) ([]struct{}, error) {
+	ids, generations := make([]uuid.UUID, len(parkings)), make([]int, len(parkings))
 	var endpoints []uuid.UUID
-	for i, r := range results {
-		ids[i], generations[i] = r.Delivery, r.Generation
-		if !slices.Contains(endpoints, r.Endpoint) {
-			endpoints = append(endpoints, r.Endpoint)
+	for i, p := range parkings {
+		ids[i], generations[i] = p.DeliveryID, p.Generation
+		if !slices.Contains(endpoints, p.EndpointID) {
+			endpoints = append(endpoints, p.EndpointID)
 		}
 	}
-	if err := lockBacklog(ctx, tx, endpoints); err != nil {
+	return make([]struct{}, len(parkings)), s.tx(ctx, "park deliveries", func(tx pgx.Tx) error {
+		if err := lockBacklog(ctx, tx, endpoints); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `
+			update deliveries d
+			set parked = true
+			from unnest($1::uuid[], $2::int[]) as p (id, generation)
+			where d.id = p.id and d.generation = p.generation and d.status = 'pending'`, ids, generations)
 		return err
-	}
-	_, err := tx.Exec(ctx, `
-		update deliveries d
-		set parked = true
-		from unnest($1::uuid[], $2::int[]) as p (id, generation)
-		where d.id = p.id and d.generation = p.generation and d.status = 'pending'`, ids, generations)
-	if err != nil {
-		return fmt.Errorf("park deliveries: %w", err)
-	}
-	return nil
+	})
 }
 
 // DeliveryFilter narrows a list of deliveries; zero fields do not.
 type DeliveryFilter struct {
-	AppID, EndpointID, Task uuid.UUID
-	Status                  string
+	Scope              Scope // whose deliveries
+	EndpointID, TaskID uuid.UUID
+	Status             string
 }
 
 // withJob is the SQL set of jobs with the deliveries that are or were theirs.
@@ -370,13 +362,13 @@ func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Del
 	case DeliveryPending:
 		conditions += ` and d.id in (` + pendingNow + `)`
 	}
-	args := []any{p.before(), nullID(f.AppID), f.Status, p.Limit}
+	args := []any{p.before(), f.Scope.arg(), f.Status, p.Limit}
 	if f.EndpointID != uuid.Nil {
 		args = append(args, f.EndpointID)
 		conditions += fmt.Sprintf(` and d.endpoint_id = $%d`, len(args))
 	}
-	if f.Task != uuid.Nil {
-		args = append(args, f.Task)
+	if f.TaskID != uuid.Nil {
+		args = append(args, f.TaskID)
 		conditions += fmt.Sprintf(` and d.task = $%d`, len(args))
 	}
 	rows, err := s.pool.Query(ctx, `
@@ -391,13 +383,13 @@ func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Del
 	return list, nil
 }
 
-// Delivery reads one delivery with its attempts. app may be uuid.Nil for an operator.
-func (s *Store) Delivery(ctx context.Context, app, id uuid.UUID) (Delivery, error) {
+// Delivery reads one delivery with its attempts.
+func (s *Store) Delivery(ctx context.Context, scope Scope, id uuid.UUID) (Delivery, error) {
 	rows, err := s.pool.Query(ctx, `
 		select `+deliveryColumns+`, e.url as callback_url
 		from deliveries d
 		join endpoints e on e.id = d.endpoint_id
-		where d.id = $1 and ($2::uuid is null or d.app_id = $2)`, id, nullID(app))
+		where d.id = $1 and ($2::uuid is null or d.app_id = $2)`, id, scope.arg())
 	d, err := one[Delivery](rows, err)
 	if err != nil {
 		return d, err
@@ -410,14 +402,14 @@ func (s *Store) Delivery(ctx context.Context, app, id uuid.UUID) (Delivery, erro
 }
 
 // Resend sends a delivery again under its event's id, with the retry schedule from its beginning. A
-// delivery that was cancelled is ErrConflict. app may be uuid.Nil for an operator.
-func (s *Store) Resend(ctx context.Context, app, id uuid.UUID) error {
+// delivery that was cancelled is ErrConflict.
+func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "resend", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			select d.endpoint_id, `+parks+` as parks
 			from deliveries d
 			join endpoints e on e.id = d.endpoint_id
-			where d.id = $1 and ($2::uuid is null or d.app_id = $2) and e.deleted_at is null`, id, nullID(app))
+			where d.id = $1 and ($2::uuid is null or d.app_id = $2) and e.deleted_at is null`, id, scope.arg())
 		c, err := one[candidate](rows, err)
 		if err != nil {
 			return err

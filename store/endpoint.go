@@ -67,7 +67,7 @@ func (e *Endpoint) Holds(now time.Time) bool {
 }
 
 // apply changes the endpoint's health by an attempt's result and returns the events that follow.
-func (e *Endpoint) apply(r Result) (events []string) {
+func (e *Endpoint) apply(r AttemptResult) (events []string) {
 	if r.Delivered {
 		if e.Breaker != BreakerClosed {
 			events = append(events, EventEndpointRecovered)

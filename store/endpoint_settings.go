@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -38,25 +37,25 @@ func (s *Store) CreateEndpoint(ctx context.Context, app uuid.UUID, set EndpointS
 		if err != nil {
 			return err
 		}
-		ep, err = s.changeEndpoint(ctx, tx, app, id, set)
+		ep, err = s.changeEndpoint(ctx, tx, OfApp(app), id, set)
 		return err
 	})
 	return ep, err
 }
 
 // UpdateEndpoint changes an endpoint.
-func (s *Store) UpdateEndpoint(ctx context.Context, app, id uuid.UUID, set EndpointSettings) (ep Endpoint, err error) {
+func (s *Store) UpdateEndpoint(ctx context.Context, scope Scope, id uuid.UUID, set EndpointSettings) (ep Endpoint, err error) {
 	err = s.tx(ctx, "update endpoint", func(tx pgx.Tx) error {
-		ep, err = s.changeEndpoint(ctx, tx, app, id, set)
+		ep, err = s.changeEndpoint(ctx, tx, scope, id, set)
 		return err
 	})
 	return ep, err
 }
 
 // changeEndpoint changes an endpoint and gives it as it is then.
-func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, app, id uuid.UUID, set EndpointSettings) (Endpoint, error) {
+func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, scope Scope, id uuid.UUID, set EndpointSettings) (Endpoint, error) {
 	rows, err := tx.Query(ctx, `
-		select `+endpointColumns+` from endpoints e where e.id = $1 and e.app_id = $2 and e.deleted_at is null for no key update`, id, app)
+		select `+endpointColumns+` from endpoints e where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null for no key update`, id, scope.arg())
 	ep, err := one[Endpoint](rows, err)
 	if err != nil {
 		return ep, err
@@ -122,31 +121,15 @@ func (s *Store) enable(ctx context.Context, tx pgx.Tx, ep *Endpoint, on bool) er
 	return s.emitForEndpoint(ctx, tx, ep, EventEndpointRecovered, s.now())
 }
 
-// EnableEndpoint turns an endpoint on or off. app may be uuid.Nil for an operator.
-func (s *Store) EnableEndpoint(ctx context.Context, app, id uuid.UUID, on bool) (Endpoint, error) {
-	owner, err := s.ownerOf(ctx, app, id)
-	if err != nil {
-		return Endpoint{}, err
-	}
-	return s.UpdateEndpoint(ctx, owner, id, EndpointSettings{Enabled: &on})
-}
-
-// ownerOf gives an endpoint's app, which must be app unless that is uuid.Nil.
-func (s *Store) ownerOf(ctx context.Context, app, endpoint uuid.UUID) (owner uuid.UUID, err error) {
-	err = s.pool.QueryRow(ctx, `select app_id from endpoints where id = $1 and deleted_at is null`, endpoint).Scan(&owner)
-	if errors.Is(err, pgx.ErrNoRows) || (err == nil && app != uuid.Nil && app != owner) {
-		return owner, ErrNotFound
-	}
-	if err != nil {
-		return owner, fmt.Errorf("read endpoint: %w", err)
-	}
-	return owner, nil
+// EnableEndpoint turns an endpoint on or off.
+func (s *Store) EnableEndpoint(ctx context.Context, scope Scope, id uuid.UUID, on bool) (Endpoint, error) {
+	return s.UpdateEndpoint(ctx, scope, id, EndpointSettings{Enabled: &on})
 }
 
 // DeleteEndpoint deletes an endpoint with its subscriptions; what it had still to get is cancelled.
-func (s *Store) DeleteEndpoint(ctx context.Context, app, id uuid.UUID) error {
+func (s *Store) DeleteEndpoint(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "delete endpoint", func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `update endpoints set deleted_at = now(), backlog = false where id = $1 and app_id = $2 and deleted_at is null`, id, app)
+		tag, err := tx.Exec(ctx, `update endpoints set deleted_at = now(), backlog = false where id = $1 and ($2::uuid is null or app_id = $2) and deleted_at is null`, id, scope.arg())
 		if err != nil {
 			return err
 		}
@@ -163,14 +146,14 @@ func (s *Store) DeleteEndpoint(ctx context.Context, app, id uuid.UUID) error {
 	})
 }
 
-// Endpoints lists an app's endpoints, or all where app is uuid.Nil, newest first.
-func (s *Store) Endpoints(ctx context.Context, app uuid.UUID, p Page) ([]Endpoint, error) {
+// Endpoints lists endpoints, newest first.
+func (s *Store) Endpoints(ctx context.Context, scope Scope, p Page) ([]Endpoint, error) {
 	rows, err := s.pool.Query(ctx, `
 		select `+endpointColumns+`
 		from endpoints e
 		where e.id < $1 and e.deleted_at is null and ($2::uuid is null or e.app_id = $2)
 		order by e.id desc
-		limit $3`, p.before(), nullID(app), p.Limit)
+		limit $3`, p.before(), scope.arg(), p.Limit)
 	list, err := many[Endpoint](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("list endpoints: %w", err)
@@ -199,12 +182,12 @@ func (s *Store) HeaderNames(ep *Endpoint) ([]string, error) {
 }
 
 // RotateSecret gives an endpoint a new secret and returns it. During overlap the old one signs too.
-func (s *Store) RotateSecret(ctx context.Context, app, id uuid.UUID, overlap time.Duration) ([]byte, error) {
+func (s *Store) RotateSecret(ctx context.Context, scope Scope, id uuid.UUID, overlap time.Duration) ([]byte, error) {
 	sealed := s.newSecret()
 	tag, err := s.pool.Exec(ctx, `
 		update endpoints
 		set old_secret = case when $4 > now() then secret end, old_secret_expires_at = $4, secret = $3
-		where id = $1 and app_id = $2 and deleted_at is null`, id, app, sealed, s.now().Add(overlap))
+		where id = $1 and ($2::uuid is null or app_id = $2) and deleted_at is null`, id, scope.arg(), sealed, s.now().Add(overlap))
 	if err != nil {
 		return nil, fmt.Errorf("rotate secret: %w", err)
 	}
@@ -214,11 +197,10 @@ func (s *Store) RotateSecret(ctx context.Context, app, id uuid.UUID, overlap tim
 	return s.keys.Open("endpoint.secret", sealed)
 }
 
-// TestEndpoint sends webhook.test to an endpoint now and returns the delivery's id. app may be uuid.Nil for
-// an operator.
-func (s *Store) TestEndpoint(ctx context.Context, app, id uuid.UUID) (delivery uuid.UUID, err error) {
+// TestEndpoint sends webhook.test to an endpoint now and returns the delivery's id.
+func (s *Store) TestEndpoint(ctx context.Context, scope Scope, id uuid.UUID) (delivery uuid.UUID, err error) {
 	err = s.tx(ctx, "test endpoint", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select `+endpointColumns+` from endpoints e where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null for no key update`, id, nullID(app))
+		rows, err := tx.Query(ctx, `select `+endpointColumns+` from endpoints e where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null for no key update`, id, scope.arg())
 		ep, err := one[Endpoint](rows, err)
 		if err != nil {
 			return err
@@ -241,9 +223,9 @@ const recoverBatch = 2000
 
 // Recover takes up again all deliveries of an endpoint that have failed since a time, and tells how
 // many. They wait in the table and are released as the endpoint takes them, so that new ones are not
-// held up. app may be uuid.Nil for an operator.
-func (s *Store) Recover(ctx context.Context, app, endpoint uuid.UUID, since time.Time) (n int, err error) {
-	if _, err := s.ownerOf(ctx, app, endpoint); err != nil {
+// held up.
+func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, since time.Time) (n int, err error) {
+	if _, err := s.Endpoint(ctx, scope, endpoint); err != nil {
 		return 0, err
 	}
 	for {

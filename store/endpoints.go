@@ -23,7 +23,7 @@ type endpointKey struct {
 }
 
 // endpointsFor gives the endpoint of each registration's callback URL, made where there is none.
-func (s *Store) endpointsFor(ctx context.Context, tx pgx.Tx, news []NewTask) (map[endpointKey]uuid.UUID, error) {
+func (s *Store) endpointsFor(ctx context.Context, tx pgx.Tx, news []Registration) (map[endpointKey]uuid.UUID, error) {
 	found := make(map[endpointKey]uuid.UUID)
 	wanted := make(map[endpointKey]bool)
 	for _, n := range news {
@@ -87,17 +87,17 @@ func (s *Store) newSecret() []byte {
 	return s.keys.Seal("endpoint.secret", secret)
 }
 
-// Endpoint reads one endpoint. app may be uuid.Nil for an operator.
-func (s *Store) Endpoint(ctx context.Context, app, id uuid.UUID) (Endpoint, error) {
-	rows, err := s.pool.Query(ctx, `select `+endpointColumns+` from endpoints e where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null`, id, nullID(app))
+// Endpoint reads one endpoint.
+func (s *Store) Endpoint(ctx context.Context, scope Scope, id uuid.UUID) (Endpoint, error) {
+	rows, err := s.pool.Query(ctx, `select `+endpointColumns+` from endpoints e where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null`, id, scope.arg())
 	return one[Endpoint](rows, err)
 }
 
 // Secrets gives the secrets that sign for an endpoint now, the newest first, in clear.
-func (s *Store) Secrets(ctx context.Context, app, id uuid.UUID) ([][]byte, error) {
+func (s *Store) Secrets(ctx context.Context, scope Scope, id uuid.UUID) ([][]byte, error) {
 	var secret, old []byte
 	var oldUntil *time.Time
-	rows, err := s.pool.Query(ctx, `select secret, old_secret, old_secret_expires_at from endpoints where id = $1 and app_id = $2 and deleted_at is null`, id, app)
+	rows, err := s.pool.Query(ctx, `select secret, old_secret, old_secret_expires_at from endpoints where id = $1 and ($2::uuid is null or app_id = $2) and deleted_at is null`, id, scope.arg())
 	if err != nil {
 		return nil, fmt.Errorf("read secrets: %w", err)
 	}

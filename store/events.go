@@ -149,7 +149,7 @@ func nullable(id *uuid.UUID) (out uuid.NullUUID) {
 
 // candidate is an endpoint as far as an event's routing needs it.
 type candidate struct {
-	Task       uuid.UUID
+	TaskID     uuid.UUID `db:"task"`
 	EndpointID uuid.UUID
 	EventTypes []string
 	Parks      bool // its deliveries wait in the table for now
@@ -176,7 +176,7 @@ func (s *Store) subscribers(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID) (
 	}
 	byTask := make(map[uuid.UUID][]candidate, len(tasks))
 	for _, c := range found {
-		byTask[c.Task] = append(byTask[c.Task], c)
+		byTask[c.TaskID] = append(byTask[c.TaskID], c)
 	}
 	return byTask, s.readyToPark(ctx, tx, found)
 }
@@ -258,9 +258,9 @@ func (s *Store) emitForEndpoint(ctx context.Context, tx pgx.Tx, ep *Endpoint, ev
 
 const eventColumns = `id, app_id, type, created_at, task, endpoint_id, payload`
 
-// Event reads one event. app may be uuid.Nil for an operator.
-func (s *Store) Event(ctx context.Context, app, id uuid.UUID) (Event, error) {
-	rows, err := s.pool.Query(ctx, `select `+eventColumns+` from events where id = $1 and ($2::uuid is null or app_id = $2)`, id, nullID(app))
+// Event reads one event.
+func (s *Store) Event(ctx context.Context, scope Scope, id uuid.UUID) (Event, error) {
+	rows, err := s.pool.Query(ctx, `select `+eventColumns+` from events where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
 	return one[Event](rows, err)
 }
 
@@ -268,15 +268,14 @@ func (s *Store) Event(ctx context.Context, app, id uuid.UUID) (Event, error) {
 // and one that commits late must not appear behind a reader's back.
 const feedDelay = 2 * time.Second
 
-// Events lists an app's events after one, or those of all apps where app is uuid.Nil, oldest first, of one
-// type unless that is empty.
-func (s *Store) Events(ctx context.Context, app uuid.UUID, eventType string, after uuid.UUID, limit int) ([]Event, error) {
+// Events lists events after one, oldest first, of one type unless that is empty.
+func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after uuid.UUID, limit int) ([]Event, error) {
 	rows, err := s.pool.Query(ctx, `
 		select `+eventColumns+`
 		from events
 		where ($1::uuid is null or app_id = $1) and id > $2 and ($3 = '' or type = $3) and created_at < $4
 		order by id
-		limit $5`, nullID(app), after, eventType, s.now().Add(-feedDelay), limit)
+		limit $5`, scope.arg(), after, eventType, s.now().Add(-feedDelay), limit)
 	list, err := many[Event](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("list events: %w", err)

@@ -71,7 +71,7 @@ type world struct {
 	failed                    uuid.UUID
 	key                       store.APIKey
 	plainKey                  string
-	shift                     *store.Shift
+	shift                     *store.Lease
 	instance                  store.Instance
 	spare                     store.Account // that no app uses
 }
@@ -119,14 +119,14 @@ func (w *world) fill() {
 	w.ready1(w.ready)
 	w.register("parked", "https://parking.example/")
 	w.waiting = w.register("waiting", "https://a.example/").Task
-	deliveries, err := w.Deliveries(ctx, store.DeliveryFilter{AppID: w.app.ID}, store.Page{Limit: 10})
+	deliveries, err := w.Deliveries(ctx, store.DeliveryFilter{Scope: store.OfApp(w.app.ID)}, store.Page{Limit: 10})
 	must(err)
 	w.delivered, w.pending = deliveries[1].ID, deliveries[0].ID
 	for _, ep := range []struct {
 		url  string
 		into *store.Endpoint
 	}{{"https://a.example/", &w.endpoint}, {"https://parking.example/", &w.parking}} {
-		all, err := w.Endpoints(ctx, w.app.ID, store.Page{Limit: 10})
+		all, err := w.Endpoints(ctx, store.OfApp(w.app.ID), store.Page{Limit: 10})
 		must(err)
 		for _, one := range all {
 			if one.URL == ep.url {
@@ -134,28 +134,28 @@ func (w *world) fill() {
 			}
 		}
 	}
-	must(w.RecordResult(ctx, store.Result{Delivery: w.delivered, Endpoint: w.endpoint.ID, At: time.Now(), Delivered: true, Healthy: true}))
-	_, err = w.UpdateEndpoint(ctx, w.app.ID, w.parking.ID, store.EndpointSettings{RateLimit: new(100.0), Headers: &map[string]string{"X-A": "b"}})
+	must(w.RecordAttempt(ctx, store.AttemptResult{DeliveryID: w.delivered, EndpointID: w.endpoint.ID, At: time.Now(), Delivered: true, Healthy: true}))
+	_, err = w.UpdateEndpoint(ctx, store.OfApp(w.app.ID), w.parking.ID, store.EndpointSettings{RateLimit: new(100.0), Headers: &map[string]string{"X-A": "b"}})
 	must(err)
 	parked := w.register("parked 2", "https://parking.example/").Task
 	w.ready1(parked)
 	failed := w.register("failed", "https://parking.example/").Task
 	w.ready1(failed)
-	all, err := w.Deliveries(ctx, store.DeliveryFilter{EndpointID: w.parking.ID}, store.Page{Limit: 10})
+	all, err := w.Deliveries(ctx, store.DeliveryFilter{Scope: store.Everything(), EndpointID: w.parking.ID}, store.Page{Limit: 10})
 	must(err)
 	w.failed = all[0].ID
-	must(w.RecordResult(ctx, store.Result{Delivery: w.failed, Endpoint: w.parking.ID, At: time.Now()}))
-	w.shift, err = w.StartShift(ctx, w.account.ID)
+	must(w.RecordAttempt(ctx, store.AttemptResult{DeliveryID: w.failed, EndpointID: w.parking.ID, At: time.Now()}))
+	w.shift, err = w.AcquireLease(ctx, w.account.ID)
 	must(err)
 	w.instance = store.Instance{ID: uuid.Must(uuid.NewV7()), Name: "instance", Version: "1", StartedAt: time.Now()}
-	_, err = w.Succeed(ctx, w.instance)
+	_, err = w.RegisterInstance(ctx, w.instance)
 	must(err)
 	_, err = w.plain.Exec(ctx, `update river_job set state = 'running', attempted_by = array[$1::text] where kind like 'deliver%'`, w.instance.ID.String())
 	must(err)
 	must(w.FlushActivity(ctx))
 }
 
-func (w *world) ready1(t *store.Task) { w.bundle.ready(t.ID, "PI-"+t.TaskID) }
+func (w *world) ready1(t *store.Task) { w.bundle.ready(t.ID, "PI-"+t.UpstreamID) }
 
 // state is a digest of every row of every table.
 func (w *world) state() string {
@@ -211,28 +211,28 @@ func TestAStatementThatFails(t *testing.T) {
 			return err
 		}, ""},
 		{"record a poll that shows videos", whole, func(ctx context.Context, w *world) error {
-			_, err := w.RecordPoll(ctx, store.Poll{Task: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Videos: []store.Video{{ID: "PI-1"}}})
+			_, err := w.RecordPoll(ctx, store.Poll{TaskID: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Videos: []store.Video{{ID: "PI-1"}}})
 			return err
 		}, ""},
 		{"record a poll that shows nothing", whole, func(ctx context.Context, w *world) error {
-			_, err := w.RecordPoll(ctx, store.Poll{Task: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Bare: true})
+			_, err := w.RecordPoll(ctx, store.Poll{TaskID: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Bare: true})
 			return err
 		}, ""},
 		{"load a delivery", whole, func(ctx context.Context, w *world) error { _, err := w.LoadDeliveries(ctx, w.pending); return err }, ""},
 		{"record a success", whole, func(ctx context.Context, w *world) error {
-			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, At: time.Now(), Delivered: true, Healthy: true})
+			return w.RecordAttempt(ctx, store.AttemptResult{DeliveryID: w.pending, EndpointID: w.endpoint.ID, At: time.Now(), Delivered: true, Healthy: true})
 		}, ""},
 		{"record a failure", whole, func(ctx context.Context, w *world) error {
-			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, At: time.Now(), NextAttemptAt: new(time.Now())})
+			return w.RecordAttempt(ctx, store.AttemptResult{DeliveryID: w.pending, EndpointID: w.endpoint.ID, At: time.Now(), NextAttemptAt: new(time.Now())})
 		}, ""},
 		{"record the failure of a first attempt", whole, func(ctx context.Context, w *world) error {
-			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, At: time.Now(), First: true, NextAttemptAt: new(time.Now())})
+			return w.RecordAttempt(ctx, store.AttemptResult{DeliveryID: w.pending, EndpointID: w.endpoint.ID, At: time.Now(), SharedJob: true, NextAttemptAt: new(time.Now())})
 		}, ""},
 		{"record that a receiver is gone", whole, func(ctx context.Context, w *world) error {
-			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, At: time.Now(), Gone: true})
+			return w.RecordAttempt(ctx, store.AttemptResult{DeliveryID: w.pending, EndpointID: w.endpoint.ID, At: time.Now(), Gone: true})
 		}, ""},
 		{"park a delivery", whole, func(ctx context.Context, w *world) error {
-			return w.RecordResult(ctx, store.Result{Delivery: w.pending, Endpoint: w.endpoint.ID, Park: true})
+			return w.ParkDelivery(ctx, store.Parking{DeliveryID: w.pending, EndpointID: w.endpoint.ID})
 		}, ""},
 		{"release parked deliveries", whole, func(ctx context.Context, w *world) error {
 			n, err := w.Release(ctx, w.parking.ID, 10)
@@ -241,26 +241,26 @@ func TestAStatementThatFails(t *testing.T) {
 			}
 			return err
 		}, ""},
-		{"resend", whole, func(ctx context.Context, w *world) error { return w.Resend(ctx, w.app.ID, w.delivered) }, ""},
+		{"resend", whole, func(ctx context.Context, w *world) error { return w.Resend(ctx, store.OfApp(w.app.ID), w.delivered) }, ""},
 		{"recover", whole, func(ctx context.Context, w *world) error {
-			n, err := w.Recover(ctx, w.app.ID, w.parking.ID, time.Now().Add(-time.Hour))
+			n, err := w.Recover(ctx, store.OfApp(w.app.ID), w.parking.ID, time.Now().Add(-time.Hour))
 			if err == nil && n != 1 {
 				return fmt.Errorf("%d were recovered", n)
 			}
 			return err
 		}, ""},
 		{"take a slot", whole, func(ctx context.Context, w *world) error {
-			_, err := w.TakeSlot(ctx, store.SlotRequest{Account: w.account.ID, Shift: w.shift.ID, Any: true})
+			_, err := w.TakeSlot(ctx, store.SlotRequest{Account: w.account.ID, Lease: w.shift.ID, Any: true})
 			return err
 		}, ""},
 		{"reserve a slot", whole, func(ctx context.Context, w *world) error { _, _, err := w.ReserveSlot(ctx, w.account.ID); return err }, ""},
-		{"start a shift", steps, func(ctx context.Context, w *world) error { _, err := w.StartShift(ctx, w.account.ID); return err }, ""},
+		{"start a shift", steps, func(ctx context.Context, w *world) error { _, err := w.AcquireLease(ctx, w.account.ID); return err }, ""},
 		{"end a shift", whole, func(ctx context.Context, w *world) error {
-			_, err := w.EndShift(ctx, w.shift, store.ShiftEnd{})
+			_, err := w.ReleaseLease(ctx, w.shift, store.LeaseEnd{})
 			return err
 		}, ""},
 		{"end the last shift", whole, func(ctx context.Context, w *world) error {
-			_, err := w.EndShift(ctx, w.shift, store.ShiftEnd{})
+			_, err := w.ReleaseLease(ctx, w.shift, store.LeaseEnd{})
 			return err
 		}, `update tasks set polling = false`},
 		{"look for urgent tasks", whole, func(ctx context.Context, w *world) error {
@@ -268,7 +268,7 @@ func TestAStatementThatFails(t *testing.T) {
 			return err
 		}, ""},
 		{"record an account's trouble", whole, func(ctx context.Context, w *world) error {
-			return w.SetTrouble(ctx, w.account.ID, w.shift.ID, store.Trouble{State: store.AccountRefused, Reason: "0401", Until: time.Now(), Count: 1})
+			return w.SetBackoff(ctx, w.account.ID, w.shift.ID, store.Backoff{State: store.AccountRefused, Reason: "0401", Until: time.Now(), Count: 1})
 		}, ""},
 		{"expire tasks", whole, func(ctx context.Context, w *world) error {
 			n, err := w.ExpireTasks(ctx, 100)
@@ -291,47 +291,55 @@ func TestAStatementThatFails(t *testing.T) {
 		{"succeed an instance", whole, func(ctx context.Context, w *world) error {
 			next := w.instance
 			next.ID = uuid.UUID{15: 9}
-			n, err := w.Succeed(ctx, next)
+			n, err := w.RegisterInstance(ctx, next)
 			if err == nil && n == 0 {
 				return fmt.Errorf("no job was freed")
 			}
 			return err
 		}, ""},
-		{"beat", whole, func(ctx context.Context, w *world) error { return w.Beat(ctx, w.instance) }, ""},
+		{"beat", whole, func(ctx context.Context, w *world) error { return w.Heartbeat(ctx, w.instance) }, ""},
 		{"reap instances", whole, func(ctx context.Context, w *world) error {
-			n, err := w.Reap(ctx)
+			n, err := w.ReapInstances(ctx)
 			if err == nil && n == 0 {
 				return fmt.Errorf("no job was freed")
 			}
 			return err
 		}, `update instances set beat_at = 'epoch'`},
-		{"leave", whole, func(ctx context.Context, w *world) error { _, err := w.Leave(ctx, w.instance.ID); return err }, ""},
+		{"leave", whole, func(ctx context.Context, w *world) error {
+			_, err := w.DeregisterInstance(ctx, w.instance.ID)
+			return err
+		}, ""},
 		{"list running jobs", whole, func(ctx context.Context, w *world) error { _, err := w.RunningJobs(ctx, w.instance.ID, 0); return err }, ""},
 		{"reclaim jobs", whole, func(ctx context.Context, w *world) error {
-			_, err := w.Reclaim(ctx, w.instance.ID, []int64{1, 2, 3})
+			_, err := w.ReclaimJobs(ctx, w.instance.ID, []int64{1, 2, 3})
 			return err
 		}, ""},
 		{"list instances", whole, func(ctx context.Context, w *world) error { _, err := w.Instances(ctx); return err }, ""},
-		{"cancel a task", whole, func(ctx context.Context, w *world) error { return w.CancelTask(ctx, w.app.ID, w.waiting.ID) }, ""},
-		{"poll a task by hand", whole, func(ctx context.Context, w *world) error { return w.PollTask(ctx, w.waiting.ID) }, ""},
+		{"cancel a task", whole, func(ctx context.Context, w *world) error {
+			return w.CancelTask(ctx, store.OfApp(w.app.ID), w.waiting.ID)
+		}, ""},
+		{"poll a task by hand", whole, func(ctx context.Context, w *world) error { return w.PollTask(ctx, store.Everything(), w.waiting.ID) }, ""},
 		{"take a hint", whole, func(ctx context.Context, w *world) error { return w.HintTask(ctx, w.app.HintToken, "waiting") }, ""},
-		{"read a task", whole, func(ctx context.Context, w *world) error { _, err := w.Task(ctx, w.app.ID, w.ready.ID); return err }, ""},
+		{"read a task", whole, func(ctx context.Context, w *world) error {
+			_, err := w.Task(ctx, store.OfApp(w.app.ID), w.ready.ID)
+			return err
+		}, ""},
 		{"list tasks", whole, func(ctx context.Context, w *world) error {
-			_, err := w.Tasks(ctx, store.TaskFilter{AppID: w.app.ID}, page)
+			_, err := w.Tasks(ctx, store.TaskFilter{Scope: store.OfApp(w.app.ID)}, page)
 			return err
 		}, ""},
 		{"list a task's events", whole, func(ctx context.Context, w *world) error { _, err := w.TaskEvents(ctx, w.ready.ID); return err }, ""},
 		{"list a task's deliveries", whole, func(ctx context.Context, w *world) error { _, err := w.TaskDeliveries(ctx, w.ready.ID); return err }, ""},
 		{"list events", whole, func(ctx context.Context, w *world) error {
-			_, err := w.Events(ctx, w.app.ID, "", uuid.Nil, 10)
+			_, err := w.Events(ctx, store.OfApp(w.app.ID), "", uuid.Nil, 10)
 			return err
 		}, ""},
 		{"list deliveries", whole, func(ctx context.Context, w *world) error {
-			_, err := w.Deliveries(ctx, store.DeliveryFilter{AppID: w.app.ID, Status: store.DeliveryPending}, page)
+			_, err := w.Deliveries(ctx, store.DeliveryFilter{Scope: store.OfApp(w.app.ID), Status: store.DeliveryPending}, page)
 			return err
 		}, ""},
 		{"read a delivery", whole, func(ctx context.Context, w *world) error {
-			_, err := w.Delivery(ctx, w.app.ID, w.delivered)
+			_, err := w.Delivery(ctx, store.OfApp(w.app.ID), w.delivered)
 			return err
 		}, ""},
 		{"create an endpoint", whole, func(ctx context.Context, w *world) error {
@@ -339,24 +347,26 @@ func TestAStatementThatFails(t *testing.T) {
 			return err
 		}, ""},
 		{"change an endpoint", whole, func(ctx context.Context, w *world) error {
-			_, err := w.UpdateEndpoint(ctx, w.app.ID, w.endpoint.ID, store.EndpointSettings{Description: new("changed")})
+			_, err := w.UpdateEndpoint(ctx, store.OfApp(w.app.ID), w.endpoint.ID, store.EndpointSettings{Description: new("changed")})
 			return err
 		}, ""},
 		{"disable an endpoint", whole, func(ctx context.Context, w *world) error {
-			_, err := w.EnableEndpoint(ctx, uuid.Nil, w.endpoint.ID, false)
+			_, err := w.EnableEndpoint(ctx, store.Everything(), w.endpoint.ID, false)
 			return err
 		}, ""},
-		{"delete an endpoint", whole, func(ctx context.Context, w *world) error { return w.DeleteEndpoint(ctx, w.app.ID, w.parking.ID) }, ""},
+		{"delete an endpoint", whole, func(ctx context.Context, w *world) error {
+			return w.DeleteEndpoint(ctx, store.OfApp(w.app.ID), w.parking.ID)
+		}, ""},
 		{"rotate a secret", whole, func(ctx context.Context, w *world) error {
-			_, err := w.RotateSecret(ctx, w.app.ID, w.endpoint.ID, time.Hour)
+			_, err := w.RotateSecret(ctx, store.OfApp(w.app.ID), w.endpoint.ID, time.Hour)
 			return err
 		}, ""},
 		{"read secrets", whole, func(ctx context.Context, w *world) error {
-			_, err := w.Secrets(ctx, w.app.ID, w.endpoint.ID)
+			_, err := w.Secrets(ctx, store.OfApp(w.app.ID), w.endpoint.ID)
 			return err
 		}, ""},
 		{"test an endpoint", whole, func(ctx context.Context, w *world) error {
-			_, err := w.TestEndpoint(ctx, w.app.ID, w.endpoint.ID)
+			_, err := w.TestEndpoint(ctx, store.OfApp(w.app.ID), w.endpoint.ID)
 			return err
 		}, ""},
 		{"read receivers", whole, func(ctx context.Context, w *world) error {
@@ -413,7 +423,7 @@ func TestAStatementThatFails(t *testing.T) {
 			return err
 		}, ""},
 		{"keep the activity", steps, func(ctx context.Context, w *world) error {
-			if _, err := w.RecordPoll(ctx, store.Poll{Task: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Bare: true}); err != nil {
+			if _, err := w.RecordPoll(ctx, store.Poll{TaskID: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Bare: true}); err != nil {
 				return err
 			}
 			return w.FlushActivity(ctx)

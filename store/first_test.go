@@ -21,7 +21,7 @@ func announced(t *testing.T, subscribers int) (*bundle, []store.Delivery) {
 		b.register("task", fmt.Sprintf("https://a.example/%d", i))
 	}
 	b.ready(b.register("task", "https://a.example/0").Task.ID, "PI-1")
-	list, err := b.Deliveries(t.Context(), store.DeliveryFilter{AppID: b.app.ID, Status: store.DeliveryPending}, store.Page{Limit: 500})
+	list, err := b.Deliveries(t.Context(), store.DeliveryFilter{Scope: store.OfApp(b.app.ID), Status: store.DeliveryPending}, store.Page{Limit: 500})
 	if err != nil || len(list) != subscribers {
 		t.Fatalf("%d deliveries are listed as pending, want %d: %v", len(list), subscribers, err)
 	}
@@ -35,13 +35,13 @@ func TestFirstAttemptsShareJobs(t *testing.T) {
 		t.Errorf("%d jobs for 25 first attempts, want 3", n)
 	}
 	next := time.Now().Add(time.Minute)
-	for _, r := range []store.Result{
-		{Delivery: list[0].ID, Endpoint: list[0].EndpointID, At: time.Now(), First: true, Delivered: true, Healthy: true},
-		{Delivery: list[1].ID, Endpoint: list[1].EndpointID, At: time.Now(), First: true},                       // used up
-		{Delivery: list[2].ID, Endpoint: list[2].EndpointID, At: time.Now(), First: true, NextAttemptAt: &next}, // to be tried again
-		{Delivery: list[3].ID, Endpoint: list[3].EndpointID, At: time.Now(), NextAttemptAt: &next},              // by a job of its own, which snoozes
+	for _, r := range []store.AttemptResult{
+		{DeliveryID: list[0].ID, EndpointID: list[0].EndpointID, At: time.Now(), SharedJob: true, Delivered: true, Healthy: true},
+		{DeliveryID: list[1].ID, EndpointID: list[1].EndpointID, At: time.Now(), SharedJob: true},                       // used up
+		{DeliveryID: list[2].ID, EndpointID: list[2].EndpointID, At: time.Now(), SharedJob: true, NextAttemptAt: &next}, // to be tried again
+		{DeliveryID: list[3].ID, EndpointID: list[3].EndpointID, At: time.Now(), NextAttemptAt: &next},                  // by a job of its own, which snoozes
 	} {
-		if err := b.RecordResult(t.Context(), r); err != nil {
+		if err := b.RecordAttempt(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -58,7 +58,7 @@ func TestAFailedFirstAttemptExistsExactlyIfItsNextJobDoes(t *testing.T) {
 	if _, err := b.pool.Exec(t.Context(), `alter table river_job rename to away`); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.RecordResult(t.Context(), store.Result{Delivery: list[0].ID, Endpoint: list[0].EndpointID, At: time.Now(), First: true, NextAttemptAt: &next}); err == nil {
+	if err := b.RecordAttempt(t.Context(), store.AttemptResult{DeliveryID: list[0].ID, EndpointID: list[0].EndpointID, At: time.Now(), SharedJob: true, NextAttemptAt: &next}); err == nil {
 		t.Error("recorded without a job for the next attempt")
 	}
 	if n := b.count(`select count(*) from attempts`) + b.count(`select attempt_count from deliveries`); n != 0 {
@@ -71,9 +71,9 @@ func TestOrphansOfFirstAttemptsAreAdopted(t *testing.T) {
 	t.Parallel()
 	b, list := announced(t, 12)
 	next := time.Now().Add(time.Minute)
-	for i, r := range []store.Result{{Delivered: true, Healthy: true}, {NextAttemptAt: &next}} {
-		r.Delivery, r.Endpoint, r.At, r.First = list[i].ID, list[i].EndpointID, time.Now(), true
-		if err := b.RecordResult(t.Context(), r); err != nil {
+	for i, r := range []store.AttemptResult{{Delivered: true, Healthy: true}, {NextAttemptAt: &next}} {
+		r.DeliveryID, r.EndpointID, r.At, r.SharedJob = list[i].ID, list[i].EndpointID, time.Now(), true
+		if err := b.RecordAttempt(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 	}

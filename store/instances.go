@@ -21,9 +21,9 @@ type Instance struct {
 	BeatAt    time.Time
 }
 
-// Succeed registers a starting instance and frees at once the running jobs of a predecessor of the
+// RegisterInstance registers a starting instance and frees at once the running jobs of a predecessor of the
 // same name, which must be dead: it held the address that the new one listens on.
-func (s *Store) Succeed(ctx context.Context, in Instance) (freed int64, err error) {
+func (s *Store) RegisterInstance(ctx context.Context, in Instance) (freed int64, err error) {
 	err = s.tx(ctx, "register instance", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `delete from instances where name = $1 and id <> $2 returning id::text`, in.Name, in.ID)
 		if err != nil {
@@ -41,8 +41,8 @@ func (s *Store) Succeed(ctx context.Context, in Instance) (freed int64, err erro
 	return freed, err
 }
 
-// Beat says that the instance lives.
-func (s *Store) Beat(ctx context.Context, in Instance) error {
+// Heartbeat says that the instance lives.
+func (s *Store) Heartbeat(ctx context.Context, in Instance) error {
 	if err := beat(ctx, s.pool, in); err != nil {
 		return fmt.Errorf("beat: %w", err)
 	}
@@ -61,8 +61,8 @@ func beat(ctx context.Context, q querier, in Instance) error {
 	return rows.Err()
 }
 
-// Reap frees the running jobs of instances that have stopped beating.
-func (s *Store) Reap(ctx context.Context) (freed int64, err error) {
+// ReapInstances frees the running jobs of instances that have stopped beating.
+func (s *Store) ReapInstances(ctx context.Context) (freed int64, err error) {
 	err = s.tx(ctx, "reap instances", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			delete from instances
@@ -81,9 +81,9 @@ func (s *Store) Reap(ctx context.Context) (freed int64, err error) {
 	return freed, err
 }
 
-// Leave takes a stopping instance off the list and frees what it still has running. It tells how many
+// DeregisterInstance takes a stopping instance off the list and frees what it still has running. It tells how many
 // jobs those were.
-func (s *Store) Leave(ctx context.Context, id uuid.UUID) (freed int64, err error) {
+func (s *Store) DeregisterInstance(ctx context.Context, id uuid.UUID) (freed int64, err error) {
 	err = s.tx(ctx, "leave", func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `delete from instances where id = $1`, id); err != nil {
 			return err
@@ -121,9 +121,9 @@ func (s *Store) RunningJobs(ctx context.Context, instance uuid.UUID, atLeast tim
 	return pgx.CollectRows(rows, pgx.RowTo[int64])
 }
 
-// Reclaim makes those of an instance's running jobs available again that the instance knows nothing of, and tells
+// ReclaimJobs makes those of an instance's running jobs available again that the instance knows nothing of, and tells
 // how many those were.
-func (s *Store) Reclaim(ctx context.Context, instance uuid.UUID, jobs []int64) (int64, error) {
+func (s *Store) ReclaimJobs(ctx context.Context, instance uuid.UUID, jobs []int64) (int64, error) {
 	tag, err := s.pool.Exec(ctx, `
 		update river_job
 		set state = 'available', scheduled_at = now()

@@ -25,10 +25,10 @@ func SlotInterval(rps float64) time.Duration {
 }
 
 // Waiting is a task as its poller sees it.
-type Waiting struct {
+type PollTarget struct {
 	ID           uuid.UUID  `json:"id"`
 	AppID        uuid.UUID  `json:"app_id"`
-	TaskID       string     `json:"task_id"`
+	UpstreamID   string     `db:"task_id" json:"task_id"`
 	UniqueID     string     `json:"unique_id"`
 	Status       string     `json:"status"`
 	Refusals     int        `json:"refusals"`
@@ -42,24 +42,24 @@ type Waiting struct {
 }
 
 // Bare tells whether the task waits with no videos and no refusals (see [Poll]).
-func (w *Waiting) Bare() bool {
+func (w *PollTarget) Bare() bool {
 	return w.Status == TaskWaiting && !w.HasVideos && w.Refusals == 0
 }
 
-const waitingColumns = `t.id, t.app_id, t.task_id, t.unique_id, t.status, t.refusals, t.videos <> '[]' as has_videos, t.last_polled_at,
+const pollTargetColumns = `t.id, t.app_id, t.task_id, t.unique_id, t.status, t.refusals, t.videos <> '[]' as has_videos, t.last_polled_at,
 	t.hinted_at, t.created_at, t.grown_at, t.status = 'ready' and t.until = 'indexed' and t.indexed_at is null as indexing, t.traceparent`
 
-// Shift is one poll job's hold on an account: only the account's latest shift gets slots.
-type Shift struct {
+// Lease is one poll job's hold on an account: only the account's latest shift gets slots.
+type Lease struct {
 	ID      uuid.UUID
 	Account *Account
-	Waiting []Waiting
+	Targets []PollTarget
 }
 
-// StartShift makes the caller the one poller of an account and reads what there is to poll. An older
+// AcquireLease makes the caller the one poller of an account and reads what there is to poll. An older
 // shift of the account gets no more slots.
-func (s *Store) StartShift(ctx context.Context, account uuid.UUID) (*Shift, error) {
-	sh := &Shift{ID: newID()}
+func (s *Store) AcquireLease(ctx context.Context, account uuid.UUID) (*Lease, error) {
+	sh := &Lease{ID: newID()}
 	rows, err := s.pool.Query(ctx, `update accounts a set shift = $2 where a.id = $1 returning `+accountColumns, account, sh.ID)
 	a, err := one[Account](rows, err)
 	if err != nil {
@@ -69,12 +69,12 @@ func (s *Store) StartShift(ctx context.Context, account uuid.UUID) (*Shift, erro
 		return nil, fmt.Errorf("account %s: %w", a.Name, err)
 	}
 	sh.Account = &a
-	_, err = s.ReadShift(ctx, sh)
+	_, err = s.ReloadLease(ctx, sh)
 	return sh, err
 }
 
-// ReadShift reads anew what there is to poll. mine is false where the account has a newer shift.
-func (s *Store) ReadShift(ctx context.Context, sh *Shift) (mine bool, err error) {
+// ReloadLease reads anew what there is to poll. mine is false where the account has a newer shift.
+func (s *Store) ReloadLease(ctx context.Context, sh *Lease) (mine bool, err error) {
 	// What is urgent is told here and not again as news; what comes after this statement may be both. A newer shift
 	// begins after it, and reads what it has told.
 	err = s.pool.QueryRow(ctx, `
@@ -91,20 +91,20 @@ func (s *Store) ReadShift(ctx context.Context, sh *Shift) (mine bool, err error)
 	if !mine {
 		return false, nil
 	}
-	rows, err := s.pool.Query(ctx, `select `+waitingColumns+` from tasks t where t.account_id = $1 and t.polling`, sh.Account.ID)
-	if sh.Waiting, err = many[Waiting](rows, err); err != nil {
+	rows, err := s.pool.Query(ctx, `select `+pollTargetColumns+` from tasks t where t.account_id = $1 and t.polling`, sh.Account.ID)
+	if sh.Targets, err = many[PollTarget](rows, err); err != nil {
 		return false, fmt.Errorf("read waiting tasks: %w", err)
 	}
 	return true, nil
 }
 
-// ShiftEnd is what a shift leaves behind.
-type ShiftEnd struct {
+// LeaseEnd is what a shift leaves behind.
+type LeaseEnd struct {
 	Survival []float32 // what was learnt; nil leaves it as it is
 	ResumeAt time.Time // when to go on; zero: at once
 }
 
-// EndShift ends a shift. goOn tells that something is left to poll: the caller's job goes on, at
+// ReleaseLease ends a shift. goOn tells that something is left to poll: the caller's job goes on, at
 // end.ResumeAt. Otherwise the account has gone idle and the next registration inserts a job, or a newer
 // shift has the account and with it the duty. (One job that is snoozed between shifts, rather than a
 // new one each time, leaves nothing behind in the queue's table.)
@@ -112,7 +112,7 @@ type ShiftEnd struct {
 // A registration holds the account FOR KEY SHARE from reading poll_job to its commit. So either the
 // row cannot be had here and there is a registration to wait for, or it can and the second statement
 // sees all that was registered before.
-func (s *Store) EndShift(ctx context.Context, sh *Shift, end ShiftEnd) (goOn bool, err error) {
+func (s *Store) ReleaseLease(ctx context.Context, sh *Lease, end LeaseEnd) (goOn bool, err error) {
 	err = s.tx(ctx, "end shift", func(tx pgx.Tx) error {
 		var mine bool
 		err := tx.QueryRow(ctx, `
@@ -188,7 +188,7 @@ func (s *Store) ensurePollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.U
 
 // SlotRequest asks for an account's next slot.
 type SlotRequest struct {
-	Account, Shift uuid.UUID
+	Account, Lease uuid.UUID
 	Any            bool // take a slot even if nothing is new
 }
 
@@ -197,7 +197,7 @@ type Slot struct {
 	Lost    bool          // the account has a newer shift
 	Granted bool          // the slot is the caller's
 	Wait    time.Duration // until the slot, or, where none was granted, until it makes sense to ask again
-	News    []Waiting     // tasks that were registered or hinted since the last slot; now the shift's
+	News    []PollTarget  // tasks that were registered or hinted since the last slot; now the shift's
 }
 
 // TakeSlot reserves the account's next slot and tells what is new for the shift to choose from: tasks that
@@ -219,8 +219,8 @@ func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, 
 	accounts, shifts, anys := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]bool, n)
 	index := make(map[uuid.UUID]int, n)
 	for i, r := range requests {
-		accounts[i], shifts[i], anys[i] = r.Account, r.Shift, r.Any
-		index[r.Shift] = i
+		accounts[i], shifts[i], anys[i] = r.Account, r.Lease, r.Any
+		index[r.Lease] = i
 	}
 	// A slot is taken only within the horizon, so that none is reserved long before it is used. What is
 	// new is marked as told by the same statement: it goes to the one shift that has the slot.
@@ -247,7 +247,7 @@ func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, 
 			set urgent = false
 			from taken
 			where t.id = any(taken.news)
-			returning taken.shift as asked, `+waitingColumns+`
+			returning taken.shift as asked, `+pollTargetColumns+`
 		), news as (
 			select asked, json_agg(told) as news from told group by asked
 		)
@@ -263,7 +263,7 @@ func (s *Store) takeSlots(ctx context.Context, requests []SlotRequest) ([]Slot, 
 		Lost    bool
 		Granted bool
 		Wait    float64 // seconds
-		News    []Waiting
+		News    []PollTarget
 	}
 	found, err := many[row](rows, err)
 	if err != nil {
@@ -316,7 +316,7 @@ func (s *Store) UrgentAccounts(ctx context.Context, accounts []uuid.UUID) ([]uui
 type Polled struct {
 	Polling bool // the task is still to be polled
 	Ready   bool // this poll made it ready
-	Waiting Waiting
+	Target  PollTarget
 }
 
 // RecordPoll records one poll: its counters and, where the task changed, its events with their
@@ -328,10 +328,10 @@ func (s *Store) recordPolls(ctx context.Context, polls []Poll) ([]Polled, error)
 	byTask := make(map[uuid.UUID]int, len(polls))
 	var quiet, loud []Poll
 	for i, p := range polls {
-		if _, twice := byTask[p.Task]; twice {
+		if _, twice := byTask[p.TaskID]; twice {
 			continue // one poll a task is under way at a time; a second would show nothing more
 		}
-		byTask[p.Task] = i
+		byTask[p.TaskID] = i
 		if p.quiet() {
 			quiet = append(quiet, p)
 		} else {
@@ -348,7 +348,7 @@ func (s *Store) recordPolls(ctx context.Context, polls []Poll) ([]Polled, error)
 			return err
 		}
 		for _, p := range append(counted, applied...) {
-			out[byTask[p.Waiting.ID]] = p
+			out[byTask[p.Target.ID]] = p
 		}
 		return nil
 	})
@@ -362,7 +362,7 @@ func (s *Store) countActivity(polls []Poll, byTask map[uuid.UUID]int, polled []P
 	s.activity.count(s.now(), func(m *Minute) {
 		m.Polls += int64(len(polls))
 		for i, p := range polls {
-			if byTask[p.Task] == i && polled[i].Ready {
+			if byTask[p.TaskID] == i && polled[i].Ready {
 				m.DetectionLag.observe(p.Lag)
 			}
 		}
@@ -399,7 +399,7 @@ func (s *Store) countPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Poll
 	n := len(polls)
 	ids, at, next, faults, outcomes := make([]uuid.UUID, n), make([]time.Time, n), make([]time.Time, n), make([]*string, n), make([]string, n)
 	for i, p := range polls {
-		ids[i], at[i], next[i], outcomes[i] = p.Task, p.At, p.NextPollAt, p.outcome()
+		ids[i], at[i], next[i], outcomes[i] = p.TaskID, p.At, p.NextPollAt, p.outcome()
 		if p.Fault != nil {
 			text, err := json.Marshal(p.Fault)
 			if err != nil {
@@ -409,7 +409,7 @@ func (s *Store) countPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Poll
 		}
 	}
 	type row struct {
-		Waiting
+		PollTarget
 		Polling bool
 	}
 	rows, err := tx.Query(ctx, `
@@ -418,14 +418,14 @@ func (s *Store) countPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Poll
 			poll_log = `+logged+`
 		from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::text[]) as n (id, at, next, fault, outcome)
 		where t.id = n.id
-		returning t.polling, `+waitingColumns, ids, at, next, faults, outcomes)
+		returning t.polling, `+pollTargetColumns, ids, at, next, faults, outcomes)
 	found, err := many[row](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("count polls: %w", err)
 	}
 	out := make([]Polled, len(found))
 	for i, r := range found {
-		out[i] = Polled{Polling: r.Polling, Waiting: r.Waiting}
+		out[i] = Polled{Polling: r.Polling, Target: r.PollTarget}
 	}
 	return out, nil
 }
@@ -438,7 +438,7 @@ func (s *Store) applyPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Poll
 	byTask := make(map[uuid.UUID]Poll, len(polls))
 	ids := make([]uuid.UUID, len(polls))
 	for i, p := range polls {
-		ids[i], byTask[p.Task] = p.Task, p
+		ids[i], byTask[p.TaskID] = p.TaskID, p
 	}
 	rows, err := tx.Query(ctx, `select `+taskColumns+` from tasks where id = any($1) order by id for update`, ids)
 	tasks, err := many[Task](rows, err)
@@ -466,15 +466,15 @@ func (s *Store) applyPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Poll
 		return nil, err
 	}
 	for i, t := range changed {
-		out[i].Waiting = t.waiting() // as it was saved
+		out[i].Target = t.pollTarget() // as it was saved
 	}
 	return out, s.emitForTasks(ctx, tx, events)
 }
 
 // waiting gives the task as its poller sees it.
-func (t *Task) waiting() Waiting {
-	return Waiting{
-		ID: t.ID, AppID: t.AppID, TaskID: t.TaskID, UniqueID: t.UniqueID, Status: t.Status, Refusals: t.Refusals, HasVideos: len(t.Videos) > 0,
+func (t *Task) pollTarget() PollTarget {
+	return PollTarget{
+		ID: t.ID, AppID: t.AppID, UpstreamID: t.UpstreamID, UniqueID: t.UniqueID, Status: t.Status, Refusals: t.Refusals, HasVideos: len(t.Videos) > 0,
 		LastPolledAt: t.LastPolledAt, HintedAt: t.HintedAt, CreatedAt: t.CreatedAt, GrownAt: t.GrownAt,
 		Indexing: t.Status == TaskReady && t.Until == UntilIndexed && t.IndexedAt == nil, Traceparent: t.Traceparent,
 	}

@@ -19,7 +19,7 @@ func TestTheBudgetHoldsUnderConcurrency(t *testing.T) {
 	if _, err := b.UpdateAccount(t.Context(), b.account.ID, store.AccountChange{RequestsPerSecond: new(float64(perSecond))}); err != nil {
 		t.Fatal(err)
 	}
-	sh, err := b.StartShift(t.Context(), b.account.ID)
+	sh, err := b.AcquireLease(t.Context(), b.account.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestTheBudgetHoldsUnderConcurrency(t *testing.T) {
 		}
 		wg.Go(func() {
 			for time.Now().Before(stop) {
-				slot, err := s.TakeSlot(context.Background(), store.SlotRequest{Account: b.account.ID, Shift: sh.ID, Any: true})
+				slot, err := s.TakeSlot(context.Background(), store.SlotRequest{Account: b.account.ID, Lease: sh.ID, Any: true})
 				if err != nil {
 					t.Error(err)
 					return
@@ -59,11 +59,11 @@ func TestTheBudgetHoldsUnderConcurrency(t *testing.T) {
 		t.Errorf("%d slots in two seconds at %d a second", n, perSecond)
 	}
 	// A newer shift takes the account: the older one gets no more.
-	if _, err := b.StartShift(t.Context(), b.account.ID); err != nil {
+	if _, err := b.AcquireLease(t.Context(), b.account.ID); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(50 * time.Millisecond)
-	if slot, err := b.TakeSlot(t.Context(), store.SlotRequest{Account: b.account.ID, Shift: sh.ID, Any: true}); err != nil || slot.Granted || !slot.Lost {
+	if slot, err := b.TakeSlot(t.Context(), store.SlotRequest{Account: b.account.ID, Lease: sh.ID, Any: true}); err != nil || slot.Granted || !slot.Lost {
 		t.Errorf("an older shift got %+v, %v", slot, err)
 	}
 }
@@ -72,15 +72,15 @@ func TestASlotTellsWhatIsNew(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	before := b.register("before", "https://a.example/").Task
-	sh, err := b.StartShift(t.Context(), b.account.ID)
-	if err != nil || len(sh.Waiting) != 1 || sh.Waiting[0].ID != before.ID {
+	sh, err := b.AcquireLease(t.Context(), b.account.ID)
+	if err != nil || len(sh.Targets) != 1 || sh.Targets[0].ID != before.ID {
 		t.Fatalf("%+v, %v", sh, err)
 	}
 	first, second := b.register("first", "https://a.example/").Task, b.register("second", "https://a.example/").Task
-	take := func() []store.Waiting {
+	take := func() []store.PollTarget {
 		t.Helper()
 		for {
-			slot, err := b.TakeSlot(t.Context(), store.SlotRequest{Account: b.account.ID, Shift: sh.ID, Any: true})
+			slot, err := b.TakeSlot(t.Context(), store.SlotRequest{Account: b.account.ID, Lease: sh.ID, Any: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,19 +108,19 @@ func TestASlotTellsWhatIsNew(t *testing.T) {
 		t.Errorf("a hint with a wrong token: %v", got)
 	}
 	third := b.register("third", "https://a.example/").Task
-	if mine, err := b.ReadShift(t.Context(), sh); err != nil || !mine || len(sh.Waiting) != 4 {
-		t.Errorf("read anew: %t, %v, %v", mine, sh.Waiting, err)
+	if mine, err := b.ReloadLease(t.Context(), sh); err != nil || !mine || len(sh.Targets) != 4 {
+		t.Errorf("read anew: %t, %v, %v", mine, sh.Targets, err)
 	}
 	if got := take(); len(got) != 0 {
 		t.Errorf("what was read anew is told again: %v", got)
 	}
-	if _, err := b.StartShift(t.Context(), b.account.ID); err != nil {
+	if _, err := b.AcquireLease(t.Context(), b.account.ID); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.HintTask(t.Context(), b.app.HintToken, "third"); err != nil {
 		t.Fatal(err)
 	}
-	if mine, err := b.ReadShift(t.Context(), sh); err != nil || mine {
+	if mine, err := b.ReloadLease(t.Context(), sh); err != nil || mine {
 		t.Errorf("an older shift reads anew: %t, %v", mine, err)
 	}
 	if n := b.count(`select count(*) from tasks where id = $1 and urgent`, third.ID); n != 1 {
@@ -132,15 +132,15 @@ func TestASlotTellsWhatIsNew(t *testing.T) {
 // interleavings are forced by holding one transaction open.
 func TestNoRegistrationIsLeftWithoutAPollJob(t *testing.T) {
 	t.Parallel()
-	idleShift := func(t *testing.T) (*bundle, *store.Shift) {
+	idleShift := func(t *testing.T) (*bundle, *store.Lease) {
 		t.Helper()
 		b := newBundle(t)
 		first := b.register("first", "https://a.example/")
-		sh, err := b.StartShift(t.Context(), b.account.ID)
+		sh, err := b.AcquireLease(t.Context(), b.account.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.CancelTask(t.Context(), b.app.ID, first.Task.ID); err != nil {
+		if err := b.CancelTask(t.Context(), store.OfApp(b.app.ID), first.Task.ID); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := b.pool.Exec(t.Context(), `delete from river_job`); err != nil { // the running job ends with the shift
@@ -160,7 +160,7 @@ func TestNoRegistrationIsLeftWithoutAPollJob(t *testing.T) {
 		if _, err := tx.Exec(t.Context(), `select poll_job from accounts where id = $1 for key share`, b.account.ID); err != nil {
 			t.Fatal(err)
 		}
-		if goOn, err := b.EndShift(t.Context(), sh, store.ShiftEnd{}); err != nil || !goOn {
+		if goOn, err := b.ReleaseLease(t.Context(), sh, store.LeaseEnd{}); err != nil || !goOn {
 			t.Errorf("the job goes on for the registration that is under way: %v %v", goOn, err)
 		}
 	})
@@ -197,7 +197,7 @@ func TestNoRegistrationIsLeftWithoutAPollJob(t *testing.T) {
 	t.Run("nothing is left", func(t *testing.T) {
 		t.Parallel()
 		b, sh := idleShift(t)
-		if goOn, err := b.EndShift(t.Context(), sh, store.ShiftEnd{}); err != nil || goOn {
+		if goOn, err := b.ReleaseLease(t.Context(), sh, store.LeaseEnd{}); err != nil || goOn {
 			t.Errorf("the job of an idle account goes on: %v %v", goOn, err)
 		}
 		b.register("next", "https://a.example/")

@@ -24,7 +24,7 @@ type schedule struct {
 	app   store.App
 
 	tasks   []uuid.UUID
-	shifts  []*store.Shift
+	shifts  []*store.Lease
 	granted int
 }
 
@@ -40,8 +40,8 @@ func (c *schedule) step() {
 	*c.now = c.now.Add(time.Duration(c.rand.Int64N(int64(4 * time.Minute))))
 	switch k := c.rand.IntN(10); {
 	case k < 2 || len(c.tasks) == 0:
-		n := store.NewTask{
-			AppID: c.app.ID, AccountID: c.app.AccountID, TaskID: fmt.Sprintf("task-%d", c.rand.IntN(3)), UniqueID: "default", CallbackURL: "https://a.example/",
+		n := store.Registration{
+			AppID: c.app.ID, AccountID: c.app.AccountID, UpstreamID: fmt.Sprintf("task-%d", c.rand.IntN(3)), UniqueID: "default", CallbackURL: "https://a.example/",
 			Until: []string{store.UntilDownloaded, store.UntilIndexed}[c.rand.IntN(2)], ExpiresAt: c.now.Add(time.Duration(c.rand.Int64N(int64(time.Hour)))),
 		}
 		if c.rand.IntN(2) == 0 {
@@ -55,12 +55,12 @@ func (c *schedule) step() {
 	case k < 7:
 		c.poll(c.tasks[c.rand.IntN(len(c.tasks))])
 	case k < 8: // a kill: another shift takes over, and the old one gets nothing more
-		sh, err := c.store.StartShift(ctx, c.app.AccountID)
+		sh, err := c.store.AcquireLease(ctx, c.app.AccountID)
 		c.must(err)
 		c.shifts = append(c.shifts, sh)
 	case k < 9 && len(c.shifts) > 0:
 		i := c.rand.IntN(len(c.shifts))
-		slot, err := c.store.TakeSlot(ctx, store.SlotRequest{Account: c.app.AccountID, Shift: c.shifts[i].ID, Any: true})
+		slot, err := c.store.TakeSlot(ctx, store.SlotRequest{Account: c.app.AccountID, Lease: c.shifts[i].ID, Any: true})
 		c.must(err)
 		if slot.Lost != (i != len(c.shifts)-1) || (slot.Lost && slot.Granted) {
 			c.t.Fatalf("shift %d of %d got %+v", i, len(c.shifts), slot)
@@ -75,7 +75,7 @@ func (c *schedule) step() {
 }
 
 func (c *schedule) poll(task uuid.UUID) {
-	p := store.Poll{Task: task, SentAt: *c.now, At: *c.now, NextPollAt: *c.now}
+	p := store.Poll{TaskID: task, SentAt: *c.now, At: *c.now, NextPollAt: *c.now}
 	switch c.rand.IntN(6) {
 	case 0:
 		p.Refusal = &store.TaskError{Code: "0003", Message: "no"}
@@ -97,7 +97,7 @@ func (c *schedule) poll(task uuid.UUID) {
 // check judges what subscribers were told of one task.
 func (c *schedule) check(seed uint64, id uuid.UUID) {
 	c.t.Helper()
-	task, err := c.store.Task(c.t.Context(), uuid.Nil, id)
+	task, err := c.store.Task(c.t.Context(), store.Everything(), id)
 	c.must(err)
 	events, err := c.store.TaskEvents(c.t.Context(), id)
 	c.must(err)

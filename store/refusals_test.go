@@ -18,10 +18,10 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	unknown := uuid.Must(uuid.NewV7())
-	if err := w.CancelTask(t.Context(), w.app.ID, w.waiting.ID); err != nil {
+	if err := w.CancelTask(t.Context(), store.OfApp(w.app.ID), w.waiting.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.EnableEndpoint(t.Context(), w.app.ID, w.listen.ID, false); err != nil {
+	if _, err := w.EnableEndpoint(t.Context(), store.OfApp(w.app.ID), w.listen.ID, false); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.CreateApp(t.Context(), "other", w.spare.ID); err != nil {
@@ -58,30 +58,36 @@ func TestRefusals(t *testing.T) {
 			return err
 		}},
 		"an endpoint moved to a taken": {store.ErrConflict, func(ctx context.Context) error {
-			_, err := w.UpdateEndpoint(ctx, w.app.ID, w.parking.ID, store.EndpointSettings{URL: &w.endpoint.URL})
+			_, err := w.UpdateEndpoint(ctx, store.OfApp(w.app.ID), w.parking.ID, store.EndpointSettings{URL: &w.endpoint.URL})
 			return err
 		}},
 		"another app's endpoint": {store.ErrNotFound, func(ctx context.Context) error {
-			_, err := w.EnableEndpoint(ctx, unknown, w.endpoint.ID, false)
+			_, err := w.EnableEndpoint(ctx, store.OfApp(unknown), w.endpoint.ID, false)
 			return err
 		}},
-		"another app's secrets": {store.ErrNotFound, func(ctx context.Context) error { _, err := w.Secrets(ctx, unknown, w.endpoint.ID); return err }},
+		"another app's secrets": {store.ErrNotFound, func(ctx context.Context) error {
+			_, err := w.Secrets(ctx, store.OfApp(unknown), w.endpoint.ID)
+			return err
+		}},
 		"another app's secret to rotate": {store.ErrNotFound, func(ctx context.Context) error {
-			_, err := w.RotateSecret(ctx, unknown, w.endpoint.ID, time.Hour)
+			_, err := w.RotateSecret(ctx, store.OfApp(unknown), w.endpoint.ID, time.Hour)
 			return err
 		}},
-		"a disabled endpoint's test": {store.ErrConflict, func(ctx context.Context) error { _, err := w.TestEndpoint(ctx, w.app.ID, w.listen.ID); return err }},
-		"an endpoint deleted twice":  {store.ErrNotFound, func(ctx context.Context) error { return w.DeleteEndpoint(ctx, w.app.ID, unknown) }},
-		"a cancelled delivery":       {store.ErrConflict, func(ctx context.Context) error { return w.Resend(ctx, w.app.ID, w.delivered) }},
-		"another app's delivery":     {store.ErrNotFound, func(ctx context.Context) error { return w.Resend(ctx, unknown, w.failed) }},
+		"a disabled endpoint's test": {store.ErrConflict, func(ctx context.Context) error {
+			_, err := w.TestEndpoint(ctx, store.OfApp(w.app.ID), w.listen.ID)
+			return err
+		}},
+		"an endpoint deleted twice": {store.ErrNotFound, func(ctx context.Context) error { return w.DeleteEndpoint(ctx, store.OfApp(w.app.ID), unknown) }},
+		"a cancelled delivery":      {store.ErrConflict, func(ctx context.Context) error { return w.Resend(ctx, store.OfApp(w.app.ID), w.delivered) }},
+		"another app's delivery":    {store.ErrNotFound, func(ctx context.Context) error { return w.Resend(ctx, store.OfApp(unknown), w.failed) }},
 		"recovering another's endpoint": {store.ErrNotFound, func(ctx context.Context) error {
-			_, err := w.Recover(ctx, unknown, w.parking.ID, time.Now())
+			_, err := w.Recover(ctx, store.OfApp(unknown), w.parking.ID, time.Now())
 			return err
 		}},
-		"a task cancelled twice":          {store.ErrConflict, func(ctx context.Context) error { return w.CancelTask(ctx, w.app.ID, w.waiting.ID) }},
-		"another app's task":              {store.ErrNotFound, func(ctx context.Context) error { return w.CancelTask(ctx, unknown, w.ready.ID) }},
-		"a poll of a task that has ended": {store.ErrConflict, func(ctx context.Context) error { return w.PollTask(ctx, w.waiting.ID) }},
-		"a shift of an unknown account":   {store.ErrNotFound, func(ctx context.Context) error { _, err := w.StartShift(ctx, unknown); return err }},
+		"a task cancelled twice":          {store.ErrConflict, func(ctx context.Context) error { return w.CancelTask(ctx, store.OfApp(w.app.ID), w.waiting.ID) }},
+		"another app's task":              {store.ErrNotFound, func(ctx context.Context) error { return w.CancelTask(ctx, store.OfApp(unknown), w.ready.ID) }},
+		"a poll of a task that has ended": {store.ErrConflict, func(ctx context.Context) error { return w.PollTask(ctx, store.Everything(), w.waiting.ID) }},
+		"a shift of an unknown account":   {store.ErrNotFound, func(ctx context.Context) error { _, err := w.AcquireLease(ctx, unknown); return err }},
 		"a revoked or unknown key":        {store.ErrNotFound, func(ctx context.Context) error { _, err := w.Authenticate(ctx, "nobody's key"); return err }},
 	} {
 		if err := c.call(t.Context()); !errors.Is(err, c.want) {
@@ -105,18 +111,21 @@ func TestAWrongEncryptionKeyOpensNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	withHeaders, err := w.Endpoint(t.Context(), w.app.ID, w.parking.ID)
+	withHeaders, err := w.Endpoint(t.Context(), store.OfApp(w.app.ID), w.parking.ID)
 	if err != nil || withHeaders.Headers == nil {
 		t.Fatalf("an endpoint with headers: %v", err)
 	}
 	for name, call := range map[string]func(context.Context) error{
-		"secrets": func(ctx context.Context) error { _, err := other.Secrets(ctx, w.app.ID, w.endpoint.ID); return err },
+		"secrets": func(ctx context.Context) error {
+			_, err := other.Secrets(ctx, store.OfApp(w.app.ID), w.endpoint.ID)
+			return err
+		},
 		"receivers": func(ctx context.Context) error {
 			_, err := other.Receivers(ctx, []uuid.UUID{w.endpoint.ID})
 			return err
 		},
 		"headers":  func(context.Context) error { _, err := other.HeaderNames(&withHeaders); return err },
-		"a shift":  func(ctx context.Context) error { _, err := other.StartShift(ctx, w.account.ID); return err },
+		"a shift":  func(ctx context.Context) error { _, err := other.AcquireLease(ctx, w.account.ID); return err },
 		"a slot":   func(ctx context.Context) error { _, _, err := other.ReserveSlot(ctx, w.account.ID); return err },
 		"the mark": other.CheckKeys,
 		"the keys": other.VerifyKeys,

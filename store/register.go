@@ -12,19 +12,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// NewTask is a registration: a task and one callback URL that is to hear of it.
-type NewTask struct {
-	AppID, AccountID uuid.UUID
-	TaskID, UniqueID string
-	CallbackURL      string
-	Metadata         map[string]string
-	Until            string
-	ExpectedVideos   *int
-	ExpiresAt        time.Time
-	Traceparent      *string // where the registration is traced
+// Registration is a registration: a task and one callback URL that is to hear of it.
+type Registration struct {
+	AppID, AccountID     uuid.UUID
+	UpstreamID, UniqueID string
+	CallbackURL          string
+	Metadata             map[string]string
+	Until                string
+	ExpectedVideos       *int
+	ExpiresAt            time.Time
+	Traceparent          *string // where the registration is traced
 }
 
-func (n NewTask) key() taskKey { return taskKey{n.AppID, n.TaskID, n.UniqueID} }
+func (n Registration) key() taskKey { return taskKey{n.AppID, n.UpstreamID, n.UniqueID} }
 
 // Registered is the answer to a registration.
 type Registered struct {
@@ -34,26 +34,26 @@ type Registered struct {
 
 // taskKey names a task as its app does.
 type taskKey struct {
-	AppID            uuid.UUID
-	TaskID, UniqueID string
+	AppID                uuid.UUID
+	UpstreamID, UniqueID string
 }
 
 func compareKeys(a, b taskKey) int {
-	return cmp.Or(slices.Compare(a.AppID[:], b.AppID[:]), cmp.Compare(a.TaskID, b.TaskID), cmp.Compare(a.UniqueID, b.UniqueID))
+	return cmp.Or(slices.Compare(a.AppID[:], b.AppID[:]), cmp.Compare(a.UpstreamID, b.UpstreamID), cmp.Compare(a.UniqueID, b.UniqueID))
 }
 
 // RegisterTask registers one task; registrations that come at the same time share a transaction.
 // What a known task already has (metadata, until, expected videos, expiry) stays as it is.
-func (s *Store) RegisterTask(ctx context.Context, n NewTask) (Registered, error) {
+func (s *Store) RegisterTask(ctx context.Context, n Registration) (Registered, error) {
 	return s.register.Do(ctx, n)
 }
 
 // RegisterTasks registers up to a thousand tasks in one transaction and answers each, in order.
-func (s *Store) RegisterTasks(ctx context.Context, tasks []NewTask) ([]Registered, error) {
+func (s *Store) RegisterTasks(ctx context.Context, tasks []Registration) ([]Registered, error) {
 	return s.registerTasks(ctx, tasks)
 }
 
-func (s *Store) registerTasks(ctx context.Context, news []NewTask) (out []Registered, err error) {
+func (s *Store) registerTasks(ctx context.Context, news []Registration) (out []Registered, err error) {
 	err = s.tx(ctx, "register tasks", func(tx pgx.Tx) error {
 		endpoints, err := s.endpointsFor(ctx, tx, news)
 		if err != nil {
@@ -96,9 +96,9 @@ func (s *Store) registerTasks(ctx context.Context, news []NewTask) (out []Regist
 
 // insertTasks inserts the tasks that are not there yet and reads the others, locked so that none of
 // them turns ready before the caller has subscribed. fresh holds the inserted ones.
-func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, news []NewTask) (tasks map[taskKey]*Task, fresh map[taskKey]bool, err error) {
+func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, news []Registration) (tasks map[taskKey]*Task, fresh map[taskKey]bool, err error) {
 	tasks, fresh = make(map[taskKey]*Task, len(news)), make(map[taskKey]bool, len(news))
-	unique := make([]NewTask, 0, len(news))
+	unique := make([]Registration, 0, len(news))
 	seen := make(map[taskKey]bool, len(news))
 	for _, n := range news {
 		if !seen[n.key()] {
@@ -107,11 +107,11 @@ func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, news []NewTask) (tas
 		}
 	}
 	// In one order everywhere, so that two batches with the same keys wait for each other in a line.
-	slices.SortFunc(unique, func(a, b NewTask) int { return compareKeys(a.key(), b.key()) })
+	slices.SortFunc(unique, func(a, b Registration) int { return compareKeys(a.key(), b.key()) })
 
 	// A task can be closed between the insert that it blocks and the read that looks for it: once more, then.
 	for range 3 {
-		var missing []NewTask
+		var missing []Registration
 		for _, n := range unique {
 			if tasks[n.key()] == nil {
 				missing = append(missing, n)
@@ -130,7 +130,7 @@ func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, news []NewTask) (tas
 	return nil, nil, fmt.Errorf("register: %w: the task ended meanwhile", ErrConflict)
 }
 
-func (s *Store) insertFresh(ctx context.Context, tx pgx.Tx, missing []NewTask, tasks map[taskKey]*Task, fresh map[taskKey]bool) error {
+func (s *Store) insertFresh(ctx context.Context, tx pgx.Tx, missing []Registration, tasks map[taskKey]*Task, fresh map[taskKey]bool) error {
 	var (
 		n                   = len(missing)
 		now                 = s.now().Truncate(time.Microsecond) // as it is read back
@@ -151,10 +151,10 @@ func (s *Store) insertFresh(ctx context.Context, tx pgx.Tx, missing []NewTask, t
 			metadata = []byte("{}")
 		}
 		ids[i], apps[i], accounts[i] = newID(), m.AppID, m.AccountID
-		taskIDs[i], uniqueIDs[i], untils[i], metadatas[i] = m.TaskID, m.UniqueID, m.Until, string(metadata)
+		taskIDs[i], uniqueIDs[i], untils[i], metadatas[i] = m.UpstreamID, m.UniqueID, m.Until, string(metadata)
 		expected[i], expires[i], traces[i] = m.ExpectedVideos, m.ExpiresAt, m.Traceparent
 		made[ids[i]] = &Task{
-			ID: ids[i], AppID: m.AppID, AccountID: m.AccountID, TaskID: m.TaskID, UniqueID: m.UniqueID, Status: TaskWaiting, Polling: true,
+			ID: ids[i], AppID: m.AppID, AccountID: m.AccountID, UpstreamID: m.UpstreamID, UniqueID: m.UniqueID, Status: TaskWaiting, Polling: true,
 			Until: m.Until, ExpectedVideos: m.ExpectedVideos, Metadata: m.Metadata, NextPollAt: &now, CreatedAt: now, ExpiresAt: m.ExpiresAt,
 		}
 	}
@@ -175,19 +175,19 @@ func (s *Store) insertFresh(ctx context.Context, tx pgx.Tx, missing []NewTask, t
 	}
 	for _, id := range inserted {
 		t := made[id]
-		key := taskKey{t.AppID, t.TaskID, t.UniqueID}
+		key := taskKey{t.AppID, t.UpstreamID, t.UniqueID}
 		tasks[key], fresh[key] = t, true
 	}
 	return nil
 }
 
 // readKnown reads, of the given tasks, those that are not in tasks yet.
-func readKnown(ctx context.Context, tx pgx.Tx, missing []NewTask, tasks map[taskKey]*Task) error {
+func readKnown(ctx context.Context, tx pgx.Tx, missing []Registration, tasks map[taskKey]*Task) error {
 	var apps []uuid.UUID
 	var taskIDs, uniqueIDs []string
 	for _, n := range missing {
 		if tasks[n.key()] == nil {
-			apps, taskIDs, uniqueIDs = append(apps, n.AppID), append(taskIDs, n.TaskID), append(uniqueIDs, n.UniqueID)
+			apps, taskIDs, uniqueIDs = append(apps, n.AppID), append(taskIDs, n.UpstreamID), append(uniqueIDs, n.UniqueID)
 		}
 	}
 	if len(apps) == 0 {
@@ -205,7 +205,7 @@ func readKnown(ctx context.Context, tx pgx.Tx, missing []NewTask, tasks map[task
 	}
 	for i := range known {
 		t := &known[i]
-		tasks[taskKey{t.AppID, t.TaskID, t.UniqueID}] = t
+		tasks[taskKey{t.AppID, t.UpstreamID, t.UniqueID}] = t
 	}
 	return nil
 }
@@ -214,7 +214,7 @@ type subscriptionKey struct{ task, endpoint uuid.UUID }
 
 // subscribe inserts the subscriptions that are not there yet, and for those of tasks to which
 // something has happened already, the deliveries of it. It returns the inserted ones.
-func (s *Store) subscribe(ctx context.Context, tx pgx.Tx, news []NewTask, tasks map[taskKey]*Task, fresh map[taskKey]bool, endpoints map[endpointKey]uuid.UUID) (map[subscriptionKey]bool, error) {
+func (s *Store) subscribe(ctx context.Context, tx pgx.Tx, news []Registration, tasks map[taskKey]*Task, fresh map[taskKey]bool, endpoints map[endpointKey]uuid.UUID) (map[subscriptionKey]bool, error) {
 	var ids, taskIDs, endpointIDs []uuid.UUID
 	wanted := make(map[subscriptionKey]bool, len(news))
 	for _, n := range news {
@@ -241,8 +241,8 @@ func (s *Store) subscribe(ctx context.Context, tx pgx.Tx, news []NewTask, tasks 
 	created := make(map[subscriptionKey]bool, len(inserted))
 	var late []Subscription
 	for _, sub := range inserted {
-		created[subscriptionKey{sub.Task, sub.EndpointID}] = true
-		if !isFresh[sub.Task] {
+		created[subscriptionKey{sub.TaskID, sub.EndpointID}] = true
+		if !isFresh[sub.TaskID] {
 			late = append(late, sub)
 		}
 	}
@@ -257,8 +257,8 @@ func (s *Store) catchUp(ctx context.Context, tx pgx.Tx, late []Subscription) err
 	ids := make([]uuid.UUID, len(late))
 	isNew := make(map[subscriptionKey]bool, len(late))
 	for i, sub := range late {
-		ids[i] = sub.Task
-		isNew[subscriptionKey{sub.Task, sub.EndpointID}] = true
+		ids[i] = sub.TaskID
+		isNew[subscriptionKey{sub.TaskID, sub.EndpointID}] = true
 	}
 	rows, err := tx.Query(ctx, `select `+eventColumns+` from events where task = any($1) order by id`, ids)
 	events, err := many[Event](rows, err)
@@ -273,7 +273,7 @@ func (s *Store) catchUp(ctx context.Context, tx pgx.Tx, late []Subscription) err
 	for _, ev := range events {
 		e := emission{event: ev}
 		for _, c := range subscribers[*ev.TaskID] {
-			if isNew[subscriptionKey{c.Task, c.EndpointID}] && c.wants(ev.Type) {
+			if isNew[subscriptionKey{c.TaskID, c.EndpointID}] && c.wants(ev.Type) {
 				e.targets = append(e.targets, target{c.EndpointID, c.Parks})
 			}
 		}

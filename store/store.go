@@ -50,11 +50,12 @@ type Store struct {
 	sent     slow[map[string]int64]
 	backlog  slow[map[uuid.UUID]int64]
 
-	register *Group[NewTask, Registered]
-	load     *Group[[]uuid.UUID, []*Delivery]
-	record   *Group[Result, Recorded]
-	polls    *Group[Poll, Polled]
-	slots    *Group[SlotRequest, Slot]
+	register *Batcher[Registration, Registered]
+	load     *Batcher[[]uuid.UUID, []*Delivery]
+	record   *Batcher[AttemptResult, struct{}]
+	park     *Batcher[Parking, struct{}]
+	polls    *Batcher[Poll, Polled]
+	slots    *Batcher[SlotRequest, Slot]
 }
 
 // New makes a Store on a pool whose database is migrated (see [Migrate]). The caller closes the pool.
@@ -72,11 +73,12 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	s := &Store{pool: pool, jobs: jobs, keys: cfg.Keys, encode: cfg.Encode, settle: cfg.Settle, now: cfg.Now}
 	const ms = time.Millisecond
 	s.tasks.read, s.sent.read, s.backlog.read = s.countTasks, s.countDeliveries, s.countBacklogs
-	s.register = NewGroup(500, 1, 2*ms, s.registerTasks)
-	s.load = NewGroup(100, 1, 3*ms, s.loadDeliveries)
-	s.record = NewGroup(500, 1, 8*ms, s.recordResults)
-	s.polls = NewGroup(500, 1, 5*ms, s.recordPolls)
-	s.slots = NewGroup(500, 1, 3*ms, s.takeSlots)
+	s.register = NewBatcher(500, 2*ms, s.registerTasks)
+	s.load = NewBatcher(100, 3*ms, s.loadDeliveries)
+	s.record = NewBatcher(500, 8*ms, s.recordAttempts)
+	s.park = NewBatcher(500, 8*ms, s.parkDeliveries)
+	s.polls = NewBatcher(500, 5*ms, s.recordPolls)
+	s.slots = NewBatcher(500, 3*ms, s.takeSlots)
 	return s, nil
 }
 

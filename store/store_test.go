@@ -42,9 +42,9 @@ func newBundle(t *testing.T) *bundle {
 
 func encode(ev store.Event) ([]byte, error) { return json.Marshal(map[string]string{"type": ev.Type}) }
 
-func (b *bundle) task(id, url string) store.NewTask {
-	return store.NewTask{
-		AppID: b.app.ID, AccountID: b.account.ID, TaskID: id, UniqueID: "default", CallbackURL: url, Until: store.UntilDownloaded,
+func (b *bundle) task(id, url string) store.Registration {
+	return store.Registration{
+		AppID: b.app.ID, AccountID: b.account.ID, UpstreamID: id, UniqueID: "default", CallbackURL: url, Until: store.UntilDownloaded,
 		ExpiresAt: time.Now().Add(time.Hour),
 	}
 }
@@ -73,7 +73,7 @@ const (
 
 func (b *bundle) ready(task uuid.UUID, ids ...string) {
 	b.t.Helper()
-	p := store.Poll{Task: task, SentAt: time.Now(), At: time.Now()}
+	p := store.Poll{TaskID: task, SentAt: time.Now(), At: time.Now()}
 	for _, id := range ids {
 		p.Videos = append(p.Videos, store.Video{ID: id})
 	}
@@ -91,7 +91,7 @@ func TestRegisterIsIdempotentUnderConcurrency(t *testing.T) {
 	for range 100 {
 		wg.Go(func() {
 			// Half goes around the grouping, so that transactions really meet.
-			r, err := b.RegisterTasks(context.Background(), []store.NewTask{b.task("same", "https://a.example/"), b.task("same", "https://a.example/")})
+			r, err := b.RegisterTasks(context.Background(), []store.Registration{b.task("same", "https://a.example/"), b.task("same", "https://a.example/")})
 			if err != nil {
 				t.Error(err)
 				return
@@ -124,7 +124,7 @@ func TestPurgeKeepsWhatIsNotFinished(t *testing.T) {
 	done, waits, due := b.register("done", "https://a.example/"), b.register("waits", "https://a.example/"), b.register("due", "https://a.example/")
 	at := time.Now()
 	for _, r := range []store.Registered{done, due} {
-		if _, err := b.RecordPoll(t.Context(), store.Poll{Task: r.Task.ID, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-1"}}}); err != nil {
+		if _, err := b.RecordPoll(t.Context(), store.Poll{TaskID: r.Task.ID, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-1"}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -199,9 +199,9 @@ func TestEventExistsExactlyIfItsDeliveriesDo(t *testing.T) {
 		t.Errorf("%d events of an empty list", n)
 	}
 	b.ready(task.ID, "PI-1", "PI-2")
-	again := store.Poll{Task: task.ID, SentAt: time.Now(), At: time.Now().Truncate(time.Millisecond), Videos: []store.Video{{ID: "PI-1"}}}
+	again := store.Poll{TaskID: task.ID, SentAt: time.Now(), At: time.Now().Truncate(time.Millisecond), Videos: []store.Video{{ID: "PI-1"}}}
 	polled, err := b.RecordPoll(t.Context(), again)
-	if err != nil || !polled.Polling || polled.Waiting.LastPolledAt == nil || !polled.Waiting.LastPolledAt.Equal(again.At) {
+	if err != nil || !polled.Polling || polled.Target.LastPolledAt == nil || !polled.Target.LastPolledAt.Equal(again.At) {
 		t.Errorf("the poller is told %+v, %v", polled, err)
 	}
 	if e, d, j := b.count(`select count(*) from events`), b.count(`select count(*) from deliveries`), b.count(deliverJobs); e != 1 || d != 1 || j != 1 {
@@ -212,7 +212,7 @@ func TestEventExistsExactlyIfItsDeliveriesDo(t *testing.T) {
 	if _, err := b.pool.Exec(t.Context(), `alter table deliveries rename to away`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.RecordPoll(t.Context(), store.Poll{Task: other.ID, At: time.Now(), Videos: []store.Video{{ID: "PI-3"}}}); err == nil {
+	if _, err := b.RecordPoll(t.Context(), store.Poll{TaskID: other.ID, At: time.Now(), Videos: []store.Video{{ID: "PI-3"}}}); err == nil {
 		t.Error("recorded without deliveries")
 	}
 	if n := b.count(`select count(*) from tasks where status = 'waiting'`) + 10*b.count(`select count(*) from events`); n != 11 {
@@ -224,7 +224,7 @@ func TestAttemptsKeepTheirDelivery(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	b.ready(b.register("task", "https://a.example/").Task.ID, "PI-1")
-	list, err := b.Deliveries(t.Context(), store.DeliveryFilter{AppID: b.app.ID}, store.Page{Limit: 10})
+	list, err := b.Deliveries(t.Context(), store.DeliveryFilter{Scope: store.OfApp(b.app.ID)}, store.Page{Limit: 10})
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%v, %v", list, err)
 	}
@@ -232,23 +232,23 @@ func TestAttemptsKeepTheirDelivery(t *testing.T) {
 	next := time.Now().Add(time.Minute)
 	// Two instances have sent the same delivery at once: one was refused, one was not.
 	var wg sync.WaitGroup
-	for _, r := range []store.Result{
-		{Delivery: d.ID, Endpoint: d.EndpointID, At: time.Now(), NextAttemptAt: &next},
-		{Delivery: d.ID, Endpoint: d.EndpointID, At: time.Now(), Delivered: true, Healthy: true},
-		{Delivery: d.ID, Endpoint: d.EndpointID, At: time.Now(), NextAttemptAt: &next},
+	for _, r := range []store.AttemptResult{
+		{DeliveryID: d.ID, EndpointID: d.EndpointID, At: time.Now(), NextAttemptAt: &next},
+		{DeliveryID: d.ID, EndpointID: d.EndpointID, At: time.Now(), Delivered: true, Healthy: true},
+		{DeliveryID: d.ID, EndpointID: d.EndpointID, At: time.Now(), NextAttemptAt: &next},
 	} {
 		wg.Go(func() {
-			if err := b.RecordResult(context.Background(), r); err != nil {
+			if err := b.RecordAttempt(context.Background(), r); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	got, err := b.Delivery(t.Context(), b.app.ID, d.ID)
+	got, err := b.Delivery(t.Context(), store.OfApp(b.app.ID), d.ID)
 	if err != nil || got.Status != store.DeliveryDelivered || got.AttemptCount != 3 || len(got.Attempts) != 3 || got.NextAttemptAt != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if _, err := b.Delivery(t.Context(), uuid.New(), d.ID); !errors.Is(err, store.ErrNotFound) {
+	if _, err := b.Delivery(t.Context(), store.OfApp(uuid.New()), d.ID); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("another app reads it: %v", err)
 	}
 }
@@ -259,7 +259,7 @@ func TestDeadInstancesAreReaped(t *testing.T) {
 	b.register("task", "https://a.example/")
 	dead, alive := uuid.New(), uuid.New()
 	for id, age := range map[uuid.UUID]time.Duration{dead: store.InstanceStale + time.Second, alive: 0} {
-		if err := b.Beat(t.Context(), store.Instance{ID: id, Name: id.String(), StartedAt: time.Now()}); err != nil {
+		if err := b.Heartbeat(t.Context(), store.Instance{ID: id, Name: id.String(), StartedAt: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := b.pool.Exec(t.Context(), `update instances set beat_at = now() - $2::interval where id = $1`, id, age); err != nil {
@@ -269,7 +269,7 @@ func TestDeadInstancesAreReaped(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	freed, err := b.Reap(t.Context())
+	freed, err := b.ReapInstances(t.Context())
 	if err != nil || freed != 1 {
 		t.Errorf("freed %d, %v", freed, err)
 	}

@@ -38,7 +38,7 @@ type Task struct {
 	ID             uuid.UUID
 	AppID          uuid.UUID
 	AccountID      uuid.UUID
-	TaskID         string // memories.ai's
+	UpstreamID     string `db:"task_id"` // memories.ai's id of it
 	UniqueID       string
 	Status         string
 	Polling        bool // waiting, or ready and its list may still change
@@ -79,7 +79,7 @@ type TaskError struct {
 // Subscription is one endpoint's interest in a task.
 type Subscription struct {
 	ID         uuid.UUID
-	Task       uuid.UUID
+	TaskID     uuid.UUID `db:"task"`
 	EndpointID uuid.UUID
 	URL        string
 }
@@ -87,7 +87,7 @@ type Subscription struct {
 // Poll is what one poll of a task has shown. Exactly one of three holds: Refusal is set, Fault is set,
 // or Videos is memories.ai's list, which may be empty.
 type Poll struct {
-	Task        uuid.UUID
+	TaskID      uuid.UUID
 	SentAt      time.Time
 	At          time.Time // when the answer was there
 	NextPollAt  time.Time // the poller's estimate

@@ -126,7 +126,7 @@ func TestTaskExpires(t *testing.T) {
 func TestEndpointHealth(t *testing.T) {
 	t.Parallel()
 	start := time.Unix(0, 0)
-	fail := func(after time.Duration) Result { return Result{At: start.Add(after)} }
+	fail := func(after time.Duration) AttemptResult { return AttemptResult{At: start.Add(after)} }
 	t.Run("failures in a row open the breaker, a probe closes it", func(t *testing.T) {
 		t.Parallel()
 		ep := Endpoint{Enabled: true, Breaker: BreakerClosed}
@@ -151,7 +151,7 @@ func TestEndpointHealth(t *testing.T) {
 			t.Errorf("after a failed probe: %s until %v", ep.Breaker, ep.HoldUntil)
 		}
 		ep.Breaker = BreakerHalfOpen
-		if events := ep.apply(Result{At: start, Delivered: true, Released: true}); !slices.Equal(events, []string{EventEndpointRecovered}) || !ep.Healthy() {
+		if events := ep.apply(AttemptResult{At: start, Delivered: true, Released: true}); !slices.Equal(events, []string{EventEndpointRecovered}) || !ep.Healthy() {
 			t.Errorf("after a good probe: %v %+v", events, ep)
 		}
 	})
@@ -172,7 +172,7 @@ func TestEndpointHealth(t *testing.T) {
 	t.Run("410 disables at once", func(t *testing.T) {
 		t.Parallel()
 		ep := Endpoint{Enabled: true, Breaker: BreakerClosed}
-		if events := ep.apply(Result{At: start, Gone: true}); !slices.Equal(events, []string{EventEndpointDisabled}) || ep.Enabled {
+		if events := ep.apply(AttemptResult{At: start, Gone: true}); !slices.Equal(events, []string{EventEndpointDisabled}) || ep.Enabled {
 			t.Errorf("%v", events)
 		}
 	})

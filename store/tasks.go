@@ -41,15 +41,15 @@ func readSubscriptionsOf(ctx context.Context, q querier, ids []uuid.UUID, byID m
 		return fmt.Errorf("read subscriptions: %w", err)
 	}
 	for _, sub := range subs {
-		t := byID[sub.Task]
+		t := byID[sub.TaskID]
 		t.Subscriptions = append(t.Subscriptions, sub)
 	}
 	return nil
 }
 
-// Task reads one task with its subscriptions. app may be uuid.Nil for an operator.
-func (s *Store) Task(ctx context.Context, app, id uuid.UUID) (*Task, error) {
-	rows, err := s.pool.Query(ctx, `select `+taskColumns+` from tasks where id = $1 and ($2::uuid is null or app_id = $2)`, id, nullID(app))
+// Task reads one task with its subscriptions.
+func (s *Store) Task(ctx context.Context, scope Scope, id uuid.UUID) (*Task, error) {
+	rows, err := s.pool.Query(ctx, `select `+taskColumns+` from tasks where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
 	t, err := one[Task](rows, err)
 	if err != nil {
 		return nil, err
@@ -59,8 +59,8 @@ func (s *Store) Task(ctx context.Context, app, id uuid.UUID) (*Task, error) {
 
 // TaskFilter narrows a list of tasks; zero fields do not.
 type TaskFilter struct {
-	AppID                    uuid.UUID
-	Status, TaskID, UniqueID string
+	Scope                        Scope // whose tasks
+	Status, UpstreamID, UniqueID string
 }
 
 // Tasks lists tasks with their subscriptions, newest first.
@@ -68,7 +68,7 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) ([]Task, error)
 	// Plans are made for the values at hand (see Open), so that a filter that is not there costs nothing. What
 	// waits is polled, which has an index across apps.
 	apps := ""
-	if f.AppID == uuid.Nil && (f.TaskID != "" || f.UniqueID != "") {
+	if f.Scope.All() && (f.UpstreamID != "" || f.UniqueID != "") {
 		apps = ` and app_id in (select id from apps)` // those indexes begin with the app: each is looked into
 	}
 	rows, err := s.pool.Query(ctx, `
@@ -81,7 +81,7 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) ([]Task, error)
 			and ($4 = '' or task_id = $4)
 			and ($5 = '' or unique_id = $5)`+apps+`
 		order by id desc
-		limit $6`, p.before(), nullID(f.AppID), f.Status, f.TaskID, f.UniqueID, p.Limit)
+		limit $6`, p.before(), f.Scope.arg(), f.Status, f.UpstreamID, f.UniqueID, p.Limit)
 	tasks, err := many[Task](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("list tasks: %w", err)
@@ -95,18 +95,11 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) ([]Task, error)
 	return tasks, readSubscriptionsOf(ctx, s.pool, ids, byID)
 }
 
-func nullID(id uuid.UUID) *uuid.UUID {
-	if id == uuid.Nil {
-		return nil
-	}
-	return &id
-}
-
 // CancelTask stops polling a task; its memories.ai id can be registered anew. A task that has ended
-// already is ErrConflict. app may be uuid.Nil for an operator.
-func (s *Store) CancelTask(ctx context.Context, app, id uuid.UUID) error {
+// already is ErrConflict.
+func (s *Store) CancelTask(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "cancel task", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select `+taskColumns+` from tasks where id = $1 and ($2::uuid is null or app_id = $2) for update`, id, nullID(app))
+		rows, err := tx.Query(ctx, `select `+taskColumns+` from tasks where id = $1 and ($2::uuid is null or app_id = $2) for update`, id, scope.arg())
 		t, err := one[Task](rows, err)
 		if err != nil {
 			return err
@@ -229,13 +222,13 @@ func (s *Store) ExpireTasks(ctx context.Context, limit int) (n int, err error) {
 
 // PollTask moves the next poll of a task to the front, for an operator. A task that is polled no more is
 // ErrConflict.
-func (s *Store) PollTask(ctx context.Context, id uuid.UUID) error {
-	tag, err := s.pool.Exec(ctx, `update tasks set urgent = true, hinted_at = $2 where id = $1 and polling`, id, s.now())
+func (s *Store) PollTask(ctx context.Context, scope Scope, id uuid.UUID) error {
+	tag, err := s.pool.Exec(ctx, `update tasks set urgent = true, hinted_at = $2 where id = $1 and polling and ($3::uuid is null or app_id = $3)`, id, s.now(), scope.arg())
 	if err != nil {
 		return fmt.Errorf("poll task: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
-		if _, err := s.Task(ctx, uuid.Nil, id); err != nil {
+		if _, err := s.Task(ctx, scope, id); err != nil {
 			return err
 		}
 		return fmt.Errorf("%w: the task is polled no more", ErrConflict)

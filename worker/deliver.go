@@ -67,7 +67,7 @@ func (w *Worker) makeFirst(ctx context.Context, deliveries []*store.Delivery) er
 					failures <- fmt.Errorf("delivery %s: panic: %v\n%s", d.ID, bug, debug.Stack())
 				}
 			}()
-			if _, err := w.turn(ctx, d, store.Result{First: true}); err != nil {
+			if _, err := w.attemptOrPark(ctx, d, jobKind{shared: true}); err != nil {
 				failures <- err
 			}
 		}
@@ -123,31 +123,37 @@ func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverAr
 			return river.JobSnooze(early)
 		}
 	}
-	next, err := w.turn(ctx, d, store.Result{Released: job.Args.Released == d.AttemptCount+1})
+	next, err := w.attemptOrPark(ctx, d, jobKind{released: job.Args.Released == d.AttemptCount+1})
 	if err != nil || next == nil {
 		return err
 	}
 	return river.JobSnooze(max(0, next.Sub(w.cfg.Now())))
 }
 
-// turn makes an attempt of a delivery, unless its endpoint takes none now, and records what came of it. job says what
+// jobKind is what an attempt must know of the job that it is made for.
+type jobKind struct {
+	shared   bool // a job of first attempts, which has other deliveries
+	released bool // the delivery was released from parking for this attempt
+}
+
+// attemptOrPark makes an attempt of a delivery, or parks it where its endpoint takes none now. job says what
 // its job knows. next is when the next attempt is due; nil where there is none, or where the delivery was parked.
-func (w *Worker) turn(ctx context.Context, d *store.Delivery, job store.Result) (next *time.Time, err error) {
-	gate, rec, err := w.gates.enter(ctx, d.EndpointID, job.Released)
+func (w *Worker) attemptOrPark(ctx context.Context, d *store.Delivery, job jobKind) (next *time.Time, err error) {
+	gate, rec, err := w.gates.enter(ctx, d.EndpointID, job.released)
 	if err != nil {
 		return nil, err
 	}
 	if gate == nil {
-		return nil, w.cfg.Store.RecordResult(ctx, store.Result{Delivery: d.ID, Endpoint: d.EndpointID, Generation: d.Generation, Park: true})
+		return nil, w.cfg.Store.ParkDelivery(ctx, store.Parking{DeliveryID: d.ID, EndpointID: d.EndpointID, Generation: d.Generation})
 	}
 	result := w.attempt(ctx, gate, d, rec)
-	result.Released, result.First = job.Released, job.First
+	result.Released, result.SharedJob = job.released, job.shared
 	if ctx.Err() != nil && !result.Delivered {
 		// The worker was stopped in the middle: this says nothing of the receiver. The next one tries again.
 		return nil, river.JobSnooze(0)
 	}
 	// The receiver has it: that must reach the disk even when the worker is being stopped.
-	if err := w.cfg.Store.RecordResult(context.WithoutCancel(ctx), result); err != nil {
+	if err := w.cfg.Store.RecordAttempt(context.WithoutCancel(ctx), result); err != nil {
 		return nil, err
 	}
 	if result.Delivered {
@@ -160,7 +166,7 @@ func (w *Worker) turn(ctx context.Context, d *store.Delivery, job store.Result) 
 }
 
 // attempt posts the delivery once and leaves the gate, even where a bug ends it.
-func (w *Worker) attempt(ctx context.Context, gate *gate, d *store.Delivery, rec *store.Receiver) (r store.Result) {
+func (w *Worker) attempt(ctx context.Context, gate *gate, d *store.Delivery, rec *store.Receiver) (r store.AttemptResult) {
 	defer func() { gate.leave(r) }()
 	ctx, span := traced(ctx, d.Traceparent, "attempt", trace.SpanKindProducer)
 	defer span.End()
@@ -176,16 +182,16 @@ func (w *Worker) attempt(ctx context.Context, gate *gate, d *store.Delivery, rec
 			span.SetStatus(codes.Error, resp.Class())
 		}
 	}
-	w.log.Debug("attempt", "delivery", d.ID, "event", d.EventID, "type", d.EventType, "task", d.Task, "endpoint", d.EndpointID,
+	w.log.Debug("attempt", "delivery", d.ID, "event", d.EventID, "type", d.EventType, "task", d.TaskID, "endpoint", d.EndpointID,
 		"number", d.AttemptCount+1, "delivered", r.Delivered, "status", resp.Status, "error", resp.Err, "took", resp.Duration)
 	return r
 }
 
 // judge decides what a response means for its delivery and its endpoint.
-func judge(schedule []time.Duration, d *store.Delivery, rec *store.Receiver, resp webhook.Response) store.Result {
+func judge(schedule []time.Duration, d *store.Delivery, rec *store.Receiver, resp webhook.Response) store.AttemptResult {
 	at := resp.SentAt.Add(resp.Duration)
-	r := store.Result{
-		Delivery: d.ID, Endpoint: d.EndpointID, Generation: d.Generation, At: resp.SentAt, Duration: resp.Duration,
+	r := store.AttemptResult{
+		DeliveryID: d.ID, EndpointID: d.EndpointID, Generation: d.Generation, At: resp.SentAt, Duration: resp.Duration,
 		Delivered: resp.OK(), Latency: at.Sub(d.CreatedAt), ResponseHeaders: resp.Headers(), Healthy: rec.Healthy(),
 	}
 	if resp.Status != 0 {

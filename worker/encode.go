@@ -34,7 +34,7 @@ func EncodeEvent(ev store.Event) ([]byte, error) {
 func wireTask(ev store.Event) webhook.Task {
 	t := ev.Task
 	out := webhook.Task{
-		ID: t.ID.String(), TaskID: t.TaskID, UniqueID: t.UniqueID, VideoIDs: make([]string, len(t.Videos)), Videos: make([]webhook.Video, len(t.Videos)),
+		ID: t.ID.String(), TaskID: t.UpstreamID, UniqueID: t.UniqueID, VideoIDs: make([]string, len(t.Videos)), Videos: make([]webhook.Video, len(t.Videos)),
 		Metadata: t.Metadata, RegisteredAt: webhook.Time{Time: t.CreatedAt}, DetectedAt: webhook.Time{Time: ev.CreatedAt}, Added: ev.Added,
 	}
 	if out.Metadata == nil {

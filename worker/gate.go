@@ -29,7 +29,7 @@ type gates struct {
 	store *store.Store
 	log   *slog.Logger
 	cap   int
-	reads *store.Group[uuid.UUID, *store.Receiver]
+	reads *store.Batcher[uuid.UUID, *store.Receiver]
 
 	mu      sync.Mutex
 	byID    map[uuid.UUID]*gate
@@ -56,7 +56,7 @@ type gate struct {
 
 func newGates(s *store.Store, most int, log *slog.Logger) *gates {
 	g := &gates{store: s, log: log, cap: most, byID: make(map[uuid.UUID]*gate), wake: make(chan uuid.UUID, 1024), pending: make(map[uuid.UUID]bool)}
-	g.reads = store.NewGroup(200, 1, 2*time.Millisecond, func(ctx context.Context, ids []uuid.UUID) ([]*store.Receiver, error) {
+	g.reads = store.NewBatcher(200, 2*time.Millisecond, func(ctx context.Context, ids []uuid.UUID) ([]*store.Receiver, error) {
 		found, err := s.Receivers(ctx, ids)
 		if err != nil {
 			return nil, err
@@ -169,7 +169,7 @@ func (gt *gate) acquire(ctx context.Context) bool {
 }
 
 // leave gives the place to the next.
-func (gt *gate) leave(r store.Result) {
+func (gt *gate) leave(r store.AttemptResult) {
 	gt.mu.Lock()
 	gt.mean += (r.Duration - gt.mean) / 8
 	if len(gt.waiting) > 0 {

@@ -26,7 +26,7 @@ func TestAFullGateWaitsALittleWhereTheReceiverIsQuick(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		gt := fullGate(t)
-		time.AfterFunc(patience/2, func() { gt.leave(store.Result{Duration: time.Millisecond}) })
+		time.AfterFunc(patience/2, func() { gt.leave(store.AttemptResult{Duration: time.Millisecond}) })
 		if !gt.acquire(t.Context()) {
 			t.Error("a place that came free in time was not taken")
 		}
@@ -38,7 +38,7 @@ func TestAFullGateWaitsALittleWhereTheReceiverIsQuick(t *testing.T) {
 		if gt.acquire(t.Context()) || time.Since(begin) != 0 {
 			t.Errorf("the next one waited %s although the first had waited in vain", time.Since(begin))
 		}
-		gt.leave(store.Result{})
+		gt.leave(store.AttemptResult{})
 		if !gt.acquire(t.Context()) {
 			t.Error("a place was lost to one that had given up")
 		}
@@ -49,7 +49,7 @@ func TestAFullGateDoesNotWaitForASlowReceiver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		gt := fullGate(t)
-		gt.leave(store.Result{Duration: 10 * quick})
+		gt.leave(store.AttemptResult{Duration: 10 * quick})
 		if !gt.acquire(t.Context()) {
 			t.Fatal("a free place was not taken")
 		}
@@ -69,7 +69,7 @@ func TestWhoIsStoppedWhileWaitingTakesNoPlace(t *testing.T) {
 		if gt.acquire(ctx) {
 			t.Error("got a place that nobody left")
 		}
-		gt.leave(store.Result{})
+		gt.leave(store.AttemptResult{})
 		if gt.inFlight != 0 || len(gt.waiting) != 0 {
 			t.Errorf("%d in flight, %d waiting, want none", gt.inFlight, len(gt.waiting))
 		}

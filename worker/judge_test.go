@@ -91,8 +91,8 @@ func TestWhatResponsesMean(t *testing.T) {
 func TestTroublesOfAnAccount(t *testing.T) {
 	t.Parallel()
 	now := start
-	active := store.Trouble{State: store.AccountActive}
-	of := func(outcomes ...memories.Status) (store.Trouble, time.Duration) {
+	active := store.Backoff{State: store.AccountActive}
+	of := func(outcomes ...memories.Status) (store.Backoff, time.Duration) {
 		tr := active
 		for _, o := range outcomes {
 			tr, _ = troubleOf(o, tr, now)

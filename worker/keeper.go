@@ -70,7 +70,7 @@ func (w *Worker) reclaim(ctx context.Context) {
 		if len(lost) == 0 {
 			return
 		}
-		freed, err := w.cfg.Store.Reclaim(ctx, w.id, lost)
+		freed, err := w.cfg.Store.ReclaimJobs(ctx, w.id, lost)
 		if err != nil && ctx.Err() == nil {
 			w.log.Warn("lost jobs could not be freed", "error", err)
 		}
@@ -94,7 +94,7 @@ func (w *Worker) keep(ctx context.Context, in store.Instance) {
 		case <-ticker.C:
 		}
 		beating, cancel := context.WithTimeout(ctx, store.InstanceStale)
-		err := w.cfg.Store.Beat(beating, in)
+		err := w.cfg.Store.Heartbeat(beating, in)
 		cancel()
 		now := time.Now()
 		if err != nil || now.Sub(last) > store.InstanceStale/2 {
@@ -110,7 +110,7 @@ func (w *Worker) keep(ctx context.Context, in store.Instance) {
 		if now.Sub(steady) < store.InstanceStale {
 			continue
 		}
-		freed, err := w.cfg.Store.Reap(ctx)
+		freed, err := w.cfg.Store.ReapInstances(ctx)
 		if err != nil {
 			w.log.Warn("dead instances could not be looked for", "error", err)
 		}

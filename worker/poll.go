@@ -38,7 +38,7 @@ type pollWorker struct {
 // Then the same job goes on, on whichever instance takes it.
 func (w *pollWorker) Work(ctx context.Context, job *river.Job[store.PollArgs]) error {
 	defer w.working.enter(job.ID)()
-	sh, err := w.cfg.Store.StartShift(ctx, job.Args.AccountID)
+	sh, err := w.cfg.Store.AcquireLease(ctx, job.Args.AccountID)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil // the account was deleted
 	}
@@ -50,7 +50,7 @@ func (w *pollWorker) Work(ctx context.Context, job *river.Job[store.PollArgs]) e
 	if !mine {
 		return nil
 	}
-	goOn, err := w.cfg.Store.EndShift(context.WithoutCancel(ctx), sh, end)
+	goOn, err := w.cfg.Store.ReleaseLease(context.WithoutCancel(ctx), sh, end)
 	if err != nil {
 		return fmt.Errorf("account %s: %w", sh.Account.Name, err)
 	}
@@ -62,7 +62,7 @@ func (w *pollWorker) Work(ctx context.Context, job *river.Job[store.PollArgs]) e
 
 // pollOf translates an answer into what is recorded of the task.
 func pollOf(t *polledTask, status memories.Status, sentAt, at time.Time) store.Poll {
-	p := store.Poll{Task: t.id, SentAt: sentAt, At: at, Bare: t.bare}
+	p := store.Poll{TaskID: t.id, SentAt: sentAt, At: at, Bare: t.bare}
 	said := &store.TaskError{Code: status.Code, Message: status.Message}
 	switch status.Outcome {
 	case memories.Listed:
@@ -86,15 +86,15 @@ func pollOf(t *polledTask, status memories.Status, sentAt, at time.Time) store.P
 
 // troubleOf judges an answer by what it says of the account: the trouble it is in now, given the one
 // before, and whether that is a change worth recording.
-func troubleOf(status memories.Status, before store.Trouble, now time.Time) (store.Trouble, bool) {
-	t := store.Trouble{Reason: status.Message, Count: before.Count + 1}
+func troubleOf(status memories.Status, before store.Backoff, now time.Time) (store.Backoff, bool) {
+	t := store.Backoff{Reason: status.Message, Count: before.Count + 1}
 	if before.State == store.AccountActive {
 		t.Count = 1
 	}
 	var pause time.Duration
 	switch status.Outcome {
 	case memories.Listed, memories.TaskRefused:
-		return store.Trouble{State: store.AccountActive}, before.State != store.AccountActive || before.Count > 0
+		return store.Backoff{State: store.AccountActive}, before.State != store.AccountActive || before.Count > 0
 	case memories.ForeignTask:
 		return before, false // a fault of one answer; it says nothing of the account
 	case memories.RateLimited:
@@ -114,7 +114,7 @@ func troubleOf(status memories.Status, before store.Trouble, now time.Time) (sto
 	default:
 		t.Count = before.Count + 1
 		if t.Count <= toleratedFaults {
-			return store.Trouble{State: before.State, Count: t.Count}, false
+			return store.Backoff{State: before.State, Count: t.Count}, false
 		}
 		t.State = store.AccountUnavailable
 		most := min(outagePause<<min(t.Count-1-toleratedFaults, 10), outagePauseMax)

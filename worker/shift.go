@@ -32,12 +32,12 @@ const (
 // and come back as answers.
 type shift struct {
 	w        *Worker
-	sh       *store.Shift
+	sh       *store.Lease
 	log      *slog.Logger
 	survival *polling.Survival
 	interval time.Duration // between slots
 	lead     time.Duration
-	trouble  store.Trouble
+	trouble  store.Backoff
 
 	tasks    []polling.Task // what the policy chooses from
 	rows     []polledTask
@@ -72,14 +72,14 @@ type answer struct {
 	err     error
 }
 
-func newShift(w *Worker, sh *store.Shift) *shift {
+func newShift(w *Worker, sh *store.Lease) *shift {
 	s := &shift{
 		w: w, sh: sh, log: w.log.With("account", sh.Account.Name), survival: polling.NewSurvival(),
 		interval: store.SlotInterval(sh.Account.RequestsPerSecond),
-		trouble:  store.Trouble{State: sh.Account.State, Count: sh.Account.Troubles},
-		index:    make(map[uuid.UUID]int, len(sh.Waiting)),
-		tasks:    make([]polling.Task, 0, len(sh.Waiting)),
-		rows:     make([]polledTask, 0, len(sh.Waiting)),
+		trouble:  store.Backoff{State: sh.Account.State, Count: sh.Account.Troubles},
+		index:    make(map[uuid.UUID]int, len(sh.Targets)),
+		tasks:    make([]polling.Task, 0, len(sh.Targets)),
+		rows:     make([]polledTask, 0, len(sh.Targets)),
 	}
 	s.lead = min(slotLead, s.interval/2)
 	s.pacer = w.pacers.of(sh.Account.ID, s.interval)
@@ -99,14 +99,14 @@ func newShift(w *Worker, sh *store.Shift) *shift {
 
 // putAll takes in what was read of the account.
 func (s *shift) putAll() {
-	for _, row := range s.sh.Waiting {
+	for _, row := range s.sh.Targets {
 		s.put(row)
 	}
-	s.sh.Waiting = nil
+	s.sh.Targets = nil
 }
 
 // run polls until the shift is over. mine is false where another shift has taken the account.
-func (s *shift) run(ctx context.Context) (end store.ShiftEnd, mine bool) {
+func (s *shift) run(ctx context.Context) (end store.LeaseEnd, mine bool) {
 	over := s.w.cfg.Now().Add(shiftMin + rand.N(shiftMax-shiftMin))
 	for s.w.cfg.Now().Before(over) && !s.lost && !s.w.stopped() && ctx.Err() == nil {
 		if s.resting() {
@@ -168,7 +168,7 @@ func (s *shift) clearAt(now time.Time) time.Time {
 // reread reads anew what there is to poll. A task that is polled no more stays until the answer of its next poll
 // says so.
 func (s *shift) reread(ctx context.Context) {
-	mine, err := s.w.cfg.Store.ReadShift(ctx, s.sh)
+	mine, err := s.w.cfg.Store.ReloadLease(ctx, s.sh)
 	if err != nil {
 		s.log.Warn("the waiting tasks could not be read", "error", err)
 		s.wait(ctx, s.w.cfg.Now().Add(errorPause), nil)
@@ -184,7 +184,7 @@ func (s *shift) step(ctx context.Context, over time.Time) bool {
 	now := s.w.cfg.Now()
 	choice, due := polling.Choose(s.survival, s.tasks, polling.At(now))
 	asked := time.Now()
-	slot, err := s.w.cfg.Store.TakeSlot(ctx, store.SlotRequest{Account: s.sh.Account.ID, Shift: s.sh.ID, Any: choice >= 0})
+	slot, err := s.w.cfg.Store.TakeSlot(ctx, store.SlotRequest{Account: s.sh.Account.ID, Lease: s.sh.ID, Any: choice >= 0})
 	took := time.Since(asked)
 	switch {
 	case err != nil:
@@ -245,7 +245,7 @@ func (s *shift) wait(ctx context.Context, until time.Time, ring <-chan struct{})
 }
 
 // put takes a task in, or its newer state.
-func (s *shift) put(row store.Waiting) {
+func (s *shift) put(row store.PollTarget) {
 	i, known := s.index[row.ID]
 	if !known {
 		i = len(s.tasks)
@@ -271,7 +271,7 @@ func (s *shift) put(row store.Waiting) {
 	default:
 		t.Kind = polling.Settling
 	}
-	s.rows[i] = polledTask{id: row.ID, taskID: row.TaskID, uniqueID: unique(row.UniqueID), bare: row.Bare(), traceparent: row.Traceparent}
+	s.rows[i] = polledTask{id: row.ID, taskID: row.UpstreamID, uniqueID: unique(row.UniqueID), bare: row.Bare(), traceparent: row.Traceparent}
 }
 
 // unique gives the unique_id that nearly all tasks have as one string.
@@ -375,7 +375,7 @@ func (s *shift) take(a answer) {
 	case memories.TaskRefused, memories.Malformed, memories.ForeignTask: // the task's own; the rest is the account's
 		failures++
 	}
-	s.put(a.polled.Waiting)
+	s.put(a.polled.Target)
 	s.tasks[i].Failures = failures
 }
 
@@ -385,7 +385,7 @@ func (s *shift) learn(t *polling.Task, a answer) {
 		return
 	}
 	if t.Kind == polling.Settling && t.Polled != 0 {
-		grown := a.polled.Waiting.GrownAt
+		grown := a.polled.Target.GrownAt
 		s.survival.ObserveGrowth(t.Polled.Sub(t.Grown), polling.At(a.at).Sub(t.Grown), grown != nil && polling.At(*grown) > t.Grown)
 	}
 	if t.Kind != polling.Waiting {
@@ -418,7 +418,7 @@ func (s *shift) judge(a answer) {
 	} else {
 		s.log.Warn("the account rests", "state", trouble.State, "reason", trouble.Reason, "until", trouble.Until.Format(time.RFC3339))
 	}
-	if err := s.w.cfg.Store.SetTrouble(context.Background(), s.sh.Account.ID, s.sh.ID, trouble); err != nil {
+	if err := s.w.cfg.Store.SetBackoff(context.Background(), s.sh.Account.ID, s.sh.ID, trouble); err != nil {
 		s.log.Warn("the account's state could not be recorded", "error", fmt.Sprint(err))
 	}
 }

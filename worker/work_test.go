@@ -81,8 +81,8 @@ func newBundle(t *testing.T) *bundle {
 // register registers a task for the receiver.
 func (b *bundle) register(t *testing.T) *store.Task {
 	t.Helper()
-	r, err := b.store.RegisterTask(t.Context(), store.NewTask{
-		AppID: b.app.ID, AccountID: b.account.ID, TaskID: uuid.NewString(), UniqueID: "default", CallbackURL: b.url, Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
+	r, err := b.store.RegisterTask(t.Context(), store.Registration{
+		AppID: b.app.ID, AccountID: b.account.ID, UpstreamID: uuid.NewString(), UniqueID: "default", CallbackURL: b.url, Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func (b *bundle) register(t *testing.T) *store.Task {
 func (b *bundle) delivery(t *testing.T) uuid.UUID {
 	t.Helper()
 	task := b.register(t)
-	if _, err := b.store.RecordPoll(t.Context(), store.Poll{Task: task.ID, SentAt: time.Now(), At: time.Now(), Videos: []store.Video{{ID: "PI-1"}}}); err != nil {
+	if _, err := b.store.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, SentAt: time.Now(), At: time.Now(), Videos: []store.Video{{ID: "PI-1"}}}); err != nil {
 		t.Fatal(err)
 	}
 	list, err := b.store.TaskDeliveries(t.Context(), task.ID)
@@ -119,7 +119,7 @@ func (b *bundle) poll(ctx context.Context, account uuid.UUID) error {
 // attempts gives a delivery's attempts that are on disk.
 func (b *bundle) attempts(t *testing.T, id uuid.UUID) []store.Attempt {
 	t.Helper()
-	d, err := b.store.Delivery(t.Context(), uuid.Nil, id)
+	d, err := b.store.Delivery(t.Context(), store.Everything(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func TestAShiftEndsWhenItsAccountIsTaken(t *testing.T) {
 			t.Fatalf("nothing is polled: %v", err)
 		}
 	}
-	sh, err := b.store.StartShift(t.Context(), b.account.ID)
+	sh, err := b.store.AcquireLease(t.Context(), b.account.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestAShiftEndsWhenItsAccountIsTaken(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("two shifts have one account")
 	}
-	if goOn, err := b.store.EndShift(t.Context(), sh, store.ShiftEnd{}); err != nil || !goOn {
+	if goOn, err := b.store.ReleaseLease(t.Context(), sh, store.LeaseEnd{}); err != nil || !goOn {
 		t.Errorf("the new shift has nothing to go on with: %v", err)
 	}
 }

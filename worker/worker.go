@@ -118,7 +118,7 @@ func (w *Worker) River() *river.Client[pgx.Tx] { return w.river }
 // Stop, not with ctx.
 func (w *Worker) Start(ctx context.Context) error {
 	in := store.Instance{ID: w.id, Name: w.cfg.Name, Version: w.cfg.Version, StartedAt: time.Now()}
-	freed, err := w.cfg.Store.Succeed(ctx, in)
+	freed, err := w.cfg.Store.RegisterInstance(ctx, in)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (w *Worker) Stop(ctx context.Context) error {
 	}
 	w.stop()
 	w.keepers.Wait()
-	freed, err := w.cfg.Store.Leave(leaving, w.id)
+	freed, err := w.cfg.Store.DeregisterInstance(leaving, w.id)
 	if freed > 0 {
 		w.log.Info("gave back jobs", "jobs", freed)
 	}

@@ -3,15 +3,13 @@ package dashboard
 import (
 	"net/http"
 
-	"github.com/google/uuid"
-
 	"github.com/memhook/memhook/store"
 )
 
 func (d *dashboard) deliveries(r *http.Request) (*view, error) {
 	data := listData[store.Delivery]{Filter: filters(r, "status", "app_id", "endpoint_id", "task")}
 	f := store.DeliveryFilter{
-		AppID: filterID(data.Filter["app_id"]), Status: data.Filter["status"], EndpointID: filterID(data.Filter["endpoint_id"]), Task: filterID(data.Filter["task"]),
+		Scope: filterScope(data.Filter["app_id"]), Status: data.Filter["status"], EndpointID: filterID(data.Filter["endpoint_id"]), TaskID: filterID(data.Filter["task"]),
 	}
 	var err error
 	if data.Rows, err = d.store.Deliveries(r.Context(), f, cursor(r)); err != nil {
@@ -36,11 +34,11 @@ func (d *dashboard) delivery(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	del, err := d.store.Delivery(r.Context(), uuid.Nil, id)
+	del, err := d.store.Delivery(r.Context(), store.Everything(), id)
 	if err != nil {
 		return nil, err
 	}
-	ev, err := d.store.Event(r.Context(), uuid.Nil, del.EventID)
+	ev, err := d.store.Event(r.Context(), store.Everything(), del.EventID)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +48,7 @@ func (d *dashboard) delivery(r *http.Request) (*view, error) {
 func (d *dashboard) resend(r *http.Request) (to, done string, err error) {
 	id, err := pathID(r)
 	if err == nil {
-		err = d.store.Resend(r.Context(), uuid.Nil, id)
+		err = d.store.Resend(r.Context(), store.Everything(), id)
 	}
 	return "/admin/deliveries/" + id.String(), "It is sent again under the same webhook-id", err
 }

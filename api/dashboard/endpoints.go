@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/google/uuid"
 
 	"github.com/memhook/memhook/store"
 )
@@ -19,7 +18,7 @@ const stripAttempts = 100
 func (d *dashboard) endpoints(r *http.Request) (*view, error) {
 	data := listData[store.Endpoint]{Filter: filters(r, "app_id")}
 	var err error
-	if data.Rows, err = d.store.Endpoints(r.Context(), filterID(data.Filter["app_id"]), cursor(r)); err != nil {
+	if data.Rows, err = d.store.Endpoints(r.Context(), filterScope(data.Filter["app_id"]), cursor(r)); err != nil {
 		return nil, err
 	}
 	if data.Apps, err = d.appNames(r); err != nil {
@@ -46,7 +45,7 @@ func (d *dashboard) endpoint(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	ep, err := d.store.Endpoint(r.Context(), uuid.Nil, id)
+	ep, err := d.store.Endpoint(r.Context(), store.Everything(), id)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +71,7 @@ func (d *dashboard) testEndpoint(r *http.Request) (to, done string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	delivery, err := d.store.TestEndpoint(r.Context(), uuid.Nil, id)
+	delivery, err := d.store.TestEndpoint(r.Context(), store.Everything(), id)
 	return "/admin/deliveries/" + delivery.String(), "webhook.test is on its way", err
 }
 
@@ -82,7 +81,7 @@ func (d *dashboard) turnEndpoint(r *http.Request) (to, done string, err error) {
 		return "", "", err
 	}
 	verb := chi.URLParam(r, "verb")
-	_, err = d.store.EnableEndpoint(r.Context(), uuid.Nil, id, verb == "enable")
+	_, err = d.store.EnableEndpoint(r.Context(), store.Everything(), id, verb == "enable")
 	return "/admin/endpoints/" + id.String(), "The endpoint is " + verb + "d", err
 }
 
@@ -95,7 +94,7 @@ func (d *dashboard) recoverEndpoint(r *http.Request) (to, done string, err error
 	if err != nil || !(hours > 0 && hours <= 24*365) {
 		return "", "", badInput("say since how many hours, from 0.1 to 8760")
 	}
-	n, err := d.store.Recover(r.Context(), uuid.Nil, id, time.Now().Add(-time.Duration(hours*float64(time.Hour))))
+	n, err := d.store.Recover(r.Context(), store.Everything(), id, time.Now().Add(-time.Duration(hours*float64(time.Hour))))
 	to = withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n))
 	return to, fmt.Sprintf("%d failed deliveries are taken up again", n), err
 }

@@ -64,6 +64,14 @@ func filterID(s string) uuid.UUID {
 	return id
 }
 
+// filterScope reads the filter by app: everything where it is absent.
+func filterScope(s string) store.Scope {
+	if s == "" {
+		return store.Everything()
+	}
+	return store.OfApp(filterID(s))
+}
+
 // appNames gives the apps' names by id, for lists.
 func (d *dashboard) appNames(r *http.Request) (map[string]string, error) {
 	apps, err := d.store.Apps(r.Context(), store.Page{Limit: 500})
@@ -79,7 +87,7 @@ func (d *dashboard) appNames(r *http.Request) (map[string]string, error) {
 
 func (d *dashboard) tasks(r *http.Request) (*view, error) {
 	data := listData[store.Task]{Filter: filters(r, "task_id", "status", "app_id")}
-	f := store.TaskFilter{AppID: filterID(data.Filter["app_id"]), Status: data.Filter["status"], TaskID: data.Filter["task_id"]}
+	f := store.TaskFilter{Scope: filterScope(data.Filter["app_id"]), Status: data.Filter["status"], UpstreamID: data.Filter["task_id"]}
 	var err error
 	if data.Rows, err = d.store.Tasks(r.Context(), f, cursor(r)); err != nil {
 		return nil, err
@@ -116,7 +124,7 @@ func (d *dashboard) task(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := d.store.Task(r.Context(), uuid.Nil, id)
+	t, err := d.store.Task(r.Context(), store.Everything(), id)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +140,7 @@ func (d *dashboard) task(r *http.Request) (*view, error) {
 	if err != nil {
 		account.Name = "deleted"
 	}
-	return &view{template: "task", Title: "Task " + t.TaskID, Live: 2, Data: taskData{t, account, timeline(t, events, deliveries), deliveries}}, nil
+	return &view{template: "task", Title: "Task " + t.UpstreamID, Live: 2, Data: taskData{t, account, timeline(t, events, deliveries), deliveries}}, nil
 }
 
 // timeline is a task's whole life, oldest first.
@@ -217,7 +225,7 @@ func poll(entry string) (at time.Time, outcome string) {
 func (d *dashboard) pollTask(r *http.Request) (to, done string, err error) {
 	id, err := pathID(r)
 	if err == nil {
-		err = d.store.PollTask(r.Context(), id)
+		err = d.store.PollTask(r.Context(), store.Everything(), id)
 	}
 	return "/admin/tasks/" + id.String(), "It is polled at the account's next slot", err
 }
@@ -225,7 +233,7 @@ func (d *dashboard) pollTask(r *http.Request) (to, done string, err error) {
 func (d *dashboard) cancelTask(r *http.Request) (to, done string, err error) {
 	id, err := pathID(r)
 	if err == nil {
-		err = d.store.CancelTask(r.Context(), uuid.Nil, id)
+		err = d.store.CancelTask(r.Context(), store.Everything(), id)
 	}
 	return "/admin/tasks/" + id.String(), "Cancelled", err
 }

@@ -176,7 +176,7 @@ func (c benchDeliveriesCommand) accept(ctx context.Context, r *rig, tasks []stor
 	committed := make(map[uuid.UUID]time.Time, len(tasks))
 	inParallel(c.Publishers, len(tasks), rate, func(i int) {
 		id, at := tasks[i].Task.ID, time.Now()
-		_, err := r.store.RecordPoll(ctx, store.Poll{Task: id, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-" + id.String()}}})
+		_, err := r.store.RecordPoll(ctx, store.Poll{TaskID: id, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-" + id.String()}}})
 		done := time.Now()
 		mu.Lock()
 		defer mu.Unlock()

@@ -142,10 +142,10 @@ func (c benchPollsCommand) register(ctx context.Context, r *rig) (apps []uuid.UU
 			return nil, err
 		}
 		apps = append(apps, app.ID)
-		batch := make([]store.NewTask, c.Tasks)
+		batch := make([]store.Registration, c.Tasks)
 		for k := range batch {
-			batch[k] = store.NewTask{
-				AppID: app.ID, AccountID: account.ID, TaskID: c.taskID(i, k), UniqueID: "default", CallbackURL: "http://127.0.0.1:1/",
+			batch[k] = store.Registration{
+				AppID: app.ID, AccountID: account.ID, UpstreamID: c.taskID(i, k), UniqueID: "default", CallbackURL: "http://127.0.0.1:1/",
 				Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(24 * time.Hour),
 			}
 		}

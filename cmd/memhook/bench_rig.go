@@ -130,11 +130,11 @@ func (r *rig) close() {
 func (r *rig) registerAll(ctx context.Context, n int, urls []string) ([]store.Registered, error) {
 	all := make([]store.Registered, 0, n)
 	for len(all) < n {
-		batch := make([]store.NewTask, min(1000, n-len(all)))
+		batch := make([]store.Registration, min(1000, n-len(all)))
 		for i := range batch {
 			k := len(all) + i
-			batch[i] = store.NewTask{
-				AppID: r.app.ID, AccountID: r.account.ID, TaskID: fmt.Sprintf("bench-%s-%d", randomBase64(6), k), UniqueID: "default",
+			batch[i] = store.Registration{
+				AppID: r.app.ID, AccountID: r.account.ID, UpstreamID: fmt.Sprintf("bench-%s-%d", randomBase64(6), k), UniqueID: "default",
 				CallbackURL: urls[k%len(urls)], Until: store.UntilDownloaded, Metadata: map[string]string{"order": strconv.Itoa(k)}, ExpiresAt: time.Now().Add(24 * time.Hour),
 			}
 		}

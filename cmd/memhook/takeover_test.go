@@ -127,10 +127,10 @@ func (b *bench) store() (*store.Store, store.App) {
 // publish makes n events, rate a second, as polls that show a video do; it returns at once.
 func (b *bench) publish(s *store.Store, app store.App, name string, n, rate int) (done <-chan struct{}) {
 	b.t.Helper()
-	news := make([]store.NewTask, n)
+	news := make([]store.Registration, n)
 	for i := range news {
-		news[i] = store.NewTask{
-			AppID: app.ID, AccountID: app.AccountID, TaskID: fmt.Sprintf("%s-%d", name, i), UniqueID: "default",
+		news[i] = store.Registration{
+			AppID: app.ID, AccountID: app.AccountID, UpstreamID: fmt.Sprintf("%s-%d", name, i), UniqueID: "default",
 			CallbackURL: fmt.Sprintf("%s/%d", b.receiver.URL, i%50), Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
 		}
 	}
@@ -151,7 +151,7 @@ func (b *bench) publish(s *store.Store, app store.App, name string, n, rate int)
 			time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(rate))))
 			wg.Go(func() {
 				at := time.Now()
-				p := store.Poll{Task: r.Task.ID, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-" + r.Task.TaskID}}}
+				p := store.Poll{TaskID: r.Task.ID, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-" + r.Task.UpstreamID}}}
 				if _, err := s.RecordPoll(context.Background(), p); err != nil {
 					b.t.Error(err)
 				}

@@ -13,20 +13,19 @@ import (
 // groupTimeout bounds one batch's statements.
 const groupTimeout = 30 * time.Second
 
-// Group answers concurrent calls in batches: while a batch is under way the next one gathers, and a
+// Batcher answers concurrent calls in batches: while a batch is under way the next one gathers, and a
 // call that finds nothing under way runs at once. So nobody waits for company when idle, and under load a
 // statement serves hundreds of callers. (Measured: three to seven times the deliveries a second of a
 // statement each.) A batch that follows another at once and would be small lingers for some milliseconds
 // first: the calls of a busy time cost a fifth of the CPU together.
-type Group[In, Out any] struct {
+type Batcher[In, Out any] struct {
 	max    int // calls a batch
-	lanes  int // batches under way at once
 	linger time.Duration
 	run    func(context.Context, []In) ([]Out, error)
 
 	mu      sync.Mutex
 	waiting []call[In, Out]
-	running int
+	running bool
 }
 
 type call[In, Out any] struct {
@@ -39,19 +38,19 @@ type answer[Out any] struct {
 	err error
 }
 
-// NewGroup makes a Group around run, which must answer each input, in order.
-func NewGroup[In, Out any](most, lanes int, linger time.Duration, run func(context.Context, []In) ([]Out, error)) *Group[In, Out] {
-	return &Group[In, Out]{max: most, lanes: lanes, linger: linger, run: run}
+// NewBatcher makes a Batcher around run, which must answer each input, in order.
+func NewBatcher[In, Out any](most int, linger time.Duration, run func(context.Context, []In) ([]Out, error)) *Batcher[In, Out] {
+	return &Batcher[In, Out]{max: most, linger: linger, run: run}
 }
 
 // Do answers in, together with whoever calls at the same time. When ctx ends first Do returns its
 // error; the batch goes on.
-func (g *Group[In, Out]) Do(ctx context.Context, in In) (Out, error) {
+func (g *Batcher[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	c := call[In, Out]{in: in, done: make(chan answer[Out], 1)}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, c)
-	if g.running < g.lanes {
-		g.running++
+	if !g.running {
+		g.running = true
 		go g.drain()
 	}
 	g.mu.Unlock()
@@ -64,7 +63,7 @@ func (g *Group[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	}
 }
 
-func (g *Group[In, Out]) drain() {
+func (g *Batcher[In, Out]) drain() {
 	for first := true; ; first = false {
 		if !first {
 			g.gather()
@@ -72,7 +71,7 @@ func (g *Group[In, Out]) drain() {
 		g.mu.Lock()
 		n := min(len(g.waiting), g.max)
 		if n == 0 {
-			g.running--
+			g.running = false
 			g.mu.Unlock()
 			return
 		}
@@ -87,7 +86,7 @@ func (g *Group[In, Out]) drain() {
 }
 
 // gather lets more calls come where few are waiting.
-func (g *Group[In, Out]) gather() {
+func (g *Batcher[In, Out]) gather() {
 	g.mu.Lock()
 	waiting := len(g.waiting)
 	g.mu.Unlock()
@@ -96,7 +95,7 @@ func (g *Group[In, Out]) gather() {
 	}
 }
 
-func (g *Group[In, Out]) answer(batch []call[In, Out]) {
+func (g *Batcher[In, Out]) answer(batch []call[In, Out]) {
 	ins := make([]In, len(batch))
 	for i, c := range batch {
 		ins[i] = c.in

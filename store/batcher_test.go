@@ -15,7 +15,7 @@ func TestGroupKeepsNeighboursFromBadRows(t *testing.T) {
 		wg.Go(func() {
 			n := b.task(fmt.Sprintf("task-%d", i), "https://a.example/")
 			if i == 7 {
-				n.TaskID = "a\x00b" // PostgreSQL stores no NUL
+				n.UpstreamID = "a\x00b" // PostgreSQL stores no NUL
 			}
 			if _, err := b.RegisterTask(context.Background(), n); (err != nil) != (i == 7) {
 				t.Errorf("task %d: %v", i, err)
