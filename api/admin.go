@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -339,7 +340,7 @@ func (s *server) revokeKey(ctx context.Context, in *revokeKeyInput) (*struct{}, 
 }
 
 func (s *server) stats(ctx context.Context, _ *struct{}) (*statsOutput, error) {
-	st, err := s.store.Stats(ctx)
+	st, err := s.store.Stats(ctx, math.MaxInt32)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}

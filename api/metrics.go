@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -101,7 +102,7 @@ func (c *serviceState) Collect(ch chan<- prometheus.Metric) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	st, err := c.store.Stats(ctx)
+	st, err := c.store.Stats(ctx, math.MaxInt32)
 	if err != nil {
 		return
 	}

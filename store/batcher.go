@@ -2,12 +2,9 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // groupTimeout bounds one batch's statements.
@@ -121,10 +118,4 @@ func (g *Batcher[In, Out]) answer(batch []call[In, Out]) {
 		}
 		c.done <- a
 	}
-}
-
-// isData tells whether the database refused what a statement carried, rather than the statement.
-func isData(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code[:2] == "22" || pg.Code[:2] == "23")
 }

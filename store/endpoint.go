@@ -53,8 +53,8 @@ type Endpoint struct {
 	Backlog      bool // some of its deliveries are parked
 }
 
-const endpointColumns = `e.id, e.app_id, e.url, e.description, e.enabled, e.disabled_reason, e.event_types, e.headers, e.rate_limit, e.created_at,
-	e.breaker, e.failures, e.probes, e.failing_since, e.hold_until, e.backlog`
+const endpointColumns = `e.id, e.app_id, e.url, e.description, e.enabled, e.disabled_reason, e.event_types, e.headers,
+	e.rate_limit, e.created_at, e.breaker, e.failures, e.probes, e.failing_since, e.hold_until, e.backlog`
 
 // Healthy tells whether a success would change nothing of the endpoint.
 func (e *Endpoint) Healthy() bool {
@@ -64,47 +64,4 @@ func (e *Endpoint) Healthy() bool {
 // Holds tells whether the endpoint takes no attempts at the given time.
 func (e *Endpoint) Holds(now time.Time) bool {
 	return !e.Enabled || e.Breaker != BreakerClosed || (e.HoldUntil != nil && e.HoldUntil.After(now))
-}
-
-// apply changes the endpoint's health by an attempt's result and returns the events that follow.
-func (e *Endpoint) apply(r AttemptResult) (events []string) {
-	if r.Delivered {
-		if e.Breaker != BreakerClosed {
-			events = append(events, EventEndpointRecovered)
-		}
-		e.Breaker, e.Failures, e.Probes, e.FailingSince, e.HoldUntil = BreakerClosed, 0, 0, nil, nil
-		return events
-	}
-	e.Failures++
-	if e.FailingSince == nil {
-		e.FailingSince = &r.At
-	}
-	switch {
-	case r.Gone:
-		return e.disable(DisabledGone)
-	case r.At.Sub(*e.FailingSince) >= disableAfter:
-		return e.disable(DisabledFailing)
-	case e.Breaker == BreakerHalfOpen && r.Released:
-		e.Probes++
-		e.open(r.At)
-	case e.Breaker == BreakerClosed && e.Failures >= breakerThreshold:
-		e.open(r.At)
-	case e.Breaker == BreakerClosed && r.Hold > 0:
-		until := r.At.Add(r.Hold)
-		e.HoldUntil = &until
-	}
-	return nil
-}
-
-func (e *Endpoint) open(at time.Time) {
-	until := at.Add(min(probeAfter<<min(e.Probes, 10), probeMax))
-	e.Breaker, e.HoldUntil = BreakerOpen, &until
-}
-
-func (e *Endpoint) disable(reason string) []string {
-	if !e.Enabled {
-		return nil
-	}
-	e.Enabled, e.DisabledReason = false, &reason
-	return []string{EventEndpointDisabled}
 }

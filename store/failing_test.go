@@ -429,8 +429,7 @@ func TestAStatementThatFails(t *testing.T) {
 			return w.FlushActivity(ctx)
 		}, ""},
 		{"read the activity", whole, func(ctx context.Context, w *world) error { _, err := w.Activity(ctx, time.Now()); return err }, ""},
-		{"read the overview", whole, func(ctx context.Context, w *world) error { _, err := w.ReadOverview(ctx, 10); return err }, ""},
-		{"read the statistics", whole, func(ctx context.Context, w *world) error { _, err := w.Stats(ctx); return err }, ""},
+		{"read the statistics", whole, func(ctx context.Context, w *world) error { _, err := w.Stats(ctx, 10); return err }, ""},
 		{"read the queues", whole, func(ctx context.Context, w *world) error {
 			if _, err := w.QueueDepths(ctx); err != nil {
 				return err

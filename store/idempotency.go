@@ -45,7 +45,10 @@ func (s *Store) ClaimIdempotent(ctx context.Context, app uuid.UUID, key string, 
 	}
 	var theirs []byte
 	var status *int
-	err = s.pool.QueryRow(ctx, `select request_hash, status, response from idempotency_keys where app_id = $1 and key = $2`, app, key).Scan(&theirs, &status, &c.Response)
+	err = s.pool.QueryRow(ctx, `
+			select request_hash, status, response
+			from idempotency_keys
+			where app_id = $1 and key = $2`, app, key).Scan(&theirs, &status, &c.Response)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return c, nil // given back just now: as if it were under way, the caller asks again
 	}
@@ -72,7 +75,10 @@ func (s *Store) FinishIdempotent(ctx context.Context, app uuid.UUID, key string,
 
 // ForgetIdempotent gives the claim back: its request came to nothing, and may be tried again.
 func (s *Store) ForgetIdempotent(ctx context.Context, app uuid.UUID, key string, c Idempotent) error {
-	_, err := s.pool.Exec(ctx, `delete from idempotency_keys where app_id = $1 and key = $2 and created_at = $3`, app, key, c.claimedAt)
+	_, err := s.pool.Exec(ctx, `
+			delete
+			from idempotency_keys
+			where app_id = $1 and key = $2 and created_at = $3`, app, key, c.claimedAt)
 	if err != nil {
 		return fmt.Errorf("give idempotency key back: %w", err)
 	}

@@ -85,7 +85,7 @@ func TestASlotTellsWhatIsNew(t *testing.T) {
 				t.Fatal(err)
 			}
 			if slot.Granted {
-				return slot.News
+				return slot.Admitted
 			}
 		}
 	}

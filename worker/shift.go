@@ -195,10 +195,10 @@ func (s *shift) step(ctx context.Context, over time.Time) bool {
 	case slot.Lost:
 		s.lost = true
 	case slot.Granted:
-		for _, row := range slot.News {
+		for _, row := range slot.Admitted {
 			s.put(row)
 		}
-		if len(slot.News) > 0 {
+		if len(slot.Admitted) > 0 {
 			choice, _ = polling.Choose(s.survival, s.tasks, polling.At(s.w.cfg.Now()))
 		}
 		if choice >= 0 { // else the news were about tasks that are being polled: the slot is lost

@@ -31,7 +31,7 @@ type finding struct {
 }
 
 type overviewData struct {
-	store.Overview
+	store.Stats
 	Findings []finding
 	Total    store.Minute // of the last hour
 	Lag      quantiles
@@ -84,24 +84,24 @@ func round(a store.Account, backlog int64) time.Duration {
 }
 
 func (d *dashboard) overview(r *http.Request) (*view, error) {
-	o, err := d.store.ReadOverview(r.Context(), overviewRows)
+	st, err := d.store.Stats(r.Context(), overviewRows)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	data := overviewData{Overview: o, Total: store.Totals(o.Minutes), Queue: make(map[string]queueLine)}
+	data := overviewData{Stats: st, Total: store.Totals(st.Minutes), Queue: make(map[string]queueLine)}
 	data.Lag, data.Latency = quantilesOf(data.Total.DetectionLag), quantilesOf(data.Total.Latency)
 	data.Charts = []chart{
-		{"Registrations", bars("Registrations", o.Minutes, now, func(m store.Minute) int64 { return m.Registrations })},
-		{"Polls", bars("Polls", o.Minutes, now, func(m store.Minute) int64 { return m.Polls })},
-		{"Deliveries", bars("Deliveries", o.Minutes, now, func(m store.Minute) int64 { return m.Deliveries })},
-		{"Failed attempts", bars("Failed attempts", o.Minutes, now, func(m store.Minute) int64 { return m.FailedAttempts })},
-		{"Detection lag: a list's first video → the poll that saw it", lines("Detection lag", o.Minutes, now, func(m store.Minute) store.Histogram { return m.DetectionLag })},
-		{"Delivery latency: event → delivered", lines("Delivery latency", o.Minutes, now, func(m store.Minute) store.Histogram { return m.Latency })},
+		{"Registrations", bars("Registrations", st.Minutes, now, func(m store.Minute) int64 { return m.Registrations })},
+		{"Polls", bars("Polls", st.Minutes, now, func(m store.Minute) int64 { return m.Polls })},
+		{"Deliveries", bars("Deliveries", st.Minutes, now, func(m store.Minute) int64 { return m.Deliveries })},
+		{"Failed attempts", bars("Failed attempts", st.Minutes, now, func(m store.Minute) int64 { return m.FailedAttempts })},
+		{"Detection lag: a list's first video → the poll that saw it", lines("Detection lag", st.Minutes, now, func(m store.Minute) store.Histogram { return m.DetectionLag })},
+		{"Delivery latency: event → delivered", lines("Delivery latency", st.Minutes, now, func(m store.Minute) store.Histogram { return m.Latency })},
 	}
 	for name, queues := range store.Pausable {
-		line := queueLine{Paused: slices.ContainsFunc(queues, func(queue string) bool { return o.Paused[queue] })}
-		for _, j := range o.Jobs {
+		line := queueLine{Paused: slices.ContainsFunc(queues, func(queue string) bool { return st.Paused[queue] })}
+		for _, j := range st.Jobs {
 			if !slices.Contains(queues, j.Queue) {
 				continue
 			}
@@ -117,8 +117,8 @@ func (d *dashboard) overview(r *http.Request) (*view, error) {
 		}
 		data.Queue[name] = line
 	}
-	for _, a := range o.Accounts {
-		data.Accounts = append(data.Accounts, accountLineOf(a, backlogsByName(o.Backlogs)))
+	for _, a := range st.Accounts {
+		data.Accounts = append(data.Accounts, accountLineOf(a, backlogsByName(st.Backlogs)))
 	}
 	data.Findings = findings(&data)
 	return &view{template: "overview", Title: "Overview", Live: 5, Data: data}, nil

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -73,6 +72,19 @@ func (DeliverArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: QueueDeliver, MaxAttempts: jobAttempts}
 }
 
+// withJob is the SQL set of jobs with the deliveries that are or were theirs.
+const withJob = `(
+	select j.state, j.finalized_at, (j.args ->> 'delivery_id')::uuid as delivery,
+		coalesce((j.args ->> 'generation')::int, 0) as generation, false as first
+	from river_job j
+	where j.kind = 'deliver'
+	union all
+	select j.state, j.finalized_at, d.id::uuid, 0, true
+	from river_job j
+	cross join lateral jsonb_array_elements_text(j.args -> 'deliveries') as d (id)
+	where j.kind = 'deliver_first'
+)`
+
 // insertFirstJobs inserts jobs for the first attempts of deliveries.
 func (s *Store) insertFirstJobs(ctx context.Context, tx pgx.Tx, deliveries []uuid.UUID) error {
 	var params []river.InsertManyParams
@@ -114,21 +126,6 @@ func (s *Store) insertPollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.U
 	}
 	if _, err := s.jobs.InsertManyFastTx(ctx, tx, params); err != nil {
 		return fmt.Errorf("insert poll jobs: %w", err)
-	}
-	return nil
-}
-
-// PauseQueues stops the work of queues everywhere, or starts it again.
-func (s *Store) PauseQueues(ctx context.Context, queues []string, pause bool) error {
-	set := s.jobs.QueueResume
-	if pause {
-		set = s.jobs.QueuePause
-	}
-	for _, queue := range queues {
-		err := set(ctx, queue, nil)
-		if err != nil && !errors.Is(err, river.ErrNotFound) { // not found: no worker has ever run, so nothing is to be paused
-			return fmt.Errorf("pause or resume %s: %w", queue, err)
-		}
 	}
 	return nil
 }

@@ -28,7 +28,9 @@ func (s *Store) RotateKeys(ctx context.Context, progress func(done, total int)) 
 	total := 0
 	for _, c := range sealedColumns {
 		var n int
-		if err := s.pool.QueryRow(ctx, fmt.Sprintf(`select count(*) from %s where substring(%s from 1 for $1) <> $2`, c.table, c.column), keyIDSize, s.keys.ids[0][:]).Scan(&n); err != nil {
+		if err := s.pool.QueryRow(ctx, fmt.Sprintf(`
+				select count(*) from %s
+				where substring(%s from 1 for $1) <> $2`, c.table, c.column), keyIDSize, s.keys.ids[0][:]).Scan(&n); err != nil {
 			return fmt.Errorf("count what is sealed with another key: %w", err)
 		}
 		total += n

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -55,7 +54,10 @@ func (s *Store) UpdateEndpoint(ctx context.Context, scope Scope, id uuid.UUID, s
 // changeEndpoint changes an endpoint and gives it as it is then.
 func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, scope Scope, id uuid.UUID, set EndpointSettings) (Endpoint, error) {
 	rows, err := tx.Query(ctx, `
-		select `+endpointColumns+` from endpoints e where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null for no key update`, id, scope.arg())
+		select `+endpointColumns+`
+		from endpoints e
+		where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null
+		for no key update`, id, scope.arg())
 	ep, err := one[Endpoint](rows, err)
 	if err != nil {
 		return ep, err
@@ -129,7 +131,10 @@ func (s *Store) EnableEndpoint(ctx context.Context, scope Scope, id uuid.UUID, o
 // DeleteEndpoint deletes an endpoint with its subscriptions; what it had still to get is cancelled.
 func (s *Store) DeleteEndpoint(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "delete endpoint", func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `update endpoints set deleted_at = now(), backlog = false where id = $1 and ($2::uuid is null or app_id = $2) and deleted_at is null`, id, scope.arg())
+		tag, err := tx.Exec(ctx, `
+				update endpoints
+				set deleted_at = now(), backlog = false
+				where id = $1 and ($2::uuid is null or app_id = $2) and deleted_at is null`, id, scope.arg())
 		if err != nil {
 			return err
 		}
@@ -146,61 +151,13 @@ func (s *Store) DeleteEndpoint(ctx context.Context, scope Scope, id uuid.UUID) e
 	})
 }
 
-// Endpoints lists endpoints, newest first.
-func (s *Store) Endpoints(ctx context.Context, scope Scope, p Page) ([]Endpoint, error) {
-	rows, err := s.pool.Query(ctx, `
-		select `+endpointColumns+`
-		from endpoints e
-		where e.id < $1 and e.deleted_at is null and ($2::uuid is null or e.app_id = $2)
-		order by e.id desc
-		limit $3`, p.before(), scope.arg(), p.Limit)
-	list, err := many[Endpoint](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("list endpoints: %w", err)
-	}
-	return list, nil
-}
-
-// HeaderNames gives the names of an endpoint's custom headers; their values stay sealed.
-func (s *Store) HeaderNames(ep *Endpoint) ([]string, error) {
-	if ep.Headers == nil {
-		return nil, nil
-	}
-	plain, err := s.keys.Open("endpoint.headers", ep.Headers)
-	if err != nil {
-		return nil, err
-	}
-	var headers map[string]string
-	if err := json.Unmarshal(plain, &headers); err != nil {
-		return nil, fmt.Errorf("read headers: %w", err)
-	}
-	names := make([]string, 0, len(headers))
-	for name := range headers {
-		names = append(names, name)
-	}
-	return names, nil
-}
-
-// RotateSecret gives an endpoint a new secret and returns it. During overlap the old one signs too.
-func (s *Store) RotateSecret(ctx context.Context, scope Scope, id uuid.UUID, overlap time.Duration) ([]byte, error) {
-	sealed := s.newSecret()
-	tag, err := s.pool.Exec(ctx, `
-		update endpoints
-		set old_secret = case when $4 > now() then secret end, old_secret_expires_at = $4, secret = $3
-		where id = $1 and ($2::uuid is null or app_id = $2) and deleted_at is null`, id, scope.arg(), sealed, s.now().Add(overlap))
-	if err != nil {
-		return nil, fmt.Errorf("rotate secret: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
-		return nil, ErrNotFound
-	}
-	return s.keys.Open("endpoint.secret", sealed)
-}
-
 // TestEndpoint sends webhook.test to an endpoint now and returns the delivery's id.
 func (s *Store) TestEndpoint(ctx context.Context, scope Scope, id uuid.UUID) (delivery uuid.UUID, err error) {
 	err = s.tx(ctx, "test endpoint", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select `+endpointColumns+` from endpoints e where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null for no key update`, id, scope.arg())
+		rows, err := tx.Query(ctx, `
+				select `+endpointColumns+`
+				from endpoints e
+				where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null for no key update`, id, scope.arg())
 		ep, err := one[Endpoint](rows, err)
 		if err != nil {
 			return err
@@ -208,58 +165,15 @@ func (s *Store) TestEndpoint(ctx context.Context, scope Scope, id uuid.UUID) (de
 		if !ep.Enabled {
 			return fmt.Errorf("%w: the endpoint is disabled; enable it first", ErrConflict)
 		}
-		e := emission{event: Event{AppID: ep.AppID, Type: EventTest, CreatedAt: s.now(), Endpoint: &ep}, targets: []target{{EndpointID: id}}}
-		emissions := []emission{e}
+		event := Event{AppID: ep.AppID, Type: EventTest, CreatedAt: s.now(), Endpoint: &ep}
+		emissions := []emission{{event: event, to: []recipient{{EndpointID: id}}}}
 		if err := s.emit(ctx, tx, emissions); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, `select id from deliveries where event_id = $1 and endpoint_id = $2`, emissions[0].event.ID, id).Scan(&delivery)
+		return tx.QueryRow(ctx, `
+				select id
+				from deliveries
+				where event_id = $1 and endpoint_id = $2`, emissions[0].event.ID, id).Scan(&delivery)
 	})
 	return delivery, err
-}
-
-// recoverBatch is how many failed deliveries a transaction takes up again.
-const recoverBatch = 2000
-
-// Recover takes up again all deliveries of an endpoint that have failed since a time, and tells how
-// many. They wait in the table and are released as the endpoint takes them, so that new ones are not
-// held up.
-func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, since time.Time) (n int, err error) {
-	if _, err := s.Endpoint(ctx, scope, endpoint); err != nil {
-		return 0, err
-	}
-	for {
-		var batch int64
-		err := s.tx(ctx, "recover", func(tx pgx.Tx) error {
-			if err := lockBacklog(ctx, tx, []uuid.UUID{endpoint}); err != nil {
-				return err
-			}
-			// What failed after since was made at most the retry schedule before it, which nothing bounds; the
-			// failed ones are few and indexed, so their last attempt is what is asked.
-			tag, err := tx.Exec(ctx, `
-				update deliveries
-				set status = 'pending', failed = false, parked = true, round_start = attempt_count, next_attempt_at = $3
-				where id in (
-					select d.id
-					from deliveries d
-					where d.endpoint_id = $1 and d.failed
-						and exists (select 1 from attempts a where a.delivery_id = d.id and a.number = d.attempt_count and a.at >= $2)
-					order by d.id
-					limit $4
-					for update skip locked
-				)`, endpoint, since, s.now(), recoverBatch)
-			batch = tag.RowsAffected()
-			return err
-		})
-		n += int(batch)
-		if err != nil || batch < recoverBatch {
-			return n, err
-		}
-	}
-}
-
-// Queued tells how many of an endpoint's deliveries are parked.
-func (s *Store) Queued(ctx context.Context, endpoint uuid.UUID) (n int, err error) {
-	err = s.pool.QueryRow(ctx, `select count(*) from deliveries where endpoint_id = $1 and parked`, endpoint).Scan(&n)
-	return n, err
 }

@@ -114,7 +114,8 @@ func (s *Store) RunningJobs(ctx context.Context, instance uuid.UUID, atLeast tim
 	rows, err := s.pool.Query(ctx, `
 		select id
 		from river_job
-		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = $1 and attempted_at < now() - $2::interval`, instance.String(), atLeast)
+		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = $1
+			and attempted_at < now() - $2::interval`, instance.String(), atLeast)
 	if err != nil {
 		return nil, fmt.Errorf("list running jobs: %w", err)
 	}

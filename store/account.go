@@ -1,0 +1,92 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// What state an account can be in.
+const (
+	AccountActive      = "active"
+	AccountRateLimited = "rate_limited" // asked too often
+	AccountRefused     = "refused"      // key refused, or out of credits
+	AccountUnavailable = "unavailable"  // memories.ai is down, or answers garbage
+)
+
+// Account is an account of memories.ai: a key and a request budget, shared by all apps on it.
+type Account struct {
+	ID                uuid.UUID
+	Name              string
+	APIKey            []byte  // sealed
+	Key               []byte  `db:"-"` // in clear, where the method says so
+	RequestsPerSecond float64 // the budget
+	State             string
+	StateReason       *string // memories.ai's own words
+	PausedUntil       *time.Time
+	Troubles          int       // in a row
+	Survival          []float32 // what was learnt of the time from registration to ready
+	CreatedAt         time.Time
+	Used              float64 // requests a second, over the last minute or so
+}
+
+var accountColumns = `a.id, a.name, a.api_key, a.requests_per_second, a.state, a.state_reason, a.paused_until,
+	a.troubles, a.survival, a.created_at, ` + usageOf("a") + ` / 60 as used`
+
+// AccountChange changes what is not nil.
+type AccountChange struct {
+	Name              *string
+	APIKey            *string
+	RequestsPerSecond *float64
+}
+
+// Backoff is why an account pauses.
+type Backoff struct {
+	State  string // AccountActive ends the trouble
+	Reason string
+	Until  time.Time
+	Count  int // troubles in a row
+}
+
+// Accounts lists accounts, newest first.
+func (s *Store) Accounts(ctx context.Context, p Page) ([]Account, error) {
+	rows, err := s.pool.Query(ctx, `
+			select `+accountColumns+`
+			from accounts a
+			where a.id < $1
+			order by a.id desc limit $2`, p.before(), p.Limit)
+	return many[Account](rows, err)
+}
+
+// AllAccounts lists all accounts by name.
+func (s *Store) AllAccounts(ctx context.Context) ([]Account, error) {
+	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a order by a.name`)
+	return many[Account](rows, err)
+}
+
+// Account reads one account.
+func (s *Store) Account(ctx context.Context, id uuid.UUID) (Account, error) {
+	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a where a.id = $1`, id)
+	return one[Account](rows, err)
+}
+
+func (s *Store) accountByName(ctx context.Context, name string) (Account, error) {
+	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a where a.name = $1`, name)
+	return one[Account](rows, err)
+}
+
+// Backlogs tells how many tasks of each account are polled; it can be some seconds old.
+func (s *Store) Backlogs(ctx context.Context) (map[uuid.UUID]int64, error) {
+	found, err := s.backlog.get(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("count backlogs: %w", err)
+	}
+	return found, nil
+}
+
+func (s *Store) countBacklogs(ctx context.Context) (map[uuid.UUID]int64, error) {
+	rows, err := s.pool.Query(ctx, `select account_id, count(*) from tasks where polling group by account_id`)
+	return counts[uuid.UUID](rows, err)
+}

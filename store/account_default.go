@@ -1,0 +1,68 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+)
+
+// DefaultName names the account and the app that the settings make.
+const DefaultName = "default"
+
+// EnsureDefaults makes the account and the app `default` match the settings. An empty key leaves its
+// part alone.
+func (s *Store) EnsureDefaults(ctx context.Context, memoriesKey string, requestsPerSecond float64, apiKey string) error {
+	if memoriesKey == "" && apiKey == "" {
+		return nil
+	}
+	account, err := s.accountByName(ctx, DefaultName)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		account, err = s.CreateAccount(ctx, DefaultName, memoriesKey, requestsPerSecond)
+		if errors.Is(err, ErrConflict) { // another instance was first
+			account, err = s.accountByName(ctx, DefaultName)
+		}
+	case err == nil && memoriesKey != "":
+		err = s.matchDefault(ctx, account, memoriesKey, requestsPerSecond)
+	}
+	if err != nil {
+		return fmt.Errorf("default account: %w", err)
+	}
+	if apiKey == "" {
+		return nil
+	}
+	app, err := s.appByName(ctx, DefaultName)
+	if errors.Is(err, ErrNotFound) {
+		app, err = s.CreateApp(ctx, DefaultName, account.ID)
+		if errors.Is(err, ErrConflict) {
+			app, err = s.appByName(ctx, DefaultName)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("default app: %w", err)
+	}
+	return s.ensureKey(ctx, app.ID, apiKey)
+}
+
+func (s *Store) matchDefault(ctx context.Context, a Account, memoriesKey string, requestsPerSecond float64) error {
+	key, err := s.keys.Open("account.api_key", a.APIKey)
+	if err != nil {
+		return err
+	}
+	if string(key) == memoriesKey && a.RequestsPerSecond == requestsPerSecond {
+		return nil
+	}
+	_, err = s.UpdateAccount(ctx, a.ID, AccountChange{APIKey: &memoriesKey, RequestsPerSecond: &requestsPerSecond})
+	return err
+}
+
+// ensureKey gives an app a key that somebody else chose.
+func (s *Store) ensureKey(ctx context.Context, app uuid.UUID, plain string) error {
+	_, err := s.insertKey(ctx, app, DefaultName, plain, nil)
+	if errors.Is(err, ErrConflict) {
+		return nil
+	}
+	return err
+}

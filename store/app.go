@@ -1,0 +1,45 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// App is a tenant: an upstream application with its keys, tasks and endpoints.
+type App struct {
+	ID         uuid.UUID
+	Name       string
+	AccountID  uuid.UUID
+	HintToken  string
+	SigningKey []byte // sealed ed25519 seed
+	PublicKey  []byte
+	CreatedAt  time.Time
+}
+
+const (
+	appColumns = `id, name, account_id, hint_token, signing_key, public_key, created_at`
+	keyColumns = `id, app_id, name, prefix, created_at, last_used_at, revoked_at, rate_limit`
+)
+
+// Apps lists apps, newest first.
+func (s *Store) Apps(ctx context.Context, p Page) ([]App, error) {
+	rows, err := s.pool.Query(ctx, `
+			select `+appColumns+`
+			from apps
+			where deleted_at is null and id < $1
+			order by id desc limit $2`, p.before(), p.Limit)
+	return many[App](rows, err)
+}
+
+// App reads one app.
+func (s *Store) App(ctx context.Context, id uuid.UUID) (App, error) {
+	rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null`, id)
+	return one[App](rows, err)
+}
+
+func (s *Store) appByName(ctx context.Context, name string) (App, error) {
+	rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where name = $1 and deleted_at is null`, name)
+	return one[App](rows, err)
+}

@@ -1,0 +1,122 @@
+package store
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// CreateApp creates an app on an account. A taken name is ErrConflict, an unknown account ErrNotFound.
+func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (App, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return App{}, fmt.Errorf("make signing key: %w", err)
+	}
+	rows, err := s.pool.Query(ctx, `
+		insert into apps (id, name, account_id, hint_token, signing_key, public_key)
+		select $1, $2, id, $4, $5, $6 from accounts where id = $3
+		returning `+appColumns,
+		newID(), name, account, randomText(24), s.keys.Seal("app.signing_key", private.Seed()), []byte(public))
+	a, err := one[App](rows, err)
+	if isUnique(err) {
+		return a, fmt.Errorf("create app: %w: the name %q is taken", ErrConflict, name)
+	}
+	if err != nil {
+		return a, fmt.Errorf("create app: %w", err)
+	}
+	return a, nil
+}
+
+// UpdateApp changes an app's name or moves it to another account, with its waiting tasks; nil leaves as it
+// is. A taken name is ErrConflict, an unknown account ErrNotFound.
+func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, account *uuid.UUID) (a App, err error) {
+	err = s.tx(ctx, "update app", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null for no key update`, id)
+		if a, err = one[App](rows, err); err != nil {
+			return err
+		}
+		from := a.AccountID
+		if account != nil {
+			a.AccountID = *account
+		}
+		if name != nil {
+			a.Name = *name
+		}
+		tag, err := tx.Exec(ctx, `
+				update apps
+				set name = $2, account_id = $3
+				where id = $1 and exists (select 1
+				from accounts
+				where id = $3)`, id, a.Name, a.AccountID)
+		if isUnique(err) {
+			return fmt.Errorf("%w: the name %q is taken", ErrConflict, a.Name)
+		}
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return ErrNotFound
+		}
+		if from == a.AccountID {
+			return nil
+		}
+		return s.moveTasks(ctx, tx, id, from, a.AccountID)
+	})
+	return a, err
+}
+
+// moveTasks gives an app's tasks to another account's poller. The shift that has them is ended.
+func (s *Store) moveTasks(ctx context.Context, tx pgx.Tx, app, from, to uuid.UUID) error {
+	if _, err := tx.Exec(ctx, `
+			update tasks
+			set account_id = $2, urgent = true
+			where app_id = $1 and polling`, app, to); err != nil {
+		return err
+	}
+	var busy bool
+	if err := tx.QueryRow(ctx, `update accounts set shift = null where id = $1 returning poll_job`, from).Scan(&busy); err != nil {
+		return err
+	}
+	if busy {
+		if err := s.insertPollJobs(ctx, tx, []uuid.UUID{from}); err != nil {
+			return err
+		}
+	}
+	return s.ensurePollJobs(ctx, tx, []uuid.UUID{to})
+}
+
+// DeleteApp deletes an app: its keys work no longer, its endpoints are deleted, its tasks and what was still
+// to be delivered are cancelled. What it has had is kept until its retention is over.
+func (s *Store) DeleteApp(ctx context.Context, id uuid.UUID) error {
+	return s.tx(ctx, "delete app", func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			update apps set deleted_at = now(), account_id = null, name = name || ' (deleted ' || id || ')'
+			where id = $1 and deleted_at is null`, id)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return ErrNotFound
+		}
+		for _, sql := range []string{
+			`update api_keys set revoked_at = coalesce(revoked_at, now()) where app_id = $1`,
+			`update tasks
+			set polling = false, urgent = false, status = case when status = 'waiting' then 'cancelled' else status end,
+				closed = case when status = 'waiting' then (extract(epoch from now()) * 1000000)::bigint else closed end
+			where app_id = $1 and polling`,
+			`delete from subscriptions where endpoint_id in (select id from endpoints where app_id = $1)`,
+			`update endpoints set deleted_at = now(), backlog = false where app_id = $1 and deleted_at is null`,
+			`update deliveries set status = 'cancelled', cancelled = true, parked = false, next_attempt_at = null
+			where app_id = $1 and status = 'pending'`,
+		} {
+			if _, err := tx.Exec(ctx, sql, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

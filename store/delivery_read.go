@@ -1,0 +1,139 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/google/uuid"
+)
+
+// LoadDeliveries reads deliveries with their payloads, in order, nil for one that there is not. Loads that come at
+// the same time share a statement.
+func (s *Store) LoadDeliveries(ctx context.Context, ids ...uuid.UUID) ([]*Delivery, error) {
+	return s.load.Do(ctx, ids)
+}
+
+func (s *Store) loadDeliveryBatch(ctx context.Context, lists [][]uuid.UUID) ([][]*Delivery, error) {
+	ids := slices.Concat(lists...)
+	rows, err := s.pool.Query(ctx, `
+		select `+deliveryColumns+`, e.payload, e.traceparent
+		from deliveries d
+		join events e on e.id = d.event_id
+		where d.id = any($1)`, ids)
+	found, err := many[Delivery](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("load deliveries: %w", err)
+	}
+	byID := make(map[uuid.UUID]*Delivery, len(found))
+	for i := range found {
+		byID[found[i].ID] = &found[i]
+	}
+	out := make([][]*Delivery, len(lists))
+	for i, list := range lists {
+		out[i] = make([]*Delivery, len(list))
+		for k, id := range list {
+			out[i][k] = byID[id]
+		}
+	}
+	return out, nil
+}
+
+// DeliveryFilter narrows a list of deliveries; zero fields do not.
+type DeliveryFilter struct {
+	Scope              Scope // whose deliveries
+	EndpointID, TaskID uuid.UUID
+	Status             string
+}
+
+// pendingNow is the SQL set of deliveries that may be pending: those with a live job and, of each endpoint
+// that has some, the newest parked ones. (An index on the status would cost every delivery its HOT update.)
+const pendingNow = `
+	select delivery from ` + withJob + ` j where state in ('available', 'running', 'retryable', 'scheduled')
+	union all
+	select p.id
+	from endpoints e
+	cross join lateral (
+		select id from deliveries where endpoint_id = e.id and parked and id < $1 order by id desc limit $4
+	) p
+	where e.backlog and ($2::uuid is null or e.app_id = $2)`
+
+// Deliveries lists deliveries, newest first, without their attempts.
+func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Delivery, error) {
+	conditions := `d.id < $1 and ($2::uuid is null or d.app_id = $2) and ($3 = '' or d.status = $3)`
+	switch f.Status {
+	case DeliveryFailed:
+		conditions += ` and d.failed`
+	case DeliveryCancelled:
+		conditions += ` and d.cancelled`
+	case DeliveryPending:
+		conditions += ` and d.id in (` + pendingNow + `)`
+	}
+	args := []any{p.before(), f.Scope.arg(), f.Status, p.Limit}
+	if f.EndpointID != uuid.Nil {
+		args = append(args, f.EndpointID)
+		conditions += fmt.Sprintf(` and d.endpoint_id = $%d`, len(args))
+	}
+	if f.TaskID != uuid.Nil {
+		args = append(args, f.TaskID)
+		conditions += fmt.Sprintf(` and d.task = $%d`, len(args))
+	}
+	rows, err := s.pool.Query(ctx, `
+		select `+deliveryColumns+`, e.url as callback_url
+		from (select * from deliveries d where `+conditions+` order by d.id desc limit $4) d
+		join endpoints e on e.id = d.endpoint_id
+		order by d.id desc`, args...)
+	list, err := many[Delivery](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("list deliveries: %w", err)
+	}
+	return list, nil
+}
+
+// Delivery reads one delivery with its attempts.
+func (s *Store) Delivery(ctx context.Context, scope Scope, id uuid.UUID) (Delivery, error) {
+	rows, err := s.pool.Query(ctx, `
+		select `+deliveryColumns+`, e.url as callback_url
+		from deliveries d
+		join endpoints e on e.id = d.endpoint_id
+		where d.id = $1 and ($2::uuid is null or d.app_id = $2)`, id, scope.arg())
+	d, err := one[Delivery](rows, err)
+	if err != nil {
+		return d, err
+	}
+	rows, err = s.pool.Query(ctx, `
+		select delivery_id, number, at, duration_ms, outcome, response_status, error, response_headers, response_body
+		from attempts where delivery_id = $1 order by number`, id)
+	d.Attempts, err = many[Attempt](rows, err)
+	return d, err
+}
+
+// TaskDeliveries reads all deliveries of a task with their attempts, oldest first.
+func (s *Store) TaskDeliveries(ctx context.Context, task uuid.UUID) ([]Delivery, error) {
+	rows, err := s.pool.Query(ctx, `
+		select `+deliveryColumns+`, e.url as callback_url
+		from deliveries d
+		join endpoints e on e.id = d.endpoint_id
+		where d.task = $1
+		order by d.id`, task)
+	list, err := many[Delivery](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("read deliveries: %w", err)
+	}
+	ids, byID := make([]uuid.UUID, len(list)), make(map[uuid.UUID]*Delivery, len(list))
+	for i := range list {
+		ids[i], byID[list[i].ID] = list[i].ID, &list[i]
+	}
+	rows, err = s.pool.Query(ctx, `
+		select delivery_id, number, at, duration_ms, outcome, response_status, error, response_headers, response_body
+		from attempts where delivery_id = any($1) order by delivery_id, number`, ids)
+	attempts, err := many[Attempt](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("read attempts: %w", err)
+	}
+	for _, a := range attempts {
+		d := byID[a.DeliveryID]
+		d.Attempts = append(d.Attempts, a)
+	}
+	return list, nil
+}

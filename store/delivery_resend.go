@@ -1,0 +1,43 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Resend sends a delivery again under its event's id, with the retry schedule from its beginning. A
+// delivery that was cancelled is ErrConflict.
+func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
+	return s.tx(ctx, "resend", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			select d.endpoint_id, `+parksNow("e")+` as parked
+			from deliveries d
+			join endpoints e on e.id = d.endpoint_id
+			where d.id = $1 and ($2::uuid is null or d.app_id = $2) and e.deleted_at is null`, id, scope.arg())
+		to, err := one[recipient](rows, err)
+		if err != nil {
+			return err
+		}
+		if err := lockBacklogOf(ctx, tx, []recipient{to}); err != nil {
+			return err
+		}
+		job := DeliverArgs{DeliveryID: id}
+		err = tx.QueryRow(ctx, `
+			update deliveries
+			set status = 'pending', failed = false, parked = $2, generation = generation + 1, round_start = attempt_count,
+				next_attempt_at = $3, delivered_at = null
+			where id = $1 and status <> 'cancelled'
+			returning generation`, id, to.Parked, s.now()).Scan(&job.Generation)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("%w: it was cancelled", ErrConflict)
+		}
+		if err != nil || to.Parked {
+			return err
+		}
+		return s.insertDeliverJobs(ctx, tx, []DeliverArgs{job})
+	})
+}

@@ -1,0 +1,149 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// apply changes the endpoint's health by an attempt's result and returns the events that follow.
+func (e *Endpoint) apply(r AttemptResult) (events []string) {
+	if r.Delivered {
+		if e.Breaker != BreakerClosed {
+			events = append(events, EventEndpointRecovered)
+		}
+		e.Breaker, e.Failures, e.Probes, e.FailingSince, e.HoldUntil = BreakerClosed, 0, 0, nil, nil
+		return events
+	}
+	e.Failures++
+	if e.FailingSince == nil {
+		e.FailingSince = &r.At
+	}
+	switch {
+	case r.Gone:
+		return e.disable(DisabledGone)
+	case r.At.Sub(*e.FailingSince) >= disableAfter:
+		return e.disable(DisabledFailing)
+	case e.Breaker == BreakerHalfOpen && r.Released:
+		e.Probes++
+		e.open(r.At)
+	case e.Breaker == BreakerClosed && e.Failures >= breakerThreshold:
+		e.open(r.At)
+	case e.Breaker == BreakerClosed && r.Hold > 0:
+		until := r.At.Add(r.Hold)
+		e.HoldUntil = &until
+	}
+	return nil
+}
+
+func (e *Endpoint) open(at time.Time) {
+	until := at.Add(min(probeAfter<<min(e.Probes, 10), probeMax))
+	e.Breaker, e.HoldUntil = BreakerOpen, &until
+}
+
+func (e *Endpoint) disable(reason string) []string {
+	if !e.Enabled {
+		return nil
+	}
+	e.Enabled, e.DisabledReason = false, &reason
+	return []string{EventEndpointDisabled}
+}
+
+// applyHealth changes the touched endpoints by their results.
+func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID, results []AttemptResult) error {
+	if len(touched) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `
+		select `+endpointColumns+`
+		from endpoints e
+		where e.id = any($1) and e.deleted_at is null
+		order by e.id
+		for no key update`, touched)
+	endpoints, err := many[Endpoint](rows, err)
+	if err != nil {
+		return fmt.Errorf("read endpoints: %w", err)
+	}
+	byID := make(map[uuid.UUID]*Endpoint, len(endpoints))
+	changed := make([]*Endpoint, len(endpoints))
+	for i := range endpoints {
+		byID[endpoints[i].ID], changed[i] = &endpoints[i], &endpoints[i]
+	}
+	for _, r := range results {
+		ep := byID[r.EndpointID]
+		if ep == nil {
+			continue
+		}
+		for _, eventType := range ep.apply(r) {
+			if err := s.emitForEndpoint(ctx, tx, ep, eventType, r.At); err != nil {
+				return err
+			}
+		}
+	}
+	return saveHealth(ctx, tx, changed)
+}
+
+// saveHealth writes what results have changed of endpoints.
+func saveHealth(ctx context.Context, tx pgx.Tx, endpoints []*Endpoint) error {
+	batch := &pgx.Batch{}
+	for _, e := range endpoints {
+		batch.Queue(`
+			update endpoints
+			set enabled = $2, disabled_reason = $3, breaker = $4, failures = $5, probes = $6, failing_since = $7, hold_until = $8
+			where id = $1`, e.ID, e.Enabled, e.DisabledReason, e.Breaker, e.Failures, e.Probes, e.FailingSince, e.HoldUntil)
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("save endpoint health: %w", err)
+	}
+	return nil
+}
+
+// Health is how an endpoint does.
+type Health struct {
+	InFlight       int
+	Queued         int        // parked
+	OldSecretUntil *time.Time // until then the replaced secret signs too
+	Recent         []Attempt  // the last attempts, the newest first
+}
+
+// EndpointHealth reads how an endpoint does, with its last attempts.
+func (s *Store) EndpointHealth(ctx context.Context, id uuid.UUID, attempts int) (h Health, err error) {
+	err = s.pool.QueryRow(ctx, `
+		select
+			(select count(*) from deliveries where endpoint_id = $1 and parked),
+			(select count(*) from `+withJob+` j join deliveries d on d.id = j.delivery
+				where j.state = 'running' and d.endpoint_id = $1 and d.status = 'pending' and (not j.first or d.attempt_count = 0)),
+			(select old_secret_expires_at from endpoints where id = $1 and old_secret_expires_at > $2)`, id, s.now()).
+		Scan(&h.Queued, &h.InFlight, &h.OldSecretUntil)
+	if err != nil {
+		return h, fmt.Errorf("read endpoint health: %w", err)
+	}
+	rows, err := s.pool.Query(ctx, `
+		select a.delivery_id, a.number, a.at, a.duration_ms, a.outcome, a.response_status, a.error
+		from (select id from deliveries where endpoint_id = $1 and attempt_count > 0 order by id desc limit $2) d
+		join attempts a on a.delivery_id = d.id
+		order by a.at desc
+		limit $2`, id, attempts)
+	if h.Recent, err = many[Attempt](rows, err); err != nil {
+		return h, fmt.Errorf("read attempts: %w", err)
+	}
+	return h, nil
+}
+
+// EndpointCounts tells how many endpoints are in which state, for metrics.
+func (s *Store) EndpointCounts(ctx context.Context) (byBreaker map[string]int64, disabled, parked int64, err error) {
+	rows, err := s.pool.Query(ctx, `select breaker, count(*) from endpoints where deleted_at is null group by breaker`)
+	if byBreaker, err = counts[string](rows, err); err != nil {
+		return nil, 0, 0, fmt.Errorf("count breakers: %w", err)
+	}
+	err = s.pool.QueryRow(ctx, `
+		select (select count(*) from endpoints where deleted_at is null and not enabled), (select count(*) from deliveries where parked)`).
+		Scan(&disabled, &parked)
+	if err != nil {
+		return nil, 0, 0, fmt.Errorf("count disabled endpoints: %w", err)
+	}
+	return byBreaker, disabled, parked, nil
+}

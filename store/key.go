@@ -1,0 +1,115 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// APIKey is an app's key, of which only the hash is stored.
+type APIKey struct {
+	ID         uuid.UUID
+	AppID      uuid.UUID
+	Name       string
+	Prefix     string // enough to recognise it by
+	CreatedAt  time.Time
+	LastUsedAt *time.Time
+	RevokedAt  *time.Time
+	RateLimit  *float64 // requests a second; nil: the service's default
+}
+
+// Identity is who a key belongs to.
+type Identity struct {
+	KeyID     uuid.UUID
+	AppID     uuid.UUID
+	AccountID uuid.UUID
+	RateLimit *float64
+}
+
+// Keys lists an app's keys, newest first.
+func (s *Store) Keys(ctx context.Context, app uuid.UUID, p Page) ([]APIKey, error) {
+	rows, err := s.pool.Query(ctx, `
+			select `+keyColumns+`
+			from api_keys
+			where app_id = $1 and id < $2
+			order by id desc limit $3`, app, p.before(), p.Limit)
+	return many[APIKey](rows, err)
+}
+
+// Authenticate tells whose key it is. An unknown or revoked key is ErrNotFound.
+func (s *Store) Authenticate(ctx context.Context, plain string) (Identity, error) {
+	hash := sha256.Sum256([]byte(plain))
+	rows, err := s.pool.Query(ctx, `
+		select k.id as key_id, k.app_id, a.account_id, k.rate_limit
+		from api_keys k
+		join apps a on a.id = k.app_id
+		where k.hash = $1 and k.revoked_at is null and a.deleted_at is null`, hash[:])
+	return one[Identity](rows, err)
+}
+
+// CreateKey makes a new key for an app and returns it in clear, for the only time. rateLimit is in requests a
+// second; nil means the service's default.
+func (s *Store) CreateKey(ctx context.Context, app uuid.UUID, name string, rateLimit *float64) (APIKey, string, error) {
+	if _, err := s.App(ctx, app); err != nil {
+		return APIKey{}, "", fmt.Errorf("create key: %w", err)
+	}
+	plain := "mh_" + randomText(32)
+	k, err := s.insertKey(ctx, app, name, plain, rateLimit)
+	return k, plain, err
+}
+
+func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, plain string, rateLimit *float64) (APIKey, error) {
+	hash := sha256.Sum256([]byte(plain))
+	rows, err := s.pool.Query(ctx, `
+		insert into api_keys (id, app_id, name, prefix, hash, rate_limit)
+		values ($1, $2, $3, $4, $5, $6)
+		returning `+keyColumns, newID(), app, name, plain[:6], hash[:], rateLimit)
+	k, err := one[APIKey](rows, err)
+	if isUnique(err) {
+		return k, fmt.Errorf("create key: %w: the key exists", ErrConflict)
+	}
+	if err != nil {
+		return k, fmt.Errorf("create key: %w", err)
+	}
+	return k, nil
+}
+
+// RevokeKey makes a key invalid.
+func (s *Store) RevokeKey(ctx context.Context, app, id uuid.UUID) error {
+	tag, err := s.pool.Exec(ctx, `
+			update api_keys
+			set revoked_at = coalesce(revoked_at, now())
+			where id = $1 and app_id = $2`, id, app)
+	if err != nil {
+		return fmt.Errorf("revoke key: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrNotFound
+	}
+	return nil
+}
+
+// TouchKeys notes when keys were last used.
+func (s *Store) TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) error {
+	batch := &pgx.Batch{}
+	for id, at := range used {
+		batch.Queue(`update api_keys set last_used_at = greatest(last_used_at, $2) where id = $1`, id, at)
+	}
+	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("note key use: %w", err)
+	}
+	return nil
+}
+
+// randomText gives n random bytes as URL-safe text.
+func randomText(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails: it ends the program instead
+	return base64.RawURLEncoding.EncodeToString(b)
+}

@@ -1,0 +1,61 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+)
+
+// PauseQueues stops the work of queues everywhere, or starts it again.
+func (s *Store) PauseQueues(ctx context.Context, queues []string, pause bool) error {
+	set := s.jobs.QueueResume
+	if pause {
+		set = s.jobs.QueuePause
+	}
+	for _, queue := range queues {
+		err := set(ctx, queue, nil)
+		if err != nil && !errors.Is(err, river.ErrNotFound) { // not found: no worker has ever run, so nothing is to be paused
+			return fmt.Errorf("pause or resume %s: %w", queue, err)
+		}
+	}
+	return nil
+}
+
+// PausedQueues tells which queues an operator has paused.
+func (s *Store) PausedQueues(ctx context.Context) (map[string]bool, error) {
+	rows, err := s.pool.Query(ctx, `select name from river_queue where paused_at is not null`)
+	if err != nil {
+		return nil, fmt.Errorf("read queues: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	paused := make(map[string]bool, len(names))
+	for _, name := range names {
+		paused[name] = true
+	}
+	return paused, err
+}
+
+// QueueDepth is how many jobs of a queue are in a state.
+type QueueDepth struct {
+	Queue, State string
+	Count        int64
+	OldestSecs   float64 // since the oldest was due
+}
+
+// QueueDepths counts the jobs that are under way or to come.
+func (s *Store) QueueDepths(ctx context.Context) ([]QueueDepth, error) {
+	rows, err := s.pool.Query(ctx, `
+		select queue, state::text as state, count(*) as count, greatest(0, extract(epoch from now() - min(scheduled_at)))::float8 as oldest_secs
+		from river_job
+		where state in ('available', 'running', 'scheduled', 'retryable')
+		group by queue, state
+		order by queue, state`)
+	list, err := many[QueueDepth](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("count jobs: %w", err)
+	}
+	return list, nil
+}

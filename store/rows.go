@@ -1,0 +1,130 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// querier is a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// one collects exactly one row, or ErrNotFound.
+func one[T any](rows pgx.Rows, err error) (T, error) {
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByNameLax[T])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return row, ErrNotFound
+	}
+	return row, err
+}
+
+// many collects all rows.
+func many[T any](rows pgx.Rows, err error) ([]T, error) {
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByNameLax[T])
+}
+
+func counts[K comparable](rows pgx.Rows, err error) (map[K]int64, error) {
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[K]int64)
+	var key K
+	var n int64
+	_, err = pgx.ForEachRow(rows, []any{&key, &n}, func() error {
+		found[key] = n
+		return nil
+	})
+	return found, err
+}
+
+// newID makes a UUIDv7: ids sort by the time of their making.
+func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
+
+// idAt gives the least UUIDv7 of a time: 48 bits of Unix milliseconds, then nothing.
+func idAt(t time.Time) (id uuid.UUID) {
+	binary.BigEndian.PutUint64(id[:8], uint64(t.UnixMilli())<<16)
+	return id
+}
+
+// nullable gives an id as the driver writes it at once; a pointer it would first write as text.
+func nullable(id *uuid.UUID) (out uuid.NullUUID) {
+	if id != nil {
+		out = uuid.NullUUID{UUID: *id, Valid: true}
+	}
+	return out
+}
+
+// Page asks for a page of a list, newest first.
+type Page struct {
+	Before uuid.UUID // the last id of the page before; zero for the first page
+	Limit  int       // 1 to 500
+}
+
+// before gives the bound of the page's ids as SQL compares them.
+func (p Page) before() uuid.UUID {
+	if p.Before == uuid.Nil {
+		return uuid.Max
+	}
+	return p.Before
+}
+
+// distinct returns what key gives for the rows, each value once, in order of its first appearance.
+func distinct[R any, K comparable](rows []R, key func(R) K) []K {
+	seen := make(map[K]bool, len(rows))
+	var out []K
+	for _, r := range rows {
+		if k := key(r); !seen[k] {
+			seen[k] = true
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// rounds splits the indices of rows into groups in which each key stands once: an update changes a row only once a
+// statement, so the second row of the same key goes to the next.
+func rounds[R any, K comparable](rows []R, key func(R) K) [][]int {
+	var out [][]int
+	times := make(map[K]int, len(rows))
+	for i, r := range rows {
+		k := key(r)
+		n := times[k]
+		times[k] = n + 1
+		if n == len(out) {
+			out = append(out, nil)
+		}
+		out[n] = append(out[n], i)
+	}
+	return out
+}
+
+// toJSON returns v as JSON text. v has no channels, functions or cycles, so encoding it cannot fail.
+func toJSON(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// jsonOrNull returns *v as JSON text, or nil for null.
+func jsonOrNull[T any](v *T) *string {
+	if v == nil {
+		return nil
+	}
+	return new(toJSON(v))
+}

@@ -1,0 +1,109 @@
+package store
+
+import "time"
+
+// A task fails on its own refusals once there were this many in a row over at least this long.
+const (
+	maxRefusals   = 5
+	refusalPeriod = 5 * time.Minute
+)
+
+// apply changes t by what a poll has shown and returns the events that follow. settle is how long a
+// list may still grow.
+func (t *Task) apply(p Poll, settle time.Duration) []Event {
+	if !t.Polling || p.Fault != nil {
+		return nil
+	}
+	if p.Refusal != nil {
+		return t.refuse(p)
+	}
+	t.LastError, t.Refusals, t.FirstRefusalAt = nil, 0, nil
+	added := t.merge(p)
+	if len(added) > 0 {
+		t.GrownAt = &p.At
+	}
+
+	var events []Event
+	settled := t.GrownAt != nil && !p.At.Before(t.GrownAt.Add(settle))
+	complete := t.ExpectedVideos != nil && len(t.Videos) >= *t.ExpectedVideos
+	switch {
+	case t.Status == TaskWaiting && len(t.Videos) > 0 && (t.ExpectedVideos == nil || complete || settled):
+		t.Status, t.ReadyAt = TaskReady, &p.At
+		events = append(events, Event{Type: EventReady})
+	case t.Status == TaskReady && len(added) > 0:
+		events = append(events, Event{Type: EventUpdated, Added: added})
+	}
+	if t.Status == TaskReady && t.Until == UntilIndexed && t.IndexedAt == nil && t.allIndexed() {
+		t.IndexedAt = &p.At
+		events = append(events, Event{Type: EventIndexed})
+	}
+	reached := t.Status == TaskReady && (t.Until != UntilIndexed || t.IndexedAt != nil)
+	t.Polling = !reached || (!complete && !settled)
+	return events
+}
+
+// refuse counts a refusal and fails the task once there were enough of them for long enough.
+func (t *Task) refuse(p Poll) []Event {
+	t.LastError = p.Refusal
+	t.Refusals++
+	if t.FirstRefusalAt == nil {
+		t.FirstRefusalAt = &p.At
+	}
+	// A task that is ready has been announced: a refusal can only end its settling.
+	if t.Refusals < maxRefusals || p.At.Sub(*t.FirstRefusalAt) < refusalPeriod {
+		return nil
+	}
+	t.Polling = false
+	if t.Status == TaskReady && t.Until != UntilIndexed {
+		return nil
+	}
+	t.Status = TaskFailed
+	return []Event{{Type: EventFailed, Error: p.Refusal}}
+}
+
+// merge takes the answer's videos over: known ones keep their place and what is no longer listed stays.
+// It returns the ids that are new.
+func (t *Task) merge(p Poll) (added []string) {
+	known := make(map[string]int, len(t.Videos))
+	for i, v := range t.Videos {
+		known[v.ID] = i
+	}
+	for _, v := range p.Videos {
+		i, ok := known[v.ID]
+		if !ok {
+			known[v.ID] = len(t.Videos)
+			t.Videos = append(t.Videos, v)
+			added = append(added, v.ID)
+			continue
+		}
+		if v.Status != nil {
+			t.Videos[i].Status = v.Status
+		}
+	}
+	return added
+}
+
+func (t *Task) allIndexed() bool {
+	for _, v := range t.Videos {
+		if v.Status == nil || (*v.Status != VideoParsed && *v.Status != VideoFailed) {
+			return false
+		}
+	}
+	return len(t.Videos) > 0
+}
+
+// expire ends a task whose time is up, and returns the event if it had not reached what it waited for.
+func (t *Task) expire() []Event {
+	reached := t.Status == TaskReady && (t.Until != UntilIndexed || t.IndexedAt != nil)
+	t.Polling = false
+	if reached {
+		return nil
+	}
+	t.Status = TaskExpired
+	return []Event{{Type: EventExpired}}
+}
+
+// ended reports whether the task has ended without becoming ready: its id can be registered anew.
+func (t *Task) ended() bool {
+	return t.Status == TaskFailed || t.Status == TaskExpired || t.Status == TaskCancelled
+}

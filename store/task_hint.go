@@ -1,0 +1,47 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// PollTask moves the next poll of a task to the front, for an operator. A task that is polled no more is
+// ErrConflict.
+func (s *Store) PollTask(ctx context.Context, scope Scope, id uuid.UUID) error {
+	tag, err := s.pool.Exec(ctx, `
+			update tasks
+			set urgent = true, hinted_at = $2
+			where id = $1 and polling and ($3::uuid is null or app_id = $3)`, id, s.now(), scope.arg())
+	if err != nil {
+		return fmt.Errorf("poll task: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		if _, err := s.Task(ctx, scope, id); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: the task is polled no more", ErrConflict)
+	}
+	return nil
+}
+
+// hintInterval is the least time between two hints of one task that count: who forges hints for a task
+// that he knows gains a poll of it every five seconds.
+const hintInterval = 5 * time.Second
+
+// HintTask moves the next poll of an app's task to the front. Unknown and finished tasks are ignored.
+func (s *Store) HintTask(ctx context.Context, hintToken, taskID string) error {
+	now := s.now()
+	_, err := s.pool.Exec(ctx, `
+		update tasks t
+		set urgent = true, hinted_at = $3
+		from apps a
+		where a.hint_token = $1 and t.app_id = a.id and t.task_id = $2 and t.closed = 0 and t.polling and not t.urgent
+			and (t.hinted_at is null or t.hinted_at <= $4)`, hintToken, taskID, now, now.Add(-hintInterval))
+	if err != nil {
+		return fmt.Errorf("hint task: %w", err)
+	}
+	return nil
+}

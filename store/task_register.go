@@ -1,0 +1,204 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Registration names a task and one callback URL that is to hear of it.
+type Registration struct {
+	AppID, AccountID     uuid.UUID
+	UpstreamID, UniqueID string
+	CallbackURL          string
+	Metadata             map[string]string
+	Until                string
+	ExpectedVideos       *int
+	ExpiresAt            time.Time
+	Traceparent          *string // where the registration is traced
+}
+
+func (r Registration) key() taskKey          { return taskKey{r.AppID, r.UpstreamID, r.UniqueID} }
+func (r Registration) endpoint() endpointKey { return endpointKey{r.AppID, r.CallbackURL} }
+
+// Registered is the answer to a registration.
+type Registered struct {
+	Task    *Task // with its subscriptions
+	Created bool  // the subscription is new
+}
+
+// taskKey names a task as its app does.
+type taskKey struct {
+	AppID                uuid.UUID
+	UpstreamID, UniqueID string
+}
+
+func compareTaskKeys(a, b taskKey) int {
+	return cmp.Or(slices.Compare(a.AppID[:], b.AppID[:]), cmp.Compare(a.UpstreamID, b.UpstreamID), cmp.Compare(a.UniqueID, b.UniqueID))
+}
+
+// RegisterTask registers one task. Registrations that come at the same time share a transaction. What a known
+// task already has (metadata, until, expected videos, expiry) stays.
+func (s *Store) RegisterTask(ctx context.Context, r Registration) (Registered, error) {
+	return s.register.Do(ctx, r)
+}
+
+// RegisterTasks registers up to 1,000 tasks in one transaction and answers each, in order.
+func (s *Store) RegisterTasks(ctx context.Context, regs []Registration) ([]Registered, error) {
+	return s.registerBatch(ctx, regs)
+}
+
+func (s *Store) registerBatch(ctx context.Context, regs []Registration) (out []Registered, err error) {
+	err = s.tx(ctx, "register tasks", func(tx pgx.Tx) error {
+		endpoints, err := s.ensureEndpoints(ctx, tx, regs)
+		if err != nil {
+			return err
+		}
+		tasks, created, err := s.ensureTasks(ctx, tx, regs)
+		if err != nil {
+			return err
+		}
+		wanted := make(map[subscriptionKey]Subscription, len(regs))
+		for _, r := range regs {
+			sub := Subscription{ID: newID(), TaskID: tasks[r.key()].ID, EndpointID: endpoints[r.endpoint()]}
+			wanted[sub.key()] = sub
+		}
+		isNew, err := s.subscribe(ctx, tx, slices.Collect(maps.Values(wanted)), created)
+		if err != nil {
+			return err
+		}
+		if err := readSubscriptions(ctx, tx, slices.Collect(maps.Values(tasks))...); err != nil {
+			return err
+		}
+		fresh := slices.DeleteFunc(slices.Clone(regs), func(r Registration) bool { return !created[tasks[r.key()].ID] })
+		if err := s.ensurePollJobs(ctx, tx, distinct(fresh, func(r Registration) uuid.UUID { return r.AccountID })); err != nil {
+			return err
+		}
+		out = make([]Registered, len(regs))
+		for i, r := range regs {
+			t := tasks[r.key()]
+			sub := subscriptionKey{t.ID, endpoints[r.endpoint()]}
+			out[i] = Registered{Task: t, Created: isNew[sub]}
+			delete(isNew, sub) // a repetition within the batch finds it there already
+		}
+		return nil
+	})
+	if err == nil {
+		s.activity.count(s.now(), func(m *Minute) { m.Registrations += int64(len(regs)) })
+	}
+	return out, err
+}
+
+// ensureTasks inserts the tasks that do not exist yet and reads the others, locked so that none of them becomes ready
+// before the caller has subscribed. created holds the ids of those that it inserted.
+func (s *Store) ensureTasks(ctx context.Context, tx pgx.Tx, regs []Registration) (map[taskKey]*Task, map[uuid.UUID]bool, error) {
+	tasks, created := make(map[taskKey]*Task, len(regs)), make(map[uuid.UUID]bool, len(regs))
+	// In one order everywhere, so that two batches with the same keys wait for each other in a line.
+	sorted := slices.Clone(regs)
+	slices.SortStableFunc(sorted, func(a, b Registration) int { return compareTaskKeys(a.key(), b.key()) })
+	missing := slices.CompactFunc(sorted, func(a, b Registration) bool { return a.key() == b.key() })
+
+	// A task can end between the insert that it blocks and the read that looks for it: then once more.
+	for range 3 {
+		if err := s.insertTasks(ctx, tx, missing, tasks, created); err != nil {
+			return nil, nil, err
+		}
+		found := func(r Registration) bool { return tasks[r.key()] != nil }
+		if missing = slices.DeleteFunc(missing, found); len(missing) == 0 {
+			return tasks, created, nil
+		}
+		if err := readTasksByKey(ctx, tx, missing, tasks); err != nil {
+			return nil, nil, err
+		}
+		if missing = slices.DeleteFunc(missing, found); len(missing) == 0 {
+			return tasks, created, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("%w: the task ended while it was being registered", ErrConflict)
+}
+
+var newTaskColumns = []column[*Task]{
+	col("id", "uuid", func(t *Task) uuid.UUID { return t.ID }),
+	col("app_id", "uuid", func(t *Task) uuid.UUID { return t.AppID }),
+	col("account_id", "uuid", func(t *Task) uuid.UUID { return t.AccountID }),
+	col("task_id", "text", func(t *Task) string { return t.UpstreamID }),
+	col("unique_id", "text", func(t *Task) string { return t.UniqueID }),
+	col("until", "text", func(t *Task) string { return t.Until }),
+	col("expected_videos", "int", func(t *Task) *int { return t.ExpectedVideos }),
+	col("metadata", "jsonb", func(t *Task) string { return toJSON(orEmpty(t.Metadata)) }),
+	col("expires_at", "timestamptz", func(t *Task) time.Time { return t.ExpiresAt }),
+	col("traceparent", "text", func(t *Task) *string { return t.Traceparent }),
+	col("next_poll_at", "timestamptz", func(t *Task) time.Time { return t.CreatedAt }),
+	col("created_at", "timestamptz", func(t *Task) time.Time { return t.CreatedAt }),
+}
+
+// insertTasks inserts those of the registrations' tasks that do not exist yet.
+func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
+	tasks map[taskKey]*Task, created map[uuid.UUID]bool,
+) error {
+	now := s.now().Truncate(time.Microsecond) // as it is read back
+	byID := make(map[uuid.UUID]*Task, len(regs))
+	inserts := make([]*Task, len(regs))
+	for i, r := range regs {
+		t := &Task{
+			ID: newID(), AppID: r.AppID, AccountID: r.AccountID, UpstreamID: r.UpstreamID, UniqueID: r.UniqueID,
+			Status: TaskWaiting, Polling: true, Until: r.Until, ExpectedVideos: r.ExpectedVideos, Metadata: r.Metadata,
+			NextPollAt: &now, CreatedAt: now, ExpiresAt: r.ExpiresAt, Traceparent: r.Traceparent,
+		}
+		inserts[i], byID[t.ID] = t, t
+	}
+	sql, args := insertInto("tasks", inserts, newTaskColumns)
+	rows, err := tx.Query(ctx, sql+` on conflict (app_id, task_id, unique_id, closed) do nothing returning id`, args...)
+	if err != nil {
+		return fmt.Errorf("insert tasks: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return fmt.Errorf("insert tasks: %w", err)
+	}
+	for _, id := range ids {
+		t := byID[id]
+		tasks[taskKey{t.AppID, t.UpstreamID, t.UniqueID}], created[id] = t, true
+	}
+	return nil
+}
+
+var taskKeyColumns = []column[Registration]{
+	col("app_id", "uuid", func(r Registration) uuid.UUID { return r.AppID }),
+	col("task_id", "text", func(r Registration) string { return r.UpstreamID }),
+	col("unique_id", "text", func(r Registration) string { return r.UniqueID }),
+}
+
+// readTasksByKey reads the registrations' tasks that have not ended.
+func readTasksByKey(ctx context.Context, tx pgx.Tx, regs []Registration, tasks map[taskKey]*Task) error {
+	keys, args := unnest("k", regs, taskKeyColumns)
+	rows, err := tx.Query(ctx, `
+		select `+taskColumns+`
+		from tasks
+		where (app_id, task_id, unique_id, closed) in (select app_id, task_id, unique_id, 0 from `+keys+`)
+		order by id
+		for key share`, args...)
+	known, err := many[Task](rows, err)
+	if err != nil {
+		return fmt.Errorf("read tasks: %w", err)
+	}
+	for i := range known {
+		t := &known[i]
+		tasks[taskKey{t.AppID, t.UpstreamID, t.UniqueID}] = t
+	}
+	return nil
+}
+
+// orEmpty returns m, or an empty map for nil.
+func orEmpty(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
