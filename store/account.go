@@ -42,12 +42,12 @@ type AccountChange struct {
 	RequestsPerSecond *float64
 }
 
-// Backoff is why an account pauses.
+// Backoff is why and until when an account is not polled.
 type Backoff struct {
-	State  string // AccountActive ends the trouble
+	State  string // AccountActive ends the backoff
 	Reason string
 	Until  time.Time
-	Count  int // troubles in a row
+	Count  int // failures in a row
 }
 
 // Accounts lists accounts, newest first.
@@ -77,7 +77,7 @@ func (s *Store) accountByName(ctx context.Context, name string) (Account, error)
 	return one[Account](rows, err)
 }
 
-// Backlogs tells how many tasks of each account are polled; it can be some seconds old.
+// Backlogs counts the tasks of each account that are polled. The counts can be some seconds old.
 func (s *Store) Backlogs(ctx context.Context) (map[uuid.UUID]int64, error) {
 	found, err := s.backlog.get(ctx)
 	if err != nil {

@@ -46,7 +46,7 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		if c.APIKey == nil && c.RequestsPerSecond == nil {
 			return nil
 		}
-		// A new shift takes the change up at once; the one under way, if any, gets no more slots.
+		// A new poll job takes the change up at once. It replaces the lease of a poller that runs.
 		rows, err = tx.Query(ctx, `
 			update accounts a
 			set state = 'active', state_reason = null, paused_until = null, troubles = 0
@@ -88,7 +88,7 @@ func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
 	return ErrNotFound
 }
 
-// SetBackoff records an account's trouble, or its end, on behalf of a shift; an older shift's word
+// SetBackoff records an account's backoff, or its end, on behalf of a lease. A lease that was replaced
 // changes nothing.
 func (s *Store) SetBackoff(ctx context.Context, account, shift uuid.UUID, t Backoff) error {
 	var reason *string
@@ -100,7 +100,7 @@ func (s *Store) SetBackoff(ctx context.Context, account, shift uuid.UUID, t Back
 		update accounts set state = $3, state_reason = $4, paused_until = $5, troubles = $6
 		where id = $1 and shift = $2`, account, shift, t.State, reason, until, t.Count)
 	if err != nil {
-		return fmt.Errorf("record account trouble: %w", err)
+		return fmt.Errorf("record account backoff: %w", err)
 	}
 	return nil
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// AdoptOrphans gives work that has lost its job a new one and tells how many there were: jobs that were
-// cancelled or discarded by hand, or completed by an instance that was believed dead and came back.
+// AdoptOrphans inserts jobs for work that has lost its own and returns their number: jobs that an operator has cancelled
+// or discarded, or that an instance completed which was believed dead and came back.
 func (s *Store) AdoptOrphans(ctx context.Context) (n int, err error) {
 	err = s.tx(ctx, "adopt orphans", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `

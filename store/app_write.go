@@ -69,7 +69,7 @@ func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, accou
 	return a, err
 }
 
-// moveTasks gives an app's tasks to another account's poller. The shift that has them is ended.
+// moveTasks gives an app's tasks to another account's poller. The lease of their account is ended.
 func (s *Store) moveTasks(ctx context.Context, tx pgx.Tx, app, from, to uuid.UUID) error {
 	if _, err := tx.Exec(ctx, `
 			update tasks

@@ -76,7 +76,7 @@ func (s *Store) recordAttemptBatch(ctx context.Context, attempts []AttemptResult
 	return make([]struct{}, len(attempts)), err
 }
 
-// nextJobs gives the jobs of the deliveries whose first attempt has failed.
+// nextJobs returns the jobs of the deliveries whose first attempt has failed.
 func nextJobs(attempts []AttemptResult) (jobs []DeliverArgs) {
 	for _, r := range attempts {
 		if r.SharedJob && r.NextAttemptAt != nil {

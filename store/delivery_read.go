@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// LoadDeliveries reads deliveries with their payloads, in order, nil for one that there is not. Loads that come at
+// LoadDeliveries reads deliveries with their payloads, in order; nil stands for one that does not exist. Loads that come at
 // the same time share a statement.
 func (s *Store) LoadDeliveries(ctx context.Context, ids ...uuid.UUID) ([]*Delivery, error) {
 	return s.load.Do(ctx, ids)

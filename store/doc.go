@@ -1,7 +1,10 @@
-// Package store holds memhook's domain: its types, their rules and every SQL statement.
+// Package store holds memhook's domain: its types, their rules and every SQL statement. Nothing in it speaks HTTP.
 //
-// An exported method of [Store] begins its transaction and ends it; unexported helpers take a
-// transaction and never begin one. Nothing in here speaks HTTP. River's job arguments live here too,
-// because jobs are rows that are inserted in the same transactions as the facts that cause them:
-// an event exists exactly if its deliveries and their jobs do.
+// entity.go has a type and its rules, entity_verb.go its SQL. A protocol in the database has one file that tells its whole
+// story at the top: lease.go (which poller may take an account's slots), slot.go (the request budget), parking.go
+// (deliveries that wait without a job), instance.go (heartbeats, and the jobs of dead instances), event_emit.go (the outbox).
+//
+// A transaction begins in an exported method of [Store] or in the function that a [Batcher] runs for it; their names end in
+// Batch. All other helpers take the transaction and never begin one. River's job arguments live here because jobs are
+// rows that are inserted with the facts that cause them. SQLSTATEs are looked at here alone (errors.go).
 package store

@@ -56,12 +56,12 @@ type Endpoint struct {
 const endpointColumns = `e.id, e.app_id, e.url, e.description, e.enabled, e.disabled_reason, e.event_types, e.headers,
 	e.rate_limit, e.created_at, e.breaker, e.failures, e.probes, e.failing_since, e.hold_until, e.backlog`
 
-// Healthy tells whether a success would change nothing of the endpoint.
+// Healthy reports whether a success would change nothing of the endpoint.
 func (e *Endpoint) Healthy() bool {
 	return e.Failures == 0 && e.Breaker == BreakerClosed && e.FailingSince == nil && e.HoldUntil == nil
 }
 
-// Holds tells whether the endpoint takes no attempts at the given time.
+// Holds reports whether the endpoint takes no attempts at the given time.
 func (e *Endpoint) Holds(now time.Time) bool {
 	return !e.Enabled || e.Breaker != BreakerClosed || (e.HoldUntil != nil && e.HoldUntil.After(now))
 }

@@ -133,7 +133,7 @@ func (s *Store) EndpointHealth(ctx context.Context, id uuid.UUID, attempts int) 
 	return h, nil
 }
 
-// EndpointCounts tells how many endpoints are in which state, for metrics.
+// EndpointCounts counts the endpoints by state, for metrics.
 func (s *Store) EndpointCounts(ctx context.Context) (byBreaker map[string]int64, disabled, parked int64, err error) {
 	rows, err := s.pool.Query(ctx, `select breaker, count(*) from endpoints where deleted_at is null group by breaker`)
 	if byBreaker, err = counts[string](rows, err); err != nil {

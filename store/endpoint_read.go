@@ -34,7 +34,7 @@ func (s *Store) Endpoints(ctx context.Context, scope Scope, p Page) ([]Endpoint,
 	return list, nil
 }
 
-// HeaderNames gives the names of an endpoint's custom headers; their values stay sealed.
+// HeaderNames returns the names of an endpoint's custom headers; their values stay sealed.
 func (s *Store) HeaderNames(ep *Endpoint) ([]string, error) {
 	if ep.Headers == nil {
 		return nil, nil
@@ -54,7 +54,7 @@ func (s *Store) HeaderNames(ep *Endpoint) ([]string, error) {
 	return names, nil
 }
 
-// Queued tells how many of an endpoint's deliveries are parked.
+// Queued counts an endpoint's parked deliveries.
 func (s *Store) Queued(ctx context.Context, endpoint uuid.UUID) (n int, err error) {
 	err = s.pool.QueryRow(ctx, `select count(*) from deliveries where endpoint_id = $1 and parked`, endpoint).Scan(&n)
 	return n, err

@@ -19,7 +19,7 @@ func (s *Store) newSecret() []byte {
 	return s.keys.Seal("endpoint.secret", secret)
 }
 
-// Secrets gives the secrets that sign for an endpoint now, the newest first, in clear.
+// Secrets returns the secrets that sign for an endpoint now, the newest first, in clear.
 func (s *Store) Secrets(ctx context.Context, scope Scope, id uuid.UUID) ([][]byte, error) {
 	var secret, old []byte
 	var oldUntil *time.Time

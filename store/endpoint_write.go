@@ -51,7 +51,7 @@ func (s *Store) UpdateEndpoint(ctx context.Context, scope Scope, id uuid.UUID, s
 	return ep, err
 }
 
-// changeEndpoint changes an endpoint and gives it as it is then.
+// changeEndpoint changes an endpoint and returns it as changed.
 func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, scope Scope, id uuid.UUID, set EndpointSettings) (Endpoint, error) {
 	rows, err := tx.Query(ctx, `
 		select `+endpointColumns+`

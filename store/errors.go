@@ -12,19 +12,19 @@ var (
 	ErrConflict = errors.New("conflict")
 )
 
-// isUnique tells whether err is the violation of a unique constraint.
+// isUnique reports whether err is the violation of a unique constraint.
 func isUnique(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && pg.Code == "23505"
 }
 
-// isData tells whether the database refused what a statement carried, rather than the statement.
+// isData reports whether the database refused a value in a statement rather than the statement.
 func isData(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code[:2] == "22" || pg.Code[:2] == "23")
 }
 
-// ignoring is err, or nil where it is the one to ignore.
+// ignoring returns err, or nil where err is ignored.
 func ignoring(err, ignored error) error {
 	if errors.Is(err, ignored) {
 		return nil

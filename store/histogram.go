@@ -32,7 +32,7 @@ func (h Histogram) Add(other Histogram) {
 	}
 }
 
-// Quantile gives the duration that the share q does not exceed, to a bucket's width; false where nothing
+// Quantile returns the duration that the share q does not exceed, to a bucket's width; false where nothing
 // was counted.
 func (h Histogram) Quantile(q float64) (time.Duration, bool) {
 	var total, seen int64

@@ -9,7 +9,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// InstanceStale is how long after its last beat an instance counts as dead.
+// River frees the running jobs of a killed worker after an hour. Here each instance writes a heartbeat every second, and the
+// jobs of an instance that is dead are freed by the first of these:
+//
+//	RegisterInstance  a successor starts on the same host and address, which only one process can hold: at once
+//	ReapInstances     any instance finds the heartbeat older than InstanceStale
+//	DeregisterInstance  the instance stops and gives back what has not ended
+//	ReclaimJobs       the instance itself finds jobs recorded as its own that it is not running: the answer to the
+//	                  statement that fetched them was lost
+//
+// An instance that is frozen and comes back may run a job that another has taken over: deliveries are at least once.
+
+// InstanceStale is how long after its last heartbeat an instance counts as dead.
 const InstanceStale = 5 * time.Second
 
 // Instance is a running memhook with workers. Its id is also its River client's.
@@ -41,7 +52,7 @@ func (s *Store) RegisterInstance(ctx context.Context, in Instance) (freed int64,
 	return freed, err
 }
 
-// Heartbeat says that the instance lives.
+// Heartbeat records that the instance is alive.
 func (s *Store) Heartbeat(ctx context.Context, in Instance) error {
 	if err := beat(ctx, s.pool, in); err != nil {
 		return fmt.Errorf("beat: %w", err)
@@ -81,8 +92,8 @@ func (s *Store) ReapInstances(ctx context.Context) (freed int64, err error) {
 	return freed, err
 }
 
-// DeregisterInstance takes a stopping instance off the list and frees what it still has running. It tells how many
-// jobs those were.
+// DeregisterInstance takes a stopping instance off the list and frees what it still has running. It returns the
+// number of those jobs.
 func (s *Store) DeregisterInstance(ctx context.Context, id uuid.UUID) (freed int64, err error) {
 	err = s.tx(ctx, "leave", func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `delete from instances where id = $1`, id); err != nil {
@@ -122,8 +133,8 @@ func (s *Store) RunningJobs(ctx context.Context, instance uuid.UUID, atLeast tim
 	return pgx.CollectRows(rows, pgx.RowTo[int64])
 }
 
-// ReclaimJobs makes those of an instance's running jobs available again that the instance knows nothing of, and tells
-// how many those were.
+// ReclaimJobs makes those of the given running jobs of an instance available again that the instance does not run, and
+// returns their number.
 func (s *Store) ReclaimJobs(ctx context.Context, instance uuid.UUID, jobs []int64) (int64, error) {
 	tag, err := s.pool.Exec(ctx, `
 		update river_job

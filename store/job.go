@@ -24,7 +24,7 @@ var Pausable = map[string][]string{"polling": {QueuePoll}, "deliveries": {QueueF
 // bug). It is generous because the number of webhook attempts is the delivery's, not the job's.
 const jobAttempts = 10_000
 
-// PollArgs is the job that polls one account for a shift.
+// PollArgs is the job that polls one account under a lease (lease.go).
 type PollArgs struct {
 	AccountID uuid.UUID `json:"account_id"`
 }

@@ -42,7 +42,7 @@ func (s *Store) Keys(ctx context.Context, app uuid.UUID, p Page) ([]APIKey, erro
 	return many[APIKey](rows, err)
 }
 
-// Authenticate tells whose key it is. An unknown or revoked key is ErrNotFound.
+// Authenticate returns the identity that a key belongs to, or ErrNotFound where the key is unknown or revoked.
 func (s *Store) Authenticate(ctx context.Context, plain string) (Identity, error) {
 	hash := sha256.Sum256([]byte(plain))
 	rows, err := s.pool.Query(ctx, `
@@ -107,7 +107,7 @@ func (s *Store) TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) err
 	return nil
 }
 
-// randomText gives n random bytes as URL-safe text.
+// randomText returns n random bytes as URL-safe text.
 func randomText(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails: it ends the program instead

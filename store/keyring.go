@@ -76,7 +76,7 @@ func (k *Keyring) Open(place string, sealed []byte) ([]byte, error) {
 
 const checkSentence = "memhook"
 
-// VerifyKeys tells, without changing anything, whether the keyring is the one that sealed this database.
+// VerifyKeys fails unless the keyring can open what this database holds. It changes nothing.
 func (s *Store) VerifyKeys(ctx context.Context) error {
 	var sealed []byte
 	err := s.pool.QueryRow(ctx, `select sealed from keyring_check`).Scan(&sealed)
@@ -92,8 +92,8 @@ func (s *Store) VerifyKeys(ctx context.Context) error {
 	return nil
 }
 
-// CheckKeys tells whether the keyring is the one that sealed this database; on a new database it
-// leaves the mark by which later starts are checked.
+// CheckKeys fails unless the keyring can open what this database holds. On a new database it leaves the mark by which
+// later starts are checked.
 func (s *Store) CheckKeys(ctx context.Context) error {
 	var sealed []byte
 	err := s.pool.QueryRow(ctx, `

@@ -18,11 +18,11 @@ var sealedColumns = []struct{ table, column, place string }{
 	{"endpoints", "headers", "endpoint.headers"},
 }
 
-// rekeyBatch is how many values a transaction seals anew.
+// rekeyBatch is how many values a transaction seals.
 const rekeyBatch = 500
 
-// RotateKeys seals anew, with the keyring's first key, all that is sealed with another, and calls progress
-// with what is done and what there was to do. It can be stopped at any point and run again; instances that
+// RotateKeys seals with the keyring's first key all that is sealed with another, and calls progress with the numbers of
+// values that are done and to do. It can be stopped at any point and run again; instances that
 // have both keys go on meanwhile, and what they change stays changed.
 func (s *Store) RotateKeys(ctx context.Context, progress func(done, total int)) error {
 	total := 0

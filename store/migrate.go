@@ -94,7 +94,7 @@ func MigrateDown(ctx context.Context, pool *pgxpool.Pool) error {
 	})
 }
 
-// SchemaStatus tells which versions the database has and which this memhook knows.
+// SchemaStatus returns the versions that the database has and those that this memhook knows.
 func SchemaStatus(ctx context.Context, pool *pgxpool.Pool) (states []SchemaState, err error) {
 	err = withMigrators(pool, func(ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
 		states, err = schemaStates(ctx, ours, rivers)

@@ -24,7 +24,7 @@ type PollTarget struct {
 	Traceparent  *string    `json:"traceparent"`
 }
 
-// Bare tells whether the task waits with no videos and no refusals (see [Poll]).
+// Bare reports whether the task waits with no videos and no refusals (see [Poll]).
 func (w *PollTarget) Bare() bool {
 	return w.Status == TaskWaiting && !w.HasVideos && w.Refusals == 0
 }

@@ -10,7 +10,7 @@ import (
 const purgeBatch = 5000
 
 // Purge deletes what was made before a time and is finished: attempts, deliveries, events, tasks with
-// their subscriptions, and idempotency keys older than a day. It tells how many rows that were.
+// their subscriptions, and idempotency keys older than a day. It returns the number of rows.
 func (s *Store) Purge(ctx context.Context, before time.Time) (total int64, err error) {
 	// Ids begin with the time of their making, so the oldest rows are the first of the primary key.
 	bound := idAt(before)

@@ -9,7 +9,7 @@ import (
 	"github.com/riverqueue/river"
 )
 
-// PauseQueues stops the work of queues everywhere, or starts it again.
+// PauseQueues pauses or resumes queues on all instances.
 func (s *Store) PauseQueues(ctx context.Context, queues []string, pause bool) error {
 	set := s.jobs.QueueResume
 	if pause {
@@ -24,7 +24,7 @@ func (s *Store) PauseQueues(ctx context.Context, queues []string, pause bool) er
 	return nil
 }
 
-// PausedQueues tells which queues an operator has paused.
+// PausedQueues returns the queues that an operator has paused.
 func (s *Store) PausedQueues(ctx context.Context) (map[string]bool, error) {
 	rows, err := s.pool.Query(ctx, `select name from river_queue where paused_at is not null`)
 	if err != nil {

@@ -54,13 +54,13 @@ func counts[K comparable](rows pgx.Rows, err error) (map[K]int64, error) {
 // newID makes a UUIDv7: ids sort by the time of their making.
 func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 
-// idAt gives the least UUIDv7 of a time: 48 bits of Unix milliseconds, then nothing.
+// idAt returns the least UUIDv7 of a time: 48 bits of Unix milliseconds, then nothing.
 func idAt(t time.Time) (id uuid.UUID) {
 	binary.BigEndian.PutUint64(id[:8], uint64(t.UnixMilli())<<16)
 	return id
 }
 
-// nullable gives an id as the driver writes it at once; a pointer it would first write as text.
+// nullable returns an id in the form that the driver encodes directly; a pointer it would first encode as text.
 func nullable(id *uuid.UUID) (out uuid.NullUUID) {
 	if id != nil {
 		out = uuid.NullUUID{UUID: *id, Valid: true}
@@ -74,7 +74,7 @@ type Page struct {
 	Limit  int       // 1 to 500
 }
 
-// before gives the bound of the page's ids as SQL compares them.
+// before returns the bound of the page's ids as SQL compares them.
 func (p Page) before() uuid.UUID {
 	if p.Before == uuid.Nil {
 		return uuid.Max

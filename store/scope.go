@@ -18,7 +18,7 @@ func Everything() Scope { return Scope{all: true} }
 // All reports whether the scope holds all apps.
 func (s Scope) All() bool { return s.all }
 
-// arg gives the scope as a parameter of a statement that says `($n::uuid is null or app_id = $n)`. No app has the
+// arg returns the scope as a parameter of a statement that says `($n::uuid is null or app_id = $n)`. No app has the
 // zero id.
 func (s Scope) arg() *uuid.UUID {
 	if s.all {

@@ -72,10 +72,10 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Pool gives the pool for what is not memhook's own: River's client and its pages.
+// Pool returns the pool, for River's client.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 
-// Jobs gives the client that inserts jobs, for River's pages.
+// Jobs returns the client that inserts jobs, for River's pages.
 func (s *Store) Jobs() *river.Client[pgx.Tx] { return s.jobs }
 
 // tx runs fn in a transaction, which it commits if fn returns nil. fn runs once.

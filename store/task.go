@@ -58,13 +58,13 @@ type Task struct {
 	Subscriptions []Subscription `db:"-"` // where the method says so
 }
 
-// Video is one video of a task. Status is nil where memories.ai has not told one.
+// Video is one video of a task. Status is nil where memories.ai reports none.
 type Video struct {
 	ID     string  `json:"video_id"`
 	Status *string `json:"status"`
 }
 
-// TaskError is what memories.ai said of a task that it refused, or what kept the last poll from an answer.
+// TaskError is memories.ai's reason for refusing a task, or why the last poll got no answer.
 type TaskError struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`

@@ -103,7 +103,7 @@ func (t *Task) expire() []Event {
 	return []Event{{Type: EventExpired}}
 }
 
-// ended reports whether the task has ended without becoming ready: its id can be registered anew.
+// ended reports whether the task has ended without becoming ready: its id can be registered again.
 func (t *Task) ended() bool {
 	return t.Status == TaskFailed || t.Status == TaskExpired || t.Status == TaskCancelled
 }

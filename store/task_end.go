@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// CancelTask stops polling a task; its memories.ai id can be registered anew. A task that has ended
+// CancelTask stops polling a task; its memories.ai id can be registered again. A task that has ended
 // already is ErrConflict.
 func (s *Store) CancelTask(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "cancel task", func(tx pgx.Tx) error {
@@ -35,8 +35,8 @@ func (s *Store) CancelTask(ctx context.Context, scope Scope, id uuid.UUID) error
 // seen its list whole: an account may have been busy or away.
 const settleGrace = 24 * time.Hour
 
-// ExpireTasks ends up to limit tasks whose time is up and tells how many there were. Those that only settle end by
-// themselves, or here after settleGrace.
+// ExpireTasks ends up to limit tasks that have expired and returns their number. Tasks that only settle end by themselves,
+// or here after settleGrace.
 func (s *Store) ExpireTasks(ctx context.Context, limit int) (n int, err error) {
 	err = s.tx(ctx, "expire tasks", func(tx pgx.Tx) error {
 		now := s.now()

@@ -51,7 +51,7 @@ func (s *Store) saveTasks(ctx context.Context, tx pgx.Tx, changes []taskChange) 
 		col("next_poll_at", "timestamptz", func(c taskChange) *time.Time { return c.NextPollAt }),
 		col("outcome", "text", taskChange.outcome),
 	})
-	// The rows are locked by the caller, so what it has counted up is what is there.
+	// The caller has locked the rows, so its counts are current.
 	_, err := tx.Exec(ctx, `
 		update tasks t
 		set status = n.status, polling = n.polling, urgent = t.urgent and n.polling, closed = n.closed, videos = n.videos,
