@@ -90,7 +90,7 @@ func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
 
 // SetBackoff records an account's backoff, or its end, on behalf of a lease. A lease that was replaced
 // changes nothing.
-func (s *Store) SetBackoff(ctx context.Context, account, shift uuid.UUID, t Backoff) error {
+func (s *Store) SetBackoff(ctx context.Context, account, lease uuid.UUID, t Backoff) error {
 	var reason *string
 	var until *time.Time
 	if t.State != AccountActive {
@@ -98,7 +98,7 @@ func (s *Store) SetBackoff(ctx context.Context, account, shift uuid.UUID, t Back
 	}
 	_, err := s.pool.Exec(ctx, `
 		update accounts set state = $3, state_reason = $4, paused_until = $5, troubles = $6
-		where id = $1 and shift = $2`, account, shift, t.State, reason, until, t.Count)
+		where id = $1 and shift = $2`, account, lease, t.State, reason, until, t.Count)
 	if err != nil {
 		return fmt.Errorf("record account backoff: %w", err)
 	}
