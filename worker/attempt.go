@@ -60,44 +60,25 @@ func resultOf(schedule []time.Duration, d *store.Delivery, rec *store.Receiver, 
 	if r.Gone = resp.Status == http.StatusGone; r.Gone {
 		return r
 	}
-	delay, left := retryDelay(schedule, d.AttemptCount-d.RoundStart)
-	if asked := retryAfter(resp); asked > 0 {
-		r.Hold = asked
-		delay = max(delay, asked)
-	} else if overloaded(resp.Status) {
+	var delay, asked time.Duration
+	before := d.AttemptCount - d.RoundStart // attempts of this round before this one
+	if before < len(schedule) {
+		delay = time.Duration(float64(schedule[before]) * (1 - scheduleJitter + 2*scheduleJitter*rand.Float64()))
+	}
+	switch resp.Status {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		asked = resp.RetryAfter()
+		fallthrough
+	case http.StatusBadGateway, http.StatusGatewayTimeout:
 		// At most until the delivery's own retry, which the schedule promises.
 		r.Hold = min(holdMin<<min(rec.Failures, 10), holdMax, max(delay, holdMin))
 	}
-	if left {
+	if asked > 0 {
+		r.Hold, delay = asked, max(delay, asked)
+	}
+	if before < len(schedule) {
 		next := at.Add(delay)
 		r.NextAttemptAt = &next
 	}
 	return r
-}
-
-// retryDelay returns the time between an attempt that has failed and the next. before is the number of attempts before
-// the failed one in this round. left is false if the schedule is exhausted.
-func retryDelay(schedule []time.Duration, before int) (delay time.Duration, left bool) {
-	if before >= len(schedule) {
-		return 0, false
-	}
-	d := float64(schedule[before])
-	return time.Duration(d * (1 - scheduleJitter + 2*scheduleJitter*rand.Float64())), true
-}
-
-// retryAfter returns the pause that an overloaded receiver asks for; 0 if it asks for none.
-func retryAfter(resp webhook.Response) time.Duration {
-	if resp.Status == http.StatusTooManyRequests || resp.Status == http.StatusServiceUnavailable {
-		return resp.RetryAfter()
-	}
-	return 0
-}
-
-// overloaded reports whether the status means that the receiver cannot keep up.
-func overloaded(status int) bool {
-	switch status {
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return true
-	}
-	return false
 }

@@ -21,7 +21,7 @@ import (
 func (w *Worker) heartbeat(ctx context.Context, in store.Instance) {
 	last := time.Now()
 	steadySince := last // since then every heartbeat was on time
-	every(ctx, heartbeatInterval, func() {
+	every(ctx, heartbeatInterval, func(ctx context.Context) {
 		bounded, cancel := context.WithTimeout(ctx, store.InstanceStale)
 		err := w.cfg.Store.Heartbeat(bounded, in)
 		cancel()
@@ -56,12 +56,12 @@ func (w *Worker) reap(ctx context.Context) {
 // reclaim releases jobs that are recorded as this instance's and that it is not running, until ctx is done.
 func (w *Worker) reclaim(ctx context.Context) {
 	var suspects []int64 // not running at the last look
-	every(ctx, reclaimInterval, func() {
-		recorded, err := w.cfg.Store.RunningJobs(ctx, w.id, reclaimInterval)
+	every(ctx, reclaimInterval, func(ctx context.Context) {
+		missing, err := w.cfg.Store.RunningJobs(ctx, w.id, reclaimInterval)
 		if err != nil {
 			return // the heartbeat logs it
 		}
-		missing := w.running.missing(recorded)
+		missing = slices.DeleteFunc(missing, w.running.has)
 		// A job that has just completed may still be recorded, so only jobs that are missing twice in a row are lost.
 		lost := slices.DeleteFunc(slices.Clone(missing), func(id int64) bool { return !slices.Contains(suspects, id) })
 		suspects = missing
@@ -79,34 +79,16 @@ func (w *Worker) reclaim(ctx context.Context) {
 }
 
 // jobSet is the set of jobs that an instance is running.
-type jobSet struct {
-	mu  sync.Mutex
-	ids map[int64]struct{}
-}
+type jobSet struct{ ids sync.Map }
 
 // add adds a job until remove is called.
 func (s *jobSet) add(id int64) (remove func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ids == nil {
-		s.ids = make(map[int64]struct{})
-	}
-	s.ids[id] = struct{}{}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.ids, id)
-	}
+	s.ids.Store(id, nil)
+	return func() { s.ids.Delete(id) }
 }
 
-// missing returns those of the jobs that are not in the set.
-func (s *jobSet) missing(jobs []int64) (out []int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, id := range jobs {
-		if _, ok := s.ids[id]; !ok {
-			out = append(out, id)
-		}
-	}
-	return out
+// has reports whether the job is in the set.
+func (s *jobSet) has(id int64) bool {
+	_, ok := s.ids.Load(id)
+	return ok
 }

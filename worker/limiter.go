@@ -28,11 +28,10 @@ type limiters struct {
 	log         *slog.Logger
 	maxInFlight int
 	receivers   *store.Batcher[uuid.UUID, *store.Receiver]
+	requests    chan *limiter // those with room for parked deliveries
 
-	mu        sync.Mutex
-	byID      map[uuid.UUID]*limiter
-	requests  chan uuid.UUID // endpoints with room for parked deliveries
-	requested map[uuid.UUID]bool
+	mu   sync.Mutex
+	byID map[uuid.UUID]*limiter
 }
 
 // limiter bounds the attempts in flight to one endpoint, and keeps what was last read of the endpoint.
@@ -48,12 +47,12 @@ type limiter struct {
 	waiting   []chan struct{} // each is closed when its delivery gets a place
 	mean      time.Duration   // of the attempts' durations, exponentially weighted
 	fullUntil time.Time       // until then, deliveries without a place are parked at once
+	requested bool            // limiters.requests has this limiter
 }
 
 func newLimiters(s *store.Store, maxInFlight int, log *slog.Logger) *limiters {
 	l := &limiters{
-		store: s, log: log, maxInFlight: maxInFlight, byID: make(map[uuid.UUID]*limiter),
-		requests: make(chan uuid.UUID, 1024), requested: make(map[uuid.UUID]bool),
+		store: s, log: log, maxInFlight: maxInFlight, requests: make(chan *limiter, 1024), byID: make(map[uuid.UUID]*limiter),
 	}
 	l.receivers = store.NewBatcher(200, 2*time.Millisecond, func(ctx context.Context, ids []uuid.UUID) ([]*store.Receiver, error) {
 		found, err := s.Receivers(ctx, ids)
@@ -166,9 +165,10 @@ func (l *limiter) takePlace(ctx context.Context) bool {
 	return false
 }
 
-// finish gives the place of an attempt with this result to the next delivery.
+// finish gives the place of an attempt with this result to the next delivery, or asks for parked ones.
 func (l *limiter) finish(r store.AttemptResult) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.mean += (r.Duration - l.mean) / 8
 	if len(l.waiting) > 0 {
 		close(l.waiting[0])
@@ -178,23 +178,12 @@ func (l *limiter) finish(r store.AttemptResult) {
 	}
 	room := l.inFlight <= l.all.maxInFlight/2
 	backlog := (l.receiver != nil && l.receiver.Backlog) || time.Now().Before(l.fullUntil)
-	l.mu.Unlock()
-	if room && backlog && r.Delivered {
-		l.all.requestRelease(l.id)
-	}
-}
-
-// requestRelease makes run release parked deliveries of the endpoint.
-func (l *limiters) requestRelease(endpoint uuid.UUID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.requested[endpoint] {
-		return
-	}
-	select {
-	case l.requests <- endpoint:
-		l.requested[endpoint] = true
-	default: // the next tick of run finds it
+	if room && backlog && r.Delivered && !l.requested {
+		select {
+		case l.all.requests <- l:
+			l.requested = true
+		default: // the next tick of run finds it
+		}
 	}
 }
 
@@ -206,11 +195,8 @@ func (l *limiters) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case id := <-l.requests:
-			l.mu.Lock()
-			delete(l.requested, id)
-			l.mu.Unlock()
-			l.release(ctx, id)
+		case lim := <-l.requests:
+			l.release(ctx, lim)
 		case <-ticker.C:
 			ids, err := l.store.Releasable(ctx)
 			if err != nil {
@@ -220,24 +206,24 @@ func (l *limiters) run(ctx context.Context) {
 				continue
 			}
 			for _, id := range ids {
-				l.release(ctx, id)
+				l.release(ctx, l.of(id))
 			}
 			l.dropIdle()
 		}
 	}
 }
 
-// release releases as many parked deliveries of the endpoint as there are free places.
-func (l *limiters) release(ctx context.Context, endpoint uuid.UUID) {
-	lim := l.of(endpoint)
+// release releases as many of the endpoint's parked deliveries as there are free places.
+func (l *limiters) release(ctx context.Context, lim *limiter) {
 	lim.mu.Lock()
+	lim.requested = false
 	room := l.maxInFlight - lim.inFlight - len(lim.waiting)
 	lim.mu.Unlock()
 	if room <= 0 {
 		return
 	}
-	if _, err := l.store.Release(ctx, endpoint, room); err != nil && ctx.Err() == nil {
-		l.log.Warn("cannot release parked deliveries", "endpoint", endpoint, "error", err)
+	if _, err := l.store.Release(ctx, lim.id, room); err != nil && ctx.Err() == nil {
+		l.log.Warn("cannot release parked deliveries", "endpoint", lim.id, "error", err)
 	}
 }
 

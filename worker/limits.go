@@ -100,7 +100,8 @@ const (
 	expireBatch    = 500
 	// adoptInterval is how often work without a job gets a new one.
 	adoptInterval = time.Minute
-	// purgeInterval is how often old rows are deleted, at a retention of 100 minutes or more; else a tenth of it.
+	// purgeInterval is how often old rows are deleted. A shorter retention makes it a tenth of the retention, at least
+	// expireInterval.
 	purgeInterval = 10 * time.Minute
 	// leaveTimeout bounds the release of an instance's remaining jobs when it stops.
 	leaveTimeout = time.Second

@@ -5,22 +5,8 @@ import (
 	"time"
 )
 
-// maintain expires tasks, gives jobs to work that has none, and deletes old rows, until ctx is done. Every instance does
-// so; the store's statements allow it.
-func (w *Worker) maintain(ctx context.Context) {
-	adopted, purged := time.Now(), time.Now()
-	every(ctx, expireInterval, func() {
-		if time.Since(adopted) > adoptInterval {
-			adopted = time.Now()
-			w.adopt(ctx)
-		}
-		if time.Since(purged) > min(purgeInterval, w.cfg.Retention/10) {
-			purged = time.Now()
-			w.purge(ctx)
-		}
-		w.expire(ctx)
-	})
-}
+// Every instance expires tasks, makes jobs for work that has none, and deletes old rows. The store's statements allow
+// several instances to do so at once.
 
 // expire ends the tasks whose time is over.
 func (w *Worker) expire(ctx context.Context) {
@@ -48,9 +34,6 @@ func (w *Worker) adopt(ctx context.Context) {
 
 // purge deletes rows that are older than the retention.
 func (w *Worker) purge(ctx context.Context) {
-	if w.cfg.Retention <= 0 {
-		return
-	}
 	n, err := w.cfg.Store.Purge(ctx, time.Now().Add(-w.cfg.Retention))
 	if err != nil && ctx.Err() == nil {
 		w.log.Warn("maintenance cannot delete old rows", "error", err)
@@ -61,7 +44,7 @@ func (w *Worker) purge(ctx context.Context) {
 }
 
 // every calls fn at an interval until ctx is done.
-func every(ctx context.Context, interval time.Duration, fn func()) {
+func every(ctx context.Context, interval time.Duration, fn func(context.Context)) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
@@ -69,7 +52,7 @@ func every(ctx context.Context, interval time.Duration, fn func()) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			fn()
+			fn(ctx)
 		}
 	}
 }

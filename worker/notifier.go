@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,10 +66,7 @@ func (n *notifier) run(ctx context.Context) {
 // notify asks once for urgent tasks and notifies their accounts' listeners. It returns false if there are no listeners.
 func (n *notifier) notify(ctx context.Context) bool {
 	n.mu.Lock()
-	accounts := make([]uuid.UUID, 0, len(n.listeners))
-	for id := range n.listeners {
-		accounts = append(accounts, id)
-	}
+	accounts := slices.Collect(maps.Keys(n.listeners))
 	n.mu.Unlock()
 	if len(accounts) == 0 {
 		return false

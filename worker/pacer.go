@@ -17,23 +17,12 @@ type pacer struct {
 }
 
 // pacers holds one pacer for each account. It outlives the account's leases.
-type pacers struct {
-	mu   sync.Mutex
-	byID map[uuid.UUID]*pacer
-}
+type pacers struct{ byID sync.Map }
 
 // of returns the account's pacer, which from now on keeps requests an interval apart.
 func (p *pacers) of(account uuid.UUID, interval time.Duration) *pacer {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.byID == nil {
-		p.byID = make(map[uuid.UUID]*pacer)
-	}
-	pc := p.byID[account]
-	if pc == nil {
-		pc = &pacer{}
-		p.byID[account] = pc
-	}
+	kept, _ := p.byID.LoadOrStore(account, &pacer{})
+	pc := kept.(*pacer)
 	pc.mu.Lock()
 	defer pc.mu.Unlock()
 	pc.gap = time.Duration(catchUp * float64(interval))

@@ -28,11 +28,8 @@ func pollOf(a *answer) store.Poll {
 		}
 	case memories.TaskRefused:
 		p.Refusal = taskErr
-	case memories.ForeignTask, memories.Malformed:
-		taskErr.Code = a.status.Outcome.String()
-		p.Fault = taskErr
 	default:
-		if taskErr.Code == "" {
+		if a.status.Outcome == memories.ForeignTask || a.status.Outcome == memories.Malformed || taskErr.Code == "" {
 			taskErr.Code = a.status.Outcome.String()
 		}
 		p.Fault = taskErr

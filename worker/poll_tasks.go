@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"unique"
+
 	"github.com/google/uuid"
 
 	"github.com/memhook/memhook/store"
@@ -17,10 +19,11 @@ type taskList struct {
 
 // pollTarget is what a poll needs of a task.
 type pollTarget struct {
-	id                   uuid.UUID
-	upstreamID, uniqueID string
-	bare                 bool    // see [store.Poll]
-	traceparent          *string // of the registration, if it was traced
+	id          uuid.UUID
+	upstreamID  string
+	uniqueID    unique.Handle[string] // nearly all tasks have the same
+	bare        bool                  // see [store.Poll]
+	traceparent *string               // of the registration, if it was traced
 }
 
 func newTaskList(size int) taskList {
@@ -28,10 +31,6 @@ func newTaskList(size int) taskList {
 		policy: make([]polling.Task, 0, size), targets: make([]pollTarget, 0, size), index: make(map[uuid.UUID]int, size),
 	}
 }
-
-func (l *taskList) len() int { return len(l.policy) }
-
-func (l *taskList) empty() bool { return len(l.policy) == 0 }
 
 // find returns the task as the policy sees it, for changes until the next put or drop; nil if it is not in the list.
 func (l *taskList) find(id uuid.UUID) *polling.Task {
@@ -69,17 +68,9 @@ func (l *taskList) put(target store.PollTarget) {
 		t.Kind = polling.Settling
 	}
 	l.targets[i] = pollTarget{
-		id: target.ID, upstreamID: target.UpstreamID, uniqueID: shared(target.UniqueID), bare: target.Bare(), traceparent: target.Traceparent,
+		id: target.ID, upstreamID: target.UpstreamID, uniqueID: unique.Make(target.UniqueID),
+		bare: target.Bare(), traceparent: target.Traceparent,
 	}
-}
-
-// shared returns one string for the unique_id that nearly all tasks have, so that each does not keep its own copy.
-func shared(uniqueID string) string {
-	const usual = "default"
-	if uniqueID == usual {
-		return usual
-	}
-	return uniqueID
 }
 
 // drop removes a task. The last task takes its place.

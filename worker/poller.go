@@ -52,7 +52,7 @@ type poller struct {
 func newPoller(w *Worker, lease *store.Lease) *poller {
 	account := lease.Account
 	p := &poller{
-		w: w, lease: lease, log: w.log.With("account", account.Name), survival: polling.NewSurvival(),
+		w: w, lease: lease, log: w.log.With("account", account.Name),
 		interval:    store.SlotInterval(account.RequestsPerSecond),
 		maxInFlight: min(int(math.Ceil(account.RequestsPerSecond))+1, maxPollsInFlight),
 		backoff:     store.Backoff{State: account.State, Count: account.Troubles},
@@ -64,10 +64,10 @@ func newPoller(w *Worker, lease *store.Lease) *poller {
 	if account.PausedUntil != nil {
 		p.backoff.Until = *account.PausedUntil
 	}
-	if learnt, err := polling.Restore(account.Survival); err == nil {
-		p.survival = learnt
-	} else {
+	var err error
+	if p.survival, err = polling.Restore(account.Survival); err != nil {
 		p.log.Warn("poller discards what was learnt about the account's tasks", "error", err)
+		p.survival = polling.NewSurvival()
 	}
 	p.putTargets()
 	return p
@@ -84,22 +84,25 @@ func (p *poller) putTargets() {
 // run polls until the poller ends. held is false if another lease has the account.
 func (p *poller) run(ctx context.Context) (end store.LeaseEnd, held bool) {
 	endAt := time.Now().Add(leaseMin + rand.N(leaseMax-leaseMin))
-	for now := time.Now(); now.Before(endAt) && !p.lost && !p.w.stopped() && ctx.Err() == nil; now = time.Now() {
-		if until := p.backoff.Until; until.After(now) {
-			if until.After(endAt) {
-				break
-			}
-			p.wait(ctx, until, nil)
-		} else if p.inFlight >= p.maxInFlight {
-			p.wait(ctx, endAt, nil)
-		} else if at := p.budgetFreeAt(now); !at.IsZero() {
-			p.wait(ctx, at, nil)
-		} else if now.Before(p.nextSlot) {
-			p.wait(ctx, p.nextSlot, nil)
-		} else if p.stale {
-			p.reload(ctx)
-		} else if !p.takeSlot(ctx, endAt) {
+	for more := true; more && !p.lost && !p.w.stopped() && ctx.Err() == nil; {
+		now := time.Now()
+		if !now.Before(endAt) || p.backoff.Until.After(endAt) {
 			break
+		}
+		free := p.budgetFreeAt(now)
+		switch {
+		case p.backoff.Until.After(now):
+			p.wait(ctx, p.backoff.Until, nil)
+		case p.inFlight >= p.maxInFlight:
+			p.wait(ctx, endAt, nil)
+		case !free.IsZero():
+			p.wait(ctx, free, nil)
+		case now.Before(p.nextSlot):
+			p.wait(ctx, p.nextSlot, nil)
+		case p.stale:
+			p.reload(ctx)
+		default:
+			more = p.takeSlot(ctx, endAt)
 		}
 	}
 	for p.inFlight > 0 {
@@ -170,7 +173,7 @@ func (p *poller) takeSlot(ctx context.Context, endAt time.Time) bool {
 		p.nextSlot = now.Add(slot.Wait + p.interval - p.lead)
 	case choice >= 0: // another lease's slot comes first
 		p.nextSlot = now.Add(max(slot.Wait-p.lead, p.lead/2))
-	case p.tasks.empty():
+	case len(p.tasks.policy) == 0:
 		return false
 	default: // no task may be polled yet
 		wake := endAt
@@ -227,7 +230,7 @@ func (p *poller) send(ctx context.Context, i int, due time.Time, took time.Durat
 	p.tasks.policy[i].Busy = true
 	p.inFlight++
 	target := p.tasks.targets[i]
-	round := max(polling.MinInterval, time.Duration(p.tasks.len())*p.interval)
+	round := max(polling.MinInterval, time.Duration(len(p.tasks.policy))*p.interval)
 	lag := polling.Lag(p.survival, &p.tasks.policy[i], polling.At(slot))
 	go func() {
 		a := answer{target: target}
@@ -240,7 +243,7 @@ func (p *poller) send(ctx context.Context, i int, due time.Time, took time.Durat
 		ctx, span := traced(ctx, target.traceparent, "poll", trace.SpanKindClient)
 		defer span.End()
 		a.sentAt = time.Now()
-		a.status = p.w.cfg.Memories.TaskStatus(ctx, string(p.lease.Account.Key), target.upstreamID, target.uniqueID)
+		a.status = p.w.cfg.Memories.TaskStatus(ctx, string(p.lease.Account.Key), target.upstreamID, target.uniqueID.Value())
 		a.at = time.Now()
 		a.lag = lag + a.at.Sub(a.sentAt)
 		poll := pollOf(&a)
