@@ -22,7 +22,7 @@ type pacers struct{ byID sync.Map }
 // of returns the account's pacer, which from now on keeps requests an interval apart.
 func (p *pacers) of(account uuid.UUID, interval time.Duration) *pacer {
 	kept, _ := p.byID.LoadOrStore(account, &pacer{})
-	pc := kept.(*pacer)
+	pc := kept.(*pacer) //nolint:forcetypeassert // only of stores in byID
 	pc.mu.Lock()
 	defer pc.mu.Unlock()
 	pc.gap = time.Duration(catchUp * float64(interval))

@@ -64,7 +64,8 @@ func newBundle(t *testing.T) *bundle {
 	}
 	guard := webhook.NewGuard(webhook.Policy{AllowHTTP: true, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	b.Worker, err = New(Config{
-		Store: b.store, Memories: memories.New(upstream.URL, 10), Sender: webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: 10 * time.Second, UserAgent: "test", ConnsPerHost: 10}),
+		Store: b.store, Memories: memories.New(upstream.URL, 10),
+		Sender:   webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: 10 * time.Second, UserAgent: "test", ConnsPerHost: 10}),
 		Schedule: []time.Duration{time.Hour}, Name: t.Name(), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -82,7 +83,8 @@ func newBundle(t *testing.T) *bundle {
 func (b *bundle) register(t *testing.T) *store.Task {
 	t.Helper()
 	r, err := b.store.RegisterTask(t.Context(), store.Registration{
-		AppID: b.app.ID, AccountID: b.account.ID, UpstreamID: uuid.NewString(), UniqueID: "default", CallbackURL: b.url, Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
+		AppID: b.app.ID, AccountID: b.account.ID, UpstreamID: uuid.NewString(), UniqueID: "default",
+		CallbackURL: b.url, Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
 	})
 	if err != nil {
 		t.Fatal(err)
