@@ -13,27 +13,27 @@ import (
 // A bug that one delivery runs into is the end neither of the process nor of the deliveries beside it.
 func TestAPanicIsAnErrorOfItsJob(t *testing.T) {
 	t.Parallel()
-	w := &Worker{turns: make(chan func())} // without gates: each turn panics
+	w := &Worker{firstAttempts: make(chan func())} // without limiters: each attempt panics
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go w.takeTurns(ctx)
+	go w.runFirstAttempts(ctx)
 	bad := &store.Delivery{ID: uuid.New(), Status: store.DeliveryPending}
 	done := &store.Delivery{ID: uuid.New(), Status: store.DeliveryDelivered}
-	err := w.makeFirst(ctx, []*store.Delivery{nil, done, bad, bad})
+	err := w.attemptFirst(ctx, []*store.Delivery{nil, done, bad, bad})
 	if err == nil || !strings.Contains(err.Error(), bad.ID.String()) || !strings.Contains(err.Error(), "panic") {
 		t.Errorf("got %v", err)
 	}
-	if err := w.makeFirst(ctx, []*store.Delivery{nil, done}); err != nil {
+	if err := w.attemptFirst(ctx, []*store.Delivery{nil, done}); err != nil {
 		t.Errorf("nothing to do: %v", err)
 	}
 	cancel()
-	if err := w.makeFirst(ctx, []*store.Delivery{bad}); err == nil {
+	if err := w.attemptFirst(ctx, []*store.Delivery{bad}); err == nil {
 		t.Error("a worker that is stopped says that all is done")
 	}
 }
 
 // A place that a bug kept would be missing until a restart, and with the last one the endpoint would get nothing.
-func TestAPanicKeepsNoPlaceAtTheGate(t *testing.T) {
+func TestAPanicKeepsNoPlaceAtTheLimiter(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	id := b.delivery(t)
@@ -47,7 +47,7 @@ func TestAPanicKeepsNoPlaceAtTheGate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := b.gates.of(d.EndpointID).inFlight; n != 0 {
+	if n := b.limiters.of(d.EndpointID).inFlight; n != 0 {
 		t.Errorf("%d places are taken", n)
 	}
 	if err := b.workFirst(t.Context(), id); err != nil || b.got.Load() != 1 {

@@ -8,7 +8,7 @@ import (
 	"github.com/memhook/memhook/webhook"
 )
 
-// EncodeEvent writes an event as the body of its webhooks. It is the store's [store.Encode].
+// EncodeEvent returns an event as the body of its webhooks. The store calls it as its [store.Encode].
 func EncodeEvent(ev store.Event) ([]byte, error) {
 	var data any
 	switch {
@@ -21,9 +21,9 @@ func EncodeEvent(ev store.Event) ([]byte, error) {
 		}
 		data = ep
 	default:
-		return nil, fmt.Errorf("%s is about nothing", ev.Type)
+		return nil, fmt.Errorf("event %s has neither a task nor an endpoint", ev.Type)
 	}
-	// As webhook.Event, whose raw data would be encoded and then read once more.
+	// This is webhook.Event, whose raw data would have to be encoded and then scanned again.
 	return json.Marshal(struct {
 		Type      string       `json:"type"`
 		Timestamp webhook.Time `json:"timestamp"`
@@ -31,11 +31,13 @@ func EncodeEvent(ev store.Event) ([]byte, error) {
 	}{ev.Type, webhook.Time{Time: ev.CreatedAt}, data})
 }
 
+// wireTask returns the event's task as receivers see it.
 func wireTask(ev store.Event) webhook.Task {
 	t := ev.Task
 	out := webhook.Task{
-		ID: t.ID.String(), TaskID: t.UpstreamID, UniqueID: t.UniqueID, VideoIDs: make([]string, len(t.Videos)), Videos: make([]webhook.Video, len(t.Videos)),
-		Metadata: t.Metadata, RegisteredAt: webhook.Time{Time: t.CreatedAt}, DetectedAt: webhook.Time{Time: ev.CreatedAt}, Added: ev.Added,
+		ID: t.ID.String(), TaskID: t.UpstreamID, UniqueID: t.UniqueID, Metadata: t.Metadata, Added: ev.Added,
+		VideoIDs: make([]string, len(t.Videos)), Videos: make([]webhook.Video, len(t.Videos)),
+		RegisteredAt: webhook.Time{Time: t.CreatedAt}, DetectedAt: webhook.Time{Time: ev.CreatedAt},
 	}
 	if out.Metadata == nil {
 		out.Metadata = map[string]string{}

@@ -28,7 +28,7 @@ func TestAttemptsFollowTheSchedule(t *testing.T) {
 		seen := make(map[time.Duration]bool)
 		for range 200 {
 			// In a second round the schedule begins anew.
-			r := judge(schedule, &store.Delivery{AttemptCount: 7 + made, RoundStart: 7}, rec, response(500))
+			r := resultOf(schedule, &store.Delivery{AttemptCount: 7 + made, RoundStart: 7}, rec, response(500))
 			delay := r.NextAttemptAt.Sub(start.Add(time.Second))
 			if delay < want*8/10 || delay > want*12/10 {
 				t.Fatalf("attempt %d: %s, want %s ± 20 %%", made+2, delay, want)
@@ -39,7 +39,7 @@ func TestAttemptsFollowTheSchedule(t *testing.T) {
 			t.Errorf("no jitter: %d different delays of 200", len(seen))
 		}
 	}
-	if r := judge(schedule, &store.Delivery{AttemptCount: 10, RoundStart: 7}, rec, response(500)); r.NextAttemptAt != nil || r.Delivered {
+	if r := resultOf(schedule, &store.Delivery{AttemptCount: 10, RoundStart: 7}, rec, response(500)); r.NextAttemptAt != nil || r.Delivered {
 		t.Errorf("used up: %+v", r)
 	}
 }
@@ -72,7 +72,7 @@ func TestWhatResponsesMean(t *testing.T) {
 		{"504", response(504), false, false, 4 * time.Second, 6 * time.Second, true},
 	}
 	for _, c := range cases {
-		r := judge(schedule, &store.Delivery{}, rec, c.resp)
+		r := resultOf(schedule, &store.Delivery{}, rec, c.resp)
 		if r.Delivered != c.delivered || r.Gone != c.gone || (r.Hold > 0) != c.hold || (r.NextAttemptAt != nil) != (c.most > 0) {
 			t.Errorf("%s: %+v", c.name, r)
 			continue
@@ -88,16 +88,16 @@ func TestWhatResponsesMean(t *testing.T) {
 	}
 }
 
-func TestTroublesOfAnAccount(t *testing.T) {
+func TestBackoffOfAnAccount(t *testing.T) {
 	t.Parallel()
 	now := start
 	active := store.Backoff{State: store.AccountActive}
 	of := func(outcomes ...memories.Status) (store.Backoff, time.Duration) {
-		tr := active
+		b := active
 		for _, o := range outcomes {
-			tr, _ = troubleOf(o, tr, now)
+			b, _ = backoffAfter(o, b, now)
 		}
-		return tr, tr.Until.Sub(now)
+		return b, b.Until.Sub(now)
 	}
 	st := func(o memories.Outcome) memories.Status {
 		return memories.Status{Outcome: o, Code: "0", Message: "words"}
@@ -107,8 +107,8 @@ func TestTroublesOfAnAccount(t *testing.T) {
 	for i, seconds := range []int{1, 2, 4, 8, 16, 32, 32} {
 		want := time.Duration(seconds) * time.Second
 		many = append(many, limited)
-		if tr, pause := of(many...); tr.State != store.AccountRateLimited || pause != want {
-			t.Errorf("rate limited %d times: %s for %s, want %s", i+1, tr.State, pause, want)
+		if b, pause := of(many...); b.State != store.AccountRateLimited || pause != want {
+			t.Errorf("rate limited %d times: %s for %s, want %s", i+1, b.State, pause, want)
 		}
 	}
 	asked := limited
@@ -117,29 +117,29 @@ func TestTroublesOfAnAccount(t *testing.T) {
 		t.Errorf("Retry-After: %s", pause)
 	}
 	for _, o := range []memories.Outcome{memories.AccountRefused, memories.OutOfCredits} {
-		if tr, pause := of(st(o), st(o)); tr.State != store.AccountRefused || pause != time.Minute || tr.Reason != "0: words" {
-			t.Errorf("%s: %+v for %s", o, tr, pause)
+		if b, pause := of(st(o), st(o)); b.State != store.AccountRefused || pause != time.Minute || b.Reason != "0: words" {
+			t.Errorf("%s: %+v for %s", o, b, pause)
 		}
 	}
 	for _, o := range []memories.Outcome{memories.Unavailable, memories.Malformed} {
-		if tr, _ := of(st(o)); tr.State != store.AccountActive {
-			t.Errorf("one %s: %s", o, tr.State)
+		if b, _ := of(st(o)); b.State != store.AccountActive {
+			t.Errorf("one %s: %s", o, b.State)
 		}
-		if tr, pause := of(st(o), st(o)); tr.State != store.AccountUnavailable || pause < 500*time.Millisecond || pause > time.Second {
-			t.Errorf("two %s: %s for %s", o, tr.State, pause)
+		if b, pause := of(st(o), st(o)); b.State != store.AccountUnavailable || pause < 500*time.Millisecond || pause > time.Second {
+			t.Errorf("two %s: %s for %s", o, b.State, pause)
 		}
 		var long []memories.Status
 		for range 30 {
 			long = append(long, st(o))
 		}
-		if tr, pause := of(long...); tr.State != store.AccountUnavailable || pause < 30*time.Second || pause > time.Minute {
-			t.Errorf("thirty %s: %s for %s", o, tr.State, pause)
+		if b, pause := of(long...); b.State != store.AccountUnavailable || pause < 30*time.Second || pause > time.Minute {
+			t.Errorf("thirty %s: %s for %s", o, b.State, pause)
 		}
 	}
-	if tr, _ := of(limited, limited, st(memories.Listed)); tr != active {
-		t.Errorf("after a good answer: %+v", tr)
+	if b, _ := of(limited, limited, st(memories.Listed)); b != active {
+		t.Errorf("after a good answer: %+v", b)
 	}
-	if tr, _ := of(st(memories.ForeignTask)); tr != active {
-		t.Errorf("another task's answer: %+v", tr)
+	if b, _ := of(st(memories.ForeignTask)); b != active {
+		t.Errorf("another task's answer: %+v", b)
 	}
 }

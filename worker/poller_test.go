@@ -65,9 +65,9 @@ func (b *bundle) over(t *testing.T, l *lossy) {
 	b.cfg.Store = storetest.Over(t, cfg, store.Config{Encode: EncodeEvent})
 }
 
-// The statement that gives a slot also tells of new tasks, once. Where it was committed and its answer lost, they must
-// not wait until the shift is over, which can take minutes.
-func TestNewsWhoseAnswerWasLostAreToldAgain(t *testing.T) {
+// The statement that grants a slot also admits new tasks, once. If it was committed and its answer lost, they must not
+// wait until the lease ends, which can take minutes.
+func TestTasksWhoseAdmissionWasLostAreReadAgain(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	l := &lossy{text: "set urgent = false\n\t\t\tfrom taken", lost: make(chan struct{}, 1)}
@@ -102,10 +102,10 @@ func TestNewsWhoseAnswerWasLostAreToldAgain(t *testing.T) {
 		t.Fatal("no slot was asked for")
 	}
 	if n, urgent := state(second); n > 0 || urgent {
-		t.Fatalf("the news were not told by the lost answer: %d polls, urgent %t", n, urgent)
+		t.Fatalf("the task was not admitted by the lost answer: %d polls, urgent %t", n, urgent)
 	}
 	if !polled(second, 15*time.Second) {
-		t.Error("the shift goes on and does not know of the task")
+		t.Error("the poller goes on and does not know the task")
 	}
 	cancel()
 	<-ended
