@@ -140,7 +140,13 @@ func (s *server) settings(url, description *string, enabled *bool, types *[]stri
 	if headers != nil {
 		wrong = append(wrong, checkHeaders(*headers)...)
 	}
-	set := store.EndpointSettings{URL: url, Description: description, Enabled: enabled, EventTypes: types, Headers: headers, RateLimit: rate}
+	set := store.EndpointSettings{URL: url, Description: description, Enabled: enabled, EventTypes: types, RateLimit: rate}
+	if headers != nil {
+		set.Headers = make(map[string]*string, len(*headers))
+		for name, value := range *headers {
+			set.Headers[name] = &value
+		}
+	}
 	if secret != "" {
 		var err error
 		if set.Secret, err = webhook.ParseSecret(secret); err != nil || !strings.HasPrefix(secret, webhook.SecretPrefix) {

@@ -173,7 +173,7 @@ func (s *server) newTask(ctx context.Context, who store.Identity, in NewTask) (s
 		return store.Registration{}, invalid(wrong...)
 	}
 	return store.Registration{
-		AppID: who.AppID, AccountID: who.AccountID, UpstreamID: in.TaskID, UniqueID: in.UniqueID, CallbackURL: in.CallbackURL,
+		AppID: who.AppID, UpstreamID: in.TaskID, UniqueID: in.UniqueID, CallbackURL: in.CallbackURL,
 		Metadata: in.Metadata, Until: in.Until, ExpectedVideos: in.ExpectedVideos, ExpiresAt: time.Now().Add(expires).Truncate(time.Microsecond),
 		Traceparent: traceparent(ctx),
 	}, nil

@@ -121,8 +121,11 @@ func TestAWrongEncryptionKeyOpensNothing(t *testing.T) {
 			return err
 		},
 		"receivers": func(ctx context.Context) error {
-			_, err := other.Receivers(ctx, []uuid.UUID{w.endpoint.ID})
-			return err
+			list, err := other.Receivers(ctx, []uuid.UUID{w.endpoint.ID})
+			if err != nil || len(list) != 1 {
+				return nil // an error of one endpoint is none of the others
+			}
+			return list[0].Broken
 		},
 		"headers":  func(context.Context) error { _, err := other.HeaderNames(&withHeaders); return err },
 		"a shift":  func(ctx context.Context) error { _, err := other.AcquireLease(ctx, w.account.ID); return err },

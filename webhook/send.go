@@ -27,12 +27,12 @@ const (
 
 // Request is one webhook to one URL.
 type Request struct {
-	URL        string
-	ID         string // the event's, the same for every attempt
-	Body       []byte
-	Secrets    [][]byte           // each signs
-	SigningKey ed25519.PrivateKey // nil for none
-	Headers    map[string]string
+	URL         string
+	ID          string // the event's, the same for every attempt
+	Body        []byte
+	Secrets     [][]byte             // each signs
+	SigningKeys []ed25519.PrivateKey // each signs, too
+	Headers     map[string]string
 	// Traceparent is W3C's header of the same name; nil for none.
 	Traceparent *string
 }
@@ -137,7 +137,7 @@ func (s *Sender) send(ctx context.Context, r Request, at time.Time) Response {
 	req.Header.Set("User-Agent", s.userAgent)
 	req.Header.Set(HeaderID, r.ID)
 	req.Header.Set(HeaderTimestamp, strconv.FormatInt(at.Unix(), 10))
-	req.Header.Set(HeaderSignature, Sign(r.ID, at, r.Body, r.Secrets, r.SigningKey))
+	req.Header.Set(HeaderSignature, Sign(r.ID, at, r.Body, r.Secrets, r.SigningKeys...))
 	resp, err := s.http.Do(req)
 	if err != nil {
 		return Response{Err: plain(err)}

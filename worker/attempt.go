@@ -1,9 +1,11 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -20,8 +22,8 @@ func (w *Worker) attempt(ctx context.Context, lim *limiter, d *store.Delivery, r
 	ctx, span := traced(ctx, d.Traceparent, "attempt", trace.SpanKindProducer)
 	defer span.End()
 	resp := w.cfg.Sender.Send(ctx, webhook.Request{
-		URL: rec.URL, ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Traceparent: traceparent(ctx, span),
-		Secrets: rec.Secrets, SigningKey: rec.SigningKey, Headers: rec.CustomHeaders,
+		URL: rec.CallbackURL(d.Suffix), ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Traceparent: traceparent(ctx, span),
+		Secrets: w.secretsFor(d, rec), SigningKeys: rec.SigningKeys, Headers: rec.CustomHeaders,
 	})
 	r = resultOf(w.cfg.Schedule, d, rec, resp)
 	w.metrics.attempts.WithLabelValues(resp.Class()).Inc()
@@ -36,6 +38,24 @@ func (w *Worker) attempt(ctx context.Context, lim *limiter, d *store.Delivery, r
 	w.log.Debug("attempt", "delivery", d.ID, "event", d.EventID, "type", d.EventType, "task", d.TaskID, "endpoint", d.EndpointID,
 		"number", d.AttemptCount+1, "delivered", r.Delivered, "status", resp.Status, "error", resp.Err, "took", resp.Duration)
 	return r
+}
+
+// secretsFor returns the secrets that sign the delivery: the endpoint's, and those of merged endpoints that had its suffix.
+func (w *Worker) secretsFor(d *store.Delivery, rec *store.Receiver) [][]byte {
+	if len(d.MergedSecrets) == 0 {
+		return rec.Secrets
+	}
+	merged, err := w.cfg.Store.OpenSecrets(d.MergedSecrets)
+	if err != nil {
+		w.log.Error("cannot open the secrets of a merged endpoint: its receiver cannot verify", "delivery", d.ID, "endpoint", d.EndpointID, "error", err)
+	}
+	secrets := slices.Clone(rec.Secrets)
+	for _, secret := range merged {
+		if !slices.ContainsFunc(secrets, func(s []byte) bool { return bytes.Equal(s, secret) }) {
+			secrets = append(secrets, secret)
+		}
+	}
+	return secrets
 }
 
 // resultOf returns what a response means for the delivery and its endpoint: whether it was delivered, when the next

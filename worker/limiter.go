@@ -2,7 +2,9 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -12,47 +14,79 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-// An endpoint's limiter bounds the attempts that this instance has in flight to it. A delivery that wants an attempt
+// The limiters bound the attempts that this instance has in flight, so that no receiver and no app can take what
+// others need. An attempt needs a place at all of these:
 //
-//   - gets a place while fewer than maxInFlight attempts are in flight;
-//   - else waits, up to patience, if the endpoint answers quickly and no delivery has lately waited in vain;
-//   - else is parked in the table, where it costs neither a worker nor a query.
+//   - its endpoint and its host (scheme, host and port, of one app). Both have a window that adapts (window.go).
+//   - its app, which has a quarter of maxInFlight while other apps have work, and all of it when it is alone. Hosts that
+//     have not answered lately share one half of it. The other half is for hosts that do, so that an app's hanging
+//     hosts leave room for its others. An app is never refused its first appFloor attempts.
 //
-// A delivery is parked too while its endpoint is disabled, is held by its breaker or by Retry-After, or has a rate limit.
-// Parked deliveries are released by [limiters.run]: when an attempt was successful and left half of the places free, and
-// every releaseInterval for each endpoint that has parked deliveries which may go. The database decides which may go.
+// A delivery that finds no place waits for one, up to patience, if its endpoint answers quickly and none has lately waited
+// in vain. Otherwise it is parked in the table, where it costs neither a worker nor a query. It is parked, too, while its
+// endpoint is disabled, is held by its breaker or by Retry-After, or has a rate limit. release.go brings parked deliveries
+// back.
 
-// limiters holds one limiter for each endpoint in use.
+// limiters holds the limiters of all endpoints, hosts and apps in use.
 type limiters struct {
 	store       *store.Store
 	log         *slog.Logger
 	maxInFlight int
 	receivers   *store.Batcher[uuid.UUID, *store.Receiver]
-	requests    chan *limiter // those with room for parked deliveries
+	requests    chan *limiter // endpoints with room for their parked deliveries
+	plan        chan struct{} // asks for a release across all endpoints
 
-	mu   sync.Mutex
-	byID map[uuid.UUID]*limiter
+	mu       sync.Mutex // guards what follows and all fields of limiter, hostLimiter and appLimiter
+	byID     map[uuid.UUID]*limiter
+	apps     map[uuid.UUID]*appLimiter
+	inFlight int
+	waiting  int
+	busyApps int  // apps that had an attempt within the last tick
+	backlog  bool // there are parked deliveries, as far as this instance knows
 }
 
-// limiter bounds the attempts in flight to one endpoint, and keeps what was last read of the endpoint.
+// limiter bounds the attempts to one endpoint, and keeps what was last read of it.
 type limiter struct {
-	all *limiters
-	id  uuid.UUID
+	all  *limiters
+	id   uuid.UUID
+	host *hostLimiter // nil until the endpoint was read
 
-	mu        sync.Mutex
 	receiver  *store.Receiver // nil if the endpoint was deleted
 	readAt    time.Time
 	usedAt    time.Time
-	inFlight  int
-	waiting   []chan struct{} // each is closed when its delivery gets a place
-	mean      time.Duration   // of the attempts' durations, exponentially weighted
-	fullUntil time.Time       // until then, deliveries without a place are parked at once
-	requested bool            // limiters.requests has this limiter
+	window    window
+	fullUntil time.Time // until then, deliveries without a place are parked at once
+	requested bool      // limiters.requests has this limiter
+}
+
+// hostLimiter bounds the attempts of one app to one host.
+type hostLimiter struct {
+	app    *appLimiter
+	window window
+
+	proven     bool      // it has answered lately, and quickly
+	answeredAt time.Time // or since when it has attempts in flight
+}
+
+// appLimiter bounds the attempts of one app.
+type appLimiter struct {
+	hosts    map[string]*hostLimiter
+	inFlight int
+	unproven int       // of them, to hosts that are not proven
+	waiting  []*waiter // in the order in which they came
+	usedAt   time.Time
+}
+
+// waiter is a delivery that waits for a place.
+type waiter struct {
+	lim   *limiter
+	place chan struct{} // closed when it has one
 }
 
 func newLimiters(s *store.Store, maxInFlight int, log *slog.Logger) *limiters {
 	l := &limiters{
-		store: s, log: log, maxInFlight: maxInFlight, requests: make(chan *limiter, 1024), byID: make(map[uuid.UUID]*limiter),
+		store: s, log: log, maxInFlight: maxInFlight, requests: make(chan *limiter, 1024), plan: make(chan struct{}, 1),
+		byID: make(map[uuid.UUID]*limiter), apps: make(map[uuid.UUID]*appLimiter),
 	}
 	l.receivers = store.NewBatcher(200, 2*time.Millisecond, func(ctx context.Context, ids []uuid.UUID) ([]*store.Receiver, error) {
 		found, err := s.Receivers(ctx, ids)
@@ -93,6 +127,9 @@ func (l *limiters) acquire(ctx context.Context, endpoint uuid.UUID, released boo
 	if err != nil || rec == nil || !rec.Enabled {
 		return nil, nil, err
 	}
+	if rec.Broken != nil {
+		return nil, nil, fmt.Errorf("endpoint %s: %w", endpoint, rec.Broken)
+	}
 	if !released && (rec.Holds(time.Now()) || rec.RateLimit != nil) {
 		return nil, nil, nil
 	}
@@ -104,10 +141,10 @@ func (l *limiters) acquire(ctx context.Context, endpoint uuid.UUID, released boo
 
 // read returns the endpoint as it was at most receiverFresh ago; nil if it was deleted.
 func (l *limiter) read(ctx context.Context) (*store.Receiver, error) {
-	l.mu.Lock()
+	l.all.mu.Lock()
 	l.usedAt = time.Now()
 	rec, fresh := l.receiver, l.usedAt.Sub(l.readAt) < receiverFresh
-	l.mu.Unlock()
+	l.all.mu.Unlock()
 	if fresh {
 		return rec, nil
 	}
@@ -115,127 +152,223 @@ func (l *limiter) read(ctx context.Context) (*store.Receiver, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
+	l.all.mu.Lock()
+	defer l.all.mu.Unlock()
 	l.receiver, l.readAt = rec, time.Now()
-	l.mu.Unlock()
+	if rec != nil {
+		l.all.placeAt(l, rec.AppID, rec.URL)
+	}
 	return rec, nil
+}
+
+// placeAt makes the limiter one of the host and the app that its endpoint's URL names, unless it has attempts in flight.
+func (l *limiters) placeAt(lim *limiter, app uuid.UUID, endpointURL string) {
+	if lim.window.inFlight > 0 {
+		return
+	}
+	name := hostOf(endpointURL)
+	a := l.apps[app]
+	if a == nil {
+		a = &appLimiter{hosts: make(map[string]*hostLimiter)}
+		l.apps[app] = a
+	}
+	h := a.hosts[name]
+	if h == nil {
+		h = &hostLimiter{app: a}
+		a.hosts[name] = h
+	}
+	lim.host = h
+}
+
+// hostOf returns what a URL's host is told apart by: scheme, host and port.
+func hostOf(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return rawURL
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // expire makes the next attempt read the endpoint again.
 func (l *limiter) expire() {
-	l.mu.Lock()
+	l.all.mu.Lock()
 	l.readAt = time.Time{}
-	l.mu.Unlock()
+	l.all.mu.Unlock()
+}
+
+// share returns how many attempts an app may have in flight.
+func (l *limiters) share(a *appLimiter) int {
+	others := l.busyApps
+	if a.inFlight > 0 || time.Since(a.usedAt) < stallTick {
+		others--
+	}
+	if others > 0 || l.inFlight-a.inFlight > 0 {
+		return l.maxInFlight / appShare
+	}
+	return l.maxInFlight
+}
+
+// room returns how many more attempts the endpoint may have in flight.
+func (l *limiters) room(lim *limiter) int {
+	h, a := lim.host, lim.host.app
+	share := l.share(a)
+	room := min(lim.window.room(share), h.window.room(share/2))
+	if a.inFlight < appFloor {
+		return min(room, appFloor-a.inFlight)
+	}
+	inApp := share - a.inFlight
+	if h.proven {
+		inApp = max(inApp, share/2-(a.inFlight-a.unproven))
+	} else {
+		inApp = min(inApp, share/2-a.unproven)
+	}
+	// An app finds its share even where others, alone before, have all of it. Twice maxInFlight is the end.
+	return min(room, inApp, 2*l.maxInFlight-l.inFlight)
+}
+
+// take takes a place if there is one.
+func (l *limiters) take(lim *limiter, now time.Time) bool {
+	if l.room(lim) <= 0 {
+		return false
+	}
+	h, a := lim.host, lim.host.app
+	if h.window.inFlight == 0 {
+		h.answeredAt = now // counts from here, see stalled
+	}
+	lim.window.inFlight++
+	h.window.inFlight++
+	a.inFlight++
+	l.inFlight++
+	if !h.proven {
+		a.unproven++
+	}
+	a.usedAt = now
+	return true
 }
 
 // takePlace takes a place, if necessary after a wait, and reports whether it got one.
 func (l *limiter) takePlace(ctx context.Context) bool {
-	l.mu.Lock()
-	if l.inFlight < l.all.maxInFlight {
-		l.inFlight++
-		l.mu.Unlock()
+	all, now := l.all, time.Now()
+	all.mu.Lock()
+	if all.take(l, now) {
+		all.mu.Unlock()
 		return true
 	}
-	now := time.Now()
-	if l.mean > quickMean || now.Before(l.fullUntil) {
-		l.fullUntil = now.Add(parkAtOnce)
-		l.mu.Unlock()
+	if l.window.mean > quickMean || now.Before(l.fullUntil) || all.waiting >= all.maxInFlight {
+		l.fullUntil, all.backlog = now.Add(parkAtOnce), true
+		all.mu.Unlock()
 		return false
 	}
-	place := make(chan struct{})
-	l.waiting = append(l.waiting, place)
-	l.mu.Unlock()
+	w := &waiter{l, make(chan struct{})}
+	app := l.host.app
+	app.waiting = append(app.waiting, w)
+	all.waiting++
+	all.mu.Unlock()
 
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
-	case <-place:
+	case <-w.place:
 		return true
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	i := slices.Index(l.waiting, place)
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	i := slices.Index(app.waiting, w)
 	if i < 0 {
 		return true // the place came at the last moment
 	}
-	l.waiting = slices.Delete(l.waiting, i, i+1)
-	l.fullUntil = time.Now().Add(parkAtOnce)
+	app.waiting = slices.Delete(app.waiting, i, i+1)
+	all.waiting--
+	l.fullUntil, all.backlog = time.Now().Add(parkAtOnce), true
 	return false
 }
 
-// finish gives the place of an attempt with this result to the next delivery, or asks for parked ones.
+// serve gives places to an app's waiting deliveries, as far as there are some.
+func (l *limiters) serve(a *appLimiter, now time.Time) {
+	looked := 0
+	a.waiting = slices.DeleteFunc(a.waiting, func(w *waiter) bool {
+		if looked++; looked > serveMost || !l.take(w.lim, now) {
+			return false
+		}
+		close(w.place)
+		l.waiting--
+		return true
+	})
+}
+
+// finish gives back the place of an attempt with this result, to a waiting delivery or for parked ones.
 func (l *limiter) finish(r store.AttemptResult) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.mean += (r.Duration - l.mean) / 8
-	if len(l.waiting) > 0 {
-		close(l.waiting[0])
-		l.waiting = l.waiting[1:]
-	} else {
-		l.inFlight--
+	all, now := l.all, time.Now()
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	h, a := l.host, l.host.app
+	answered := r.ResponseStatus != nil
+	h.setProven(answered && r.Duration < provenWithin)
+	if answered {
+		h.answeredAt = now
 	}
-	room := l.inFlight <= l.all.maxInFlight/2
-	backlog := (l.receiver != nil && l.receiver.Backlog) || time.Now().Before(l.fullUntil)
-	if room && backlog && r.Delivered && !l.requested {
+	if !h.proven {
+		a.unproven--
+	}
+	l.window.finish(r.Duration, r.Delivered, now)
+	h.window.finish(r.Duration, answered, now)
+	a.inFlight--
+	all.inFlight--
+	all.serve(a, now)
+
+	backlog := (l.receiver != nil && l.receiver.Backlog) || now.Before(l.fullUntil)
+	if backlog && r.Delivered && !l.requested && l.window.inFlight <= l.window.size()/2 {
 		select {
-		case l.all.requests <- l:
+		case all.requests <- l:
 			l.requested = true
-		default: // the next tick of run finds it
+		default: // the next plan finds it
 		}
 	}
-}
-
-// run releases parked deliveries, on request and every releaseInterval, until ctx is done.
-func (l *limiters) run(ctx context.Context) {
-	ticker := time.NewTicker(releaseInterval)
-	defer ticker.Stop()
-	for {
+	if all.backlog {
 		select {
-		case <-ctx.Done():
-			return
-		case lim := <-l.requests:
-			l.release(ctx, lim)
-		case <-ticker.C:
-			ids, err := l.store.Releasable(ctx)
-			if err != nil {
-				if ctx.Err() == nil {
-					l.log.Warn("cannot look for parked deliveries", "error", err)
-				}
-				continue
-			}
-			for _, id := range ids {
-				l.release(ctx, l.of(id))
-			}
-			l.dropIdle()
+		case all.plan <- struct{}{}:
+		default:
 		}
 	}
 }
 
-// release releases as many of the endpoint's parked deliveries as there are free places.
-func (l *limiters) release(ctx context.Context, lim *limiter) {
-	lim.mu.Lock()
-	lim.requested = false
-	room := l.maxInFlight - lim.inFlight - len(lim.waiting)
-	lim.mu.Unlock()
-	if room <= 0 {
-		return
+// setProven says whether the host answers, and counts its attempts accordingly.
+func (h *hostLimiter) setProven(proven bool) {
+	switch {
+	case proven && !h.proven:
+		h.app.unproven -= h.window.inFlight
+	case !proven && h.proven:
+		h.app.unproven += h.window.inFlight
 	}
-	if _, err := l.store.Release(ctx, lim.id, room); err != nil && ctx.Err() == nil {
-		l.log.Warn("cannot release parked deliveries", "endpoint", lim.id, "error", err)
-	}
+	h.proven = proven
 }
 
-// dropIdle drops limiters that were not used for limiterIdle.
-func (l *limiters) dropIdle() {
+// tick finds hosts that have stopped answering, counts the apps that have work, and drops what is idle.
+func (l *limiters) tick(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.busyApps = 0
+	for id, a := range l.apps {
+		if a.inFlight > 0 || now.Sub(a.usedAt) < stallTick {
+			l.busyApps++
+		}
+		for name, h := range a.hosts {
+			if h.window.inFlight > 0 && now.Sub(h.answeredAt) > stalledAfter {
+				h.setProven(false)
+				h.window.reset()
+			}
+			if h.window.inFlight == 0 && now.Sub(h.answeredAt) > limiterIdle {
+				delete(a.hosts, name)
+			}
+		}
+		if len(a.hosts) == 0 && len(a.waiting) == 0 {
+			delete(l.apps, id)
+		}
+	}
 	for id, lim := range l.byID {
-		lim.mu.Lock()
-		idle := lim.inFlight == 0 && len(lim.waiting) == 0 && time.Since(lim.usedAt) > limiterIdle
-		lim.mu.Unlock()
-		if idle {
+		if lim.window.inFlight == 0 && now.Sub(lim.usedAt) > limiterIdle {
 			delete(l.byID, id)
 		}
 	}

@@ -13,9 +13,11 @@ const (
 	fetchPoll = 250 * time.Millisecond
 	// keepCompleted is how long River's pages show completed jobs. memhook's own tables keep the history.
 	keepCompleted = 30 * time.Second
-	// deliverWorkers is the number of jobs in each queue of deliveries, and of goroutines for first attempts. They wait
-	// on sockets.
-	deliverWorkers = 500
+	// deliverWorkers is the number of jobs in each queue of deliveries. Each may be held by one attempt that hangs, so it
+	// must exceed what the limiters let in flight, twice the default of Config.MaxInFlight, and what waits for them.
+	deliverWorkers = 4000
+	// loadingJobs is how many jobs load their deliveries and look for places at once. It bounds the memory of a burst.
+	loadingJobs = 500
 	// pollWorkers is the number of accounts that one instance polls, River's maximum. Pollers sleep between slots.
 	pollWorkers = 10_000
 )
@@ -38,7 +40,31 @@ const (
 	// quickMean is the mean duration of attempts up to which an endpoint counts as answering quickly.
 	quickMean = 100 * time.Millisecond
 	// limiterIdle is how long an unused endpoint's limiter is kept. It must exceed receiverFresh and parkAtOnce.
-	limiterIdle = 10 * time.Minute
+	limiterIdle = time.Minute
+
+	// inFlight is the default of Config.MaxInFlight. By Little's law 4,000 deliveries a second to receivers that answer in
+	// 200 ms need 800 attempts in flight; each takes some 30 KiB.
+	inFlight = 1000
+	// appShare is the part of maxInFlight that an app has while others have work: one appShare-th.
+	appShare = 4
+	// appFloor is how many attempts an app may always have in flight.
+	appFloor = 4
+	// windowMin is the least window of an endpoint and of a host.
+	windowMin = 20
+	// An attempt counts as slow, and its window is halved, where the mean of the durations exceeds slowFactor times their
+	// base and slowMargin, which keeps the jitter of fast receivers from counting.
+	slowFactor, slowMargin = 2, 50 * time.Millisecond
+	// A host is proven by an answer within provenWithin, until it gives none or has given none for stalledAfter while it
+	// had attempts in flight, which is looked at every stallTick.
+	provenWithin, stalledAfter, stallTick = 5 * time.Second, 2 * time.Second, 250 * time.Millisecond
+	// serveMost is how many waiting deliveries of an app are looked at when a place is given back.
+	serveMost = 64
+	// planInterval is the least time between two plans of releases, and releaseBatch how many endpoints a transaction
+	// releases.
+	planInterval = 50 * time.Millisecond
+	releaseBatch = 200
+	// attemptIdle is how long a goroutine for first attempts waits for the next one.
+	attemptIdle = 5 * time.Second
 
 	// A receiver that answers 429, 502, 503 or 504 without Retry-After is held for holdMin, doubled with each failure in
 	// a row up to holdMax.

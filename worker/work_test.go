@@ -71,11 +71,7 @@ func newBundle(t *testing.T) *bundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(cancel)
-	for range 4 {
-		go b.runFirstAttempts(ctx)
-	}
+	t.Cleanup(func() { close(b.stopping); b.background.Wait() })
 	return b
 }
 
@@ -83,7 +79,7 @@ func newBundle(t *testing.T) *bundle {
 func (b *bundle) register(t *testing.T) *store.Task {
 	t.Helper()
 	r, err := b.store.RegisterTask(t.Context(), store.Registration{
-		AppID: b.app.ID, AccountID: b.account.ID, UpstreamID: uuid.NewString(), UniqueID: "default",
+		AppID: b.app.ID, UpstreamID: uuid.NewString(), UniqueID: "default",
 		CallbackURL: b.url, Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
 	})
 	if err != nil {

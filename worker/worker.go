@@ -27,7 +27,7 @@ type Config struct {
 	Sender   *webhook.Sender
 
 	Schedule    []time.Duration // delays after the first attempt, the second, …
-	MaxInFlight int             // attempts in flight to one endpoint; 0 means 20
+	MaxInFlight int             // attempts in flight; 0 means 1,000
 	Retention   time.Duration   // of finished work; 0 keeps it for ever
 
 	Name    string // of this instance: host, network and address
@@ -48,7 +48,8 @@ type Worker struct {
 	log           *slog.Logger
 	pacers        pacers
 	running       jobSet
-	firstAttempts chan func()   // for runFirstAttempts
+	firstAttempts chan func()   // for goroutines that are idle, see goAttempt
+	loading       chan struct{} // one for each job that looks for places
 	paused        atomic.Bool   // polling is paused on all instances
 	stopping      chan struct{} // closed by Stop
 	background    sync.WaitGroup
@@ -58,12 +59,12 @@ type Worker struct {
 // New returns the Worker of one instance. It does nothing until Start is called.
 func New(cfg Config) (*Worker, error) {
 	if cfg.MaxInFlight == 0 {
-		cfg.MaxInFlight = 20
+		cfg.MaxInFlight = inFlight
 	}
 	w := &Worker{
 		cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, metrics: newMetrics(cfg.Metrics),
 		notifier: newNotifier(cfg.Store, cfg.Logger), limiters: newLimiters(cfg.Store, cfg.MaxInFlight, cfg.Logger),
-		firstAttempts: make(chan func()), stopping: make(chan struct{}),
+		firstAttempts: make(chan func()), loading: make(chan struct{}, loadingJobs), stopping: make(chan struct{}),
 	}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &pollWorker{Worker: w})
@@ -108,9 +109,6 @@ func (w *Worker) Start(ctx context.Context) error {
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stop = stop
-	for range deliverWorkers {
-		w.background.Go(func() { w.runFirstAttempts(background) })
-	}
 	if err := w.river.Start(background); err != nil {
 		stop()
 		return fmt.Errorf("start workers: %w", err)

@@ -145,7 +145,7 @@ func (c benchPollsCommand) register(ctx context.Context, r *rig) (apps []uuid.UU
 		batch := make([]store.Registration, c.Tasks)
 		for k := range batch {
 			batch[k] = store.Registration{
-				AppID: app.ID, AccountID: account.ID, UpstreamID: c.taskID(i, k), UniqueID: "default", CallbackURL: "http://127.0.0.1:1/",
+				AppID: app.ID, UpstreamID: c.taskID(i, k), UniqueID: "default", CallbackURL: "http://127.0.0.1:1/",
 				Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(24 * time.Hour),
 			}
 		}

@@ -134,7 +134,7 @@ func (r *rig) registerAll(ctx context.Context, n int, urls []string) ([]store.Re
 		for i := range batch {
 			k := len(all) + i
 			batch[i] = store.Registration{
-				AppID: r.app.ID, AccountID: r.account.ID, UpstreamID: fmt.Sprintf("bench-%s-%d", randomBase64(6), k), UniqueID: "default",
+				AppID: r.app.ID, UpstreamID: fmt.Sprintf("bench-%s-%d", randomBase64(6), k), UniqueID: "default",
 				CallbackURL: urls[k%len(urls)], Until: store.UntilDownloaded, Metadata: map[string]string{"order": strconv.Itoa(k)}, ExpiresAt: time.Now().Add(24 * time.Hour),
 			}
 		}
