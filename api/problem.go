@@ -92,7 +92,7 @@ func (s *server) problemOfStore(ctx context.Context, err error, subject string) 
 	case errors.Is(err, store.ErrNotFound):
 		return problemFor(http.StatusNotFound, codeNotFound, notFoundDetail(subject))
 	case errors.Is(err, store.ErrConflict):
-		return problemFor(http.StatusConflict, codeConflict, conflictDetail(err))
+		return problemFor(http.StatusConflict, codeConflict, store.ConflictReason(err))
 	case store.IsUnstorable(err):
 		return invalid(FieldError{"body", "must be UTF-8 text without the character NUL"})
 	case ctx.Err() != nil:
@@ -112,14 +112,6 @@ func notFoundDetail(subject string) string {
 		return "nothing with this id exists"
 	}
 	return "no " + subject + " has this id: it never existed, has been deleted, or belongs to another app"
-}
-
-// conflictDetail is the reason that the store gives behind [store.ErrConflict], without what was tried.
-func conflictDetail(err error) string {
-	if _, reason, ok := strings.Cut(err.Error(), store.ErrConflict.Error()+": "); ok {
-		return reason
-	}
-	return "the current state does not allow this"
 }
 
 func writeProblem(w http.ResponseWriter, r *http.Request, p *Problem) {

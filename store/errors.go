@@ -30,3 +30,11 @@ func IsUnstorable(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pg.Code == "22021"
 }
+
+// ConflictReason returns why err is an [ErrConflict], worded for whoever asked for the change.
+func ConflictReason(err error) string {
+	if _, reason, ok := strings.Cut(err.Error(), ErrConflict.Error()+": "); ok {
+		return reason
+	}
+	return "the current state does not allow this"
+}

@@ -28,7 +28,7 @@ func TestSessionsExpire(t *testing.T) {
 		{"one of half a day ago", d.newSession(now.Add(-sessionLasts - time.Second)), "expired-session"},
 		{"one of another token", (&dashboard{cfg: Config{Token: "another token of the operator"}}).newSession(now), "forged-session"},
 	} {
-		if _, got := d.session(request(c.session), now); got != c.want {
+		if got := d.session(request(c.session), now); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}

@@ -1,7 +1,7 @@
 package dashboard
 
 import (
-	"encoding/base64"
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -9,81 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 )
-
-// pageRows is how many rows a list shows.
-const pageRows = 50
-
-// listData is a page of a list with its filters.
-type listData[T any] struct {
-	Rows   []T
-	Filter map[string]string
-	Apps   map[string]string // names by id
-	Next   string            // the link to the next page
-}
-
-// cursor reads the page that is asked for.
-func cursor(r *http.Request) store.Page {
-	p := store.Page{Limit: pageRows}
-	if raw, err := base64.RawURLEncoding.DecodeString(r.URL.Query().Get("cursor")); err == nil && len(raw) == len(p.Before) {
-		p.Before = uuid.UUID(raw)
-	}
-	return p
-}
-
-// next links to the page after the one that ends with last.
-func next(r *http.Request, rows int, last uuid.UUID) string {
-	if rows < pageRows {
-		return ""
-	}
-	return withQuery(r.URL.RequestURI(), "cursor", base64.RawURLEncoding.EncodeToString(last[:]))
-}
-
-// filters reads the named query parameters.
-func filters(r *http.Request, names ...string) map[string]string {
-	out := make(map[string]string, len(names))
-	for _, name := range names {
-		out[name] = strings.TrimSpace(strings.ReplaceAll(r.URL.Query().Get(name), "\x00", ""))
-	}
-	return out
-}
-
-// filterID reads a filter that is an id; what is none finds nothing rather than everything.
-func filterID(s string) uuid.UUID {
-	if s == "" {
-		return uuid.Nil
-	}
-	id, err := uuid.Parse(s)
-	if err != nil || id == uuid.Nil {
-		return uuid.Max
-	}
-	return id
-}
-
-// filterScope reads the filter by app: everything where it is absent.
-func filterScope(s string) store.Scope {
-	if s == "" {
-		return store.Everything()
-	}
-	return store.OfApp(filterID(s))
-}
-
-// appNames gives the apps' names by id, for lists.
-func (d *dashboard) appNames(r *http.Request) (map[string]string, error) {
-	apps, err := d.store.Apps(r.Context(), store.Page{Limit: 500})
-	if err != nil {
-		return nil, err
-	}
-	names := make(map[string]string, len(apps))
-	for _, a := range apps {
-		names[a.ID.String()] = a.Name
-	}
-	return names, nil
-}
 
 func (d *dashboard) tasks(r *http.Request) (*view, error) {
 	data := listData[store.Task]{Filter: filters(r, "task_id", "status", "app_id")}
@@ -109,14 +37,29 @@ type moment struct {
 	Detail  string
 	Body    string // what a receiver answered
 	Link    string
-	Pending bool // it is still to come
+	Pending bool // it has not happened yet
+
+	rank  int       // among moments at the same time
+	after time.Time // of the cause, by another instance's clock; it cannot have happened before
+}
+
+func (m moment) orderedBy() time.Time {
+	if m.after.After(m.At) {
+		return m.after.Round(time.Millisecond)
+	}
+	return m.At.Round(time.Millisecond)
 }
 
 type taskData struct {
 	*store.Task
 	Account  store.Account
 	Timeline []moment
-	Resend   []store.Delivery
+	Resend   []store.Delivery // that can be resent
+}
+
+// CanCancel reports whether the task can still be cancelled. One that is ready is polled on to settle, but has ended.
+func (d taskData) CanCancel() bool {
+	return d.Polling && (d.Status != store.TaskReady || d.Until == store.UntilIndexed)
 }
 
 func (d *dashboard) task(r *http.Request) (*view, error) {
@@ -140,37 +83,69 @@ func (d *dashboard) task(r *http.Request) (*view, error) {
 	if err != nil {
 		account.Name = "deleted"
 	}
-	return &view{template: "task", Title: "Task " + t.UpstreamID, Live: 2, Data: taskData{t, account, timeline(t, events, deliveries), deliveries}}, nil
+	data := taskData{Task: t, Account: account, Timeline: timeline(t, events, deliveries)}
+	for _, del := range deliveries {
+		if del.Status != store.DeliveryCancelled {
+			data.Resend = append(data.Resend, del)
+		}
+	}
+	return &view{template: "task", Title: "Task " + t.UpstreamID, Live: 2, Data: data}, nil
 }
 
-// timeline is a task's whole life, oldest first.
+// The ranks of moments at the same time, in the order in which one causes the next.
+const (
+	rankRegister = iota
+	rankHint
+	rankPoll
+	rankEvent
+	rankAttempt
+	rankPlan
+)
+
+// timeline is the whole life of a task in its true order. Polls are logged in milliseconds, so times are compared in
+// milliseconds, and what happened within one is ordered by cause: the poll before its event before its attempts.
 func timeline(t *store.Task, events []store.Event, deliveries []store.Delivery) []moment {
-	list := []moment{{At: t.CreatedAt, Kind: "register", Title: "Registered", Detail: fmt.Sprintf("subscribers: %d, until %s", len(t.Subscriptions), t.Until)}}
+	list := []moment{{
+		At: t.CreatedAt, rank: rankRegister, Kind: "register", Title: "Registered",
+		Detail: fmt.Sprintf("with %s, until %s", count(len(t.Subscriptions), "subscriber"), t.Until),
+	}}
 	list = append(list, polls(t)...)
 	if t.HintedAt != nil {
-		list = append(list, moment{At: *t.HintedAt, Kind: "hint", Title: "Hinted", Detail: "its next poll moved to the front"})
+		list = append(list, moment{At: *t.HintedAt, rank: rankHint, Kind: "hint", Title: "Hinted", Detail: "the next poll moved to the front"})
 	}
 	for _, ev := range events {
-		list = append(list, moment{At: ev.CreatedAt, Kind: "event", Title: ev.Type, Detail: webhook.EventID(ev.ID.String())})
+		list = append(list, moment{At: ev.CreatedAt, rank: rankEvent, Kind: "event", Title: ev.Type, Detail: webhook.EventID(ev.ID.String())})
 	}
 	for _, del := range deliveries {
-		link := "/admin/deliveries/" + del.ID.String()
-		for _, a := range del.Attempts {
-			list = append(list, attemptMoment(del, a, link))
-		}
-		if del.Status == store.DeliveryPending && del.NextAttemptAt != nil && len(del.Attempts) > 0 {
-			list = append(list, moment{At: *del.NextAttemptAt, Kind: "end", Title: fmt.Sprintf("Attempt %d of %s is due", del.AttemptCount+1, del.EventType), Detail: del.CallbackURL, Link: link, Pending: true})
-		}
+		list = append(list, deliveryMoments(del)...)
 	}
 	if t.Status == store.TaskWaiting {
-		list = append(list, moment{At: t.ExpiresAt, Kind: "end", Title: "Expires, if nothing comes", Pending: true})
+		list = append(list, moment{At: t.ExpiresAt, rank: rankPlan, Kind: "end", Title: "Expires unless it becomes ready", Pending: true})
 	}
-	slices.SortStableFunc(list, func(a, b moment) int { return a.At.Compare(b.At) })
+	slices.SortStableFunc(list, func(a, b moment) int {
+		return cmp.Or(a.orderedBy().Compare(b.orderedBy()), cmp.Compare(a.rank, b.rank))
+	})
+	return list
+}
+
+func deliveryMoments(del store.Delivery) (list []moment) {
+	link := "/admin/deliveries/" + del.ID.String()
+	for _, a := range del.Attempts {
+		list = append(list, attemptMoment(del, a, link))
+	}
+	if del.Status == store.DeliveryPending && del.NextAttemptAt != nil && len(del.Attempts) > 0 {
+		list = append(list, moment{
+			At: *del.NextAttemptAt, rank: rankPlan, Kind: "end", Title: fmt.Sprintf("Attempt %d of %s is due", del.AttemptCount+1, del.EventType),
+			Detail: del.CallbackURL, Link: link, Pending: true,
+		})
+	}
 	return list
 }
 
 func attemptMoment(del store.Delivery, a store.Attempt, link string) moment {
-	m := moment{At: a.At, Kind: "good", Title: fmt.Sprintf("Attempt %d of %s delivered", a.Number, del.EventType), Link: link}
+	m := moment{
+		At: a.At, rank: rankAttempt, after: del.CreatedAt, Kind: "good", Title: fmt.Sprintf("Attempt %d of %s delivered", a.Number, del.EventType), Link: link,
+	}
 	if a.Outcome != store.DeliveryDelivered {
 		m.Kind, m.Title = "bad", fmt.Sprintf("Attempt %d of %s failed", a.Number, del.EventType)
 	}
@@ -187,11 +162,12 @@ func attemptMoment(del store.Delivery, a store.Attempt, link string) moment {
 	return m
 }
 
-// polls are the polls of a task: those before the log together, and of the log, runs of the same outcome
-// together.
+// polls are the polls of a task. Those before the log are one moment, and so is each run of polls with the same outcome.
 func polls(t *store.Task) (list []moment) {
 	if earlier := t.Polls - len(t.PollLog); earlier > 0 {
-		list = append(list, moment{At: t.CreatedAt, Kind: "poll", Title: fmt.Sprintf("Polled %d times", earlier), Detail: "before the polls that are kept"})
+		list = append(list, moment{
+			At: t.CreatedAt, rank: rankPoll, Kind: "poll", Title: "Polled " + times(earlier), Detail: "before the polls that are still logged",
+		})
 	}
 	for i := 0; i < len(t.PollLog); {
 		at, outcome := poll(t.PollLog[i])
@@ -203,9 +179,9 @@ func polls(t *store.Task) (list []moment) {
 			}
 			last, n = again, n+1
 		}
-		m := moment{At: at, Kind: "poll", Title: "Polled: " + outcome}
+		m := moment{At: at, rank: rankPoll, Kind: "poll", Title: "Polled: " + outcome}
 		if n > 1 {
-			m.Title, m.Detail = fmt.Sprintf("Polled %d times: %s", n, outcome), "until "+clock(last)
+			m.Title, m.Detail = fmt.Sprintf("Polled %s: %s", times(n), outcome), "until "+clock(last)
 		}
 		list = append(list, m)
 		i += n
@@ -213,6 +189,14 @@ func polls(t *store.Task) (list []moment) {
 	return list
 }
 
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// poll reads an entry of the log.
 func poll(entry string) (at time.Time, outcome string) {
 	ms, outcome, _ := strings.Cut(entry, " ")
 	n, err := strconv.ParseInt(ms, 10, 64)
@@ -227,7 +211,7 @@ func (d *dashboard) pollTask(r *http.Request) (to, done string, err error) {
 	if err == nil {
 		err = d.store.PollTask(r.Context(), store.Everything(), id)
 	}
-	return "/admin/tasks/" + id.String(), "It is polled at the account's next slot", err
+	return "/admin/tasks/" + id.String(), "The task is polled at the account's next slot", err
 }
 
 func (d *dashboard) cancelTask(r *http.Request) (to, done string, err error) {
@@ -235,5 +219,5 @@ func (d *dashboard) cancelTask(r *http.Request) (to, done string, err error) {
 	if err == nil {
 		err = d.store.CancelTask(r.Context(), store.Everything(), id)
 	}
-	return "/admin/tasks/" + id.String(), "Cancelled", err
+	return "/admin/tasks/" + id.String(), "The task was cancelled", err
 }
