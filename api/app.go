@@ -20,14 +20,14 @@ type App struct {
 
 // NewApp is an app to be created.
 type NewApp struct {
-	Name      string    `json:"name" minLength:"1" maxLength:"100"`
-	AccountID uuid.UUID `json:"account_id"`
+	Name      string `json:"name" minLength:"1" maxLength:"100"`
+	AccountID string `json:"account_id"`
 }
 
 // AppPatch changes the fields that it has.
 type AppPatch struct {
-	Name      *string    `json:"name,omitempty" minLength:"1" maxLength:"100"`
-	AccountID *uuid.UUID `json:"account_id,omitempty" doc:"The app's waiting tasks move to this account."`
+	Name      *string `json:"name,omitempty" minLength:"1" maxLength:"100"`
+	AccountID *string `json:"account_id,omitempty" doc:"The app's waiting tasks move to this account."`
 }
 
 type (
@@ -45,10 +45,11 @@ type (
 )
 
 func (s *server) createApp(ctx context.Context, in *createAppInput) (*appOutput, error) {
-	if err := checkText("name", &in.Body.Name); err != nil {
+	account, err := requiredID("account_id", in.Body.AccountID)
+	if err := errors.Join(err, checkText("name", &in.Body.Name)); err != nil {
 		return nil, err
 	}
-	a, err := s.store.CreateApp(ctx, in.Body.Name, in.Body.AccountID)
+	a, err := s.store.CreateApp(ctx, in.Body.Name, account)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, missing("account_id", "account")
 	}
@@ -78,8 +79,16 @@ func (s *server) patchApp(ctx context.Context, in *patchAppInput) (*appOutput, e
 	if err := checkText("name", in.Body.Name); err != nil {
 		return nil, err
 	}
-	a, err := s.store.UpdateApp(ctx, id, in.Body.Name, in.Body.AccountID)
-	if errors.Is(err, store.ErrNotFound) && in.Body.AccountID != nil {
+	var account *uuid.UUID
+	if in.Body.AccountID != nil {
+		moved, err := requiredID("account_id", *in.Body.AccountID)
+		if err != nil {
+			return nil, err
+		}
+		account = &moved
+	}
+	a, err := s.store.UpdateApp(ctx, id, in.Body.Name, account)
+	if errors.Is(err, store.ErrNotFound) && account != nil {
 		if _, ofApp := s.store.App(ctx, id); ofApp == nil {
 			return nil, missing("account_id", "account")
 		}

@@ -72,6 +72,11 @@ func optionalID(field, s string) (uuid.UUID, error) {
 	if s == "" {
 		return uuid.Nil, nil
 	}
+	return requiredID(field, s)
+}
+
+// requiredID reads a field or parameter that refers to an entity.
+func requiredID(field, s string) (uuid.UUID, error) {
 	id, err := uuid.Parse(s)
 	if err != nil {
 		return id, invalid(FieldError{field, "must be an id (a UUID)"})
