@@ -147,8 +147,9 @@ func webhooks(r huma.Registry) map[string]*huma.PathItem {
 			Parameters: []*huma.Param{
 				header(webhook.HeaderID, "The id of the event. It is the same for every attempt and every resend."),
 				header(webhook.HeaderTimestamp, "The time of this attempt in Unix seconds."),
-				header(webhook.HeaderSignature, "Signatures of {id}.{timestamp}.{body}, separated by spaces: v1,<base64 HMAC-SHA256> for each active secret, "+
-					"and v1a,<base64 ed25519>."),
+				header(webhook.HeaderSignature,
+					"Signatures of {id}.{timestamp}.{body}, separated by spaces: v1,<base64 HMAC-SHA256> for each active secret, "+
+						"and v1a,<base64 ed25519>."),
 			},
 			RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{
 				Type: huma.TypeObject, Required: []string{"type", "timestamp", "data"},
@@ -158,7 +159,9 @@ func webhooks(r huma.Registry) map[string]*huma.PathItem {
 					"data":      huma.SchemaFromType(r, data), // not by reference: generators of clients prune what only webhooks use
 				},
 			}}}},
-			Responses: map[string]*huma.Response{"2XX": {Description: "Accepted. Any other status, including redirects, is a failure and is retried; 410 disables the endpoint."}},
+			Responses: map[string]*huma.Response{"2XX": {
+				Description: "Accepted. Any other status, including redirects, is a failure and is retried; 410 disables the endpoint.",
+			}},
 		}}
 	}
 	task, endpoint := reflect.TypeFor[webhookTask](), reflect.TypeFor[webhookEndpoint]()

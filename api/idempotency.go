@@ -39,7 +39,8 @@ func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 	body, err := io.ReadAll(io.LimitReader(ctx.BodyReader(), maxBody+1))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		refuse(ctx, problemFor(http.StatusRequestTimeout, codeOf(http.StatusRequestTimeout), "the body did not arrive within "+bodyTimeout.String()))
+		refuse(ctx, problemFor(http.StatusRequestTimeout, codeOf(http.StatusRequestTimeout),
+			"the body did not arrive within "+bodyTimeout.String()))
 		return
 	case err != nil:
 		refuse(ctx, problemFor(http.StatusBadRequest, codeBadRequest, "the body could not be read"))
@@ -70,14 +71,16 @@ func (s *server) answerOnce(ctx huma.Context, key string, hash, body []byte, nex
 			s.keepAnswer(ctx.Context(), app, key, claim, r)
 			return
 		case claim.Differs:
-			refuse(ctx, problemFor(http.StatusUnprocessableEntity, codeKeyReused, "this Idempotency-Key was used for another request within 24 hours; use a new key"))
+			refuse(ctx, problemFor(http.StatusUnprocessableEntity, codeKeyReused,
+				"this Idempotency-Key was used for another request within 24 hours; use a new key"))
 			return
 		case claim.Status != 0:
 			replay(ctx, claim.Status, claim.Response)
 			return
 		case time.Now().After(deadline):
 			ctx.SetHeader("Retry-After", "5")
-			refuse(ctx, problemFor(http.StatusConflict, "idempotency-key-in-use", "the first request with this Idempotency-Key is still being processed; try again in 5 s"))
+			refuse(ctx, problemFor(http.StatusConflict, "idempotency-key-in-use",
+				"the first request with this Idempotency-Key is still being processed; try again in 5 s"))
 			return
 		}
 		select {

@@ -99,7 +99,7 @@ var descriptions = map[string]string{
 		"Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, " +
 		"does not change. A new subscriber receives the events that the task has already had at once. Registering a task that failed, " +
 		"expired or was cancelled starts it anew.",
-	"create-tasks":           "Registers each task as a single registration does, all in one transaction. The results are in the order of the registrations.",
+	"create-tasks":           "Registers each task as create-task does, in one transaction. Results are in the order of registrations.",
 	"list-tasks":             "Newest first.",
 	"cancel-task":            "Stops polling the task. A task that has ended already answers 409.",
 	"read-hint-url":          "Requires the setting MEMHOOK_PUBLIC_URL; without it the answer is 409.",
@@ -109,7 +109,7 @@ var descriptions = map[string]string{
 	"list-endpoints":         "Newest first.",
 	"delete-endpoint":        "Deletes its subscriptions too and cancels its pending deliveries.",
 	"get-endpoint-secret":    "The receiver verifies the v1 signatures with it.",
-	"rotate-endpoint-secret": "During the overlap both secrets sign. The answer arrives after about a second, when every instance signs with the new secret.",
+	"rotate-endpoint-secret": "During the overlap both secrets sign. The answer takes a second; by then every instance signs with the new one.",
 	"test-endpoint":          "Answers with the delivery. Get the delivery to see its attempts.",
 	"enable-endpoint":        "Sends the deliveries that have waited for it.",
 	"recover-endpoint":       "Takes up again every delivery of the endpoint that has failed since a time.",
@@ -131,8 +131,8 @@ var descriptions = map[string]string{
 	"admin-pause-deliveries": "Pauses deliveries on all instances. No event is lost.",
 }
 
-const feed = "Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there " +
-	"are more events. An event appears two seconds after it happened, so that no event with an older id can appear later."
+const feed = "Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id " +
+	"while there are more events. An event appears two seconds after it happened, so that no event with an older id can appear later."
 
 // operations registers everything that stands in the OpenAPI document.
 func (s *server) operations(api huma.API) {

@@ -36,7 +36,9 @@ type Task struct {
 // TransformSchema documents that last_error can be null, which a reference alone cannot.
 func (Task) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	p := s.Properties["last_error"]
-	s.Properties["last_error"] = &huma.Schema{AnyOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}, Description: "The error of the last poll that failed."}
+	s.Properties["last_error"] = &huma.Schema{
+		AnyOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}, Description: "The error of the last poll that failed.",
+	}
 	return s
 }
 
@@ -135,9 +137,11 @@ func (s *server) ended(ctx context.Context, id uuid.UUID, done string) error {
 
 func wireTask(t *store.Task) Task {
 	out := Task{
-		ID: t.ID, TaskID: t.UpstreamID, UniqueID: t.UniqueID, Status: t.Status, VideoIDs: make([]string, len(t.Videos)), Videos: make([]Video, len(t.Videos)),
+		ID: t.ID, TaskID: t.UpstreamID, UniqueID: t.UniqueID, Status: t.Status,
+		VideoIDs: make([]string, len(t.Videos)), Videos: make([]Video, len(t.Videos)),
 		Metadata: t.Metadata, Subscriptions: make([]Subscription, len(t.Subscriptions)), Polls: t.Polls, LastPolledAt: wireTimeOf(t.LastPolledAt),
-		CreatedAt: wireTime(t.CreatedAt), ReadyAt: wireTimeOf(t.ReadyAt), ExpiresAt: wireTime(t.ExpiresAt), Until: t.Until, ExpectedVideos: t.ExpectedVideos,
+		CreatedAt: wireTime(t.CreatedAt), ReadyAt: wireTimeOf(t.ReadyAt), ExpiresAt: wireTime(t.ExpiresAt),
+		Until: t.Until, ExpectedVideos: t.ExpectedVideos,
 	}
 	if out.Metadata == nil {
 		out.Metadata = map[string]string{}

@@ -24,7 +24,7 @@ type NewTasks struct {
 // UnmarshalJSON reads a batch. What is wrong with it is kept for the handler, which can name the field.
 func (n *NewTasks) UnmarshalJSON(data []byte) error {
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(data, &fields); err != nil || fields == nil {
+	if json.Unmarshal(data, &fields) != nil || fields == nil {
 		n.wrong = []FieldError{{"body", "must be an object"}}
 		return nil
 	}

@@ -80,7 +80,8 @@ func (s *server) newTask(ctx context.Context, who caller, in NewTask) (store.Reg
 	}
 	for k, v := range in.Metadata {
 		if k == "" || len(k) > maxMetadataKey || len(v) > maxMetadataText || !storable(k+v) {
-			bad("metadata."+k, "must have a key of 1 to %d bytes and a value of at most %d bytes, both without the character NUL", maxMetadataKey, maxMetadataText)
+			bad("metadata."+k, "must have a key of 1 to %d bytes and a value of at most %d bytes, both without the character NUL",
+				maxMetadataKey, maxMetadataText)
 		}
 	}
 	expires := s.cfg.ExpiresIn

@@ -220,7 +220,8 @@ func (d *dashboard) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status := http.StatusInternalServerError
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		status, v.Title, v.Data = http.StatusNotFound, "Not found", "This page does not exist, or what it showed was deleted or is past its retention."
+		status, v.Title = http.StatusNotFound, "Not found"
+		v.Data = "This page does not exist, or what it showed was deleted or is past its retention."
 	case errors.As(err, new(badInput)):
 		status, v.Title, v.Data = http.StatusUnprocessableEntity, "The form has an error", err.Error()
 	case r.Context().Err() != nil:

@@ -144,7 +144,8 @@ func deliveryMoments(del store.Delivery) (list []moment) {
 
 func attemptMoment(del store.Delivery, a store.Attempt, link string) moment {
 	m := moment{
-		At: a.At, rank: rankAttempt, after: del.CreatedAt, Kind: "good", Title: fmt.Sprintf("Attempt %d of %s delivered", a.Number, del.EventType), Link: link,
+		At: a.At, rank: rankAttempt, after: del.CreatedAt, Kind: "good", Link: link,
+		Title: fmt.Sprintf("Attempt %d of %s delivered", a.Number, del.EventType),
 	}
 	if a.Outcome != store.DeliveryDelivered {
 		m.Kind, m.Title = "bad", fmt.Sprintf("Attempt %d of %s failed", a.Number, del.EventType)

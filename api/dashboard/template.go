@@ -47,7 +47,8 @@ var functions = template.FuncMap{
 	},
 	"links":   func(links ...navigation) []navigation { return links },
 	"strings": func(list ...string) []string { return list },
-	"ago":     ago, "due": due, "clock": clock, "stamp": stamp, "number": number, "decimal": decimal, "count": count[int], "count64": count[int64],
+	"ago":     ago, "due": due, "clock": clock, "stamp": stamp,
+	"number": number, "decimal": decimal, "count": count[int], "count64": count[int64],
 	"event": func(id fmt.Stringer) string { return webhook.EventID(id.String()) },
 	"deref": func(s *string) string {
 		if s == nil {
