@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// maxHint is the most of a hint's body that is read, in bytes.
+	// maxHint is the maximum size of a hint's body in bytes.
 	maxHint = 64 << 10
 	// One hint URL may cause hintRate look-ups a second, and hintBurst at once.
 	hintRate, hintBurst = 50, 100

@@ -109,7 +109,7 @@ var descriptions = map[string]string{
 	"list-endpoints":         "Newest first.",
 	"delete-endpoint":        "Deletes its subscriptions too and cancels its pending deliveries.",
 	"get-endpoint-secret":    "The receiver verifies the v1 signatures with it.",
-	"rotate-endpoint-secret": "During the overlap both secrets sign. The answer takes a second; by then every instance signs with the new one.",
+	"rotate-endpoint-secret": "During the overlap both secrets sign. The answer takes a second; by then all instances sign with the new one.",
 	"test-endpoint":          "Answers with the delivery. Get the delivery to see its attempts.",
 	"enable-endpoint":        "Sends the deliveries that have waited for it.",
 	"recover-endpoint":       "Takes up again every delivery of the endpoint that has failed since a time.",

@@ -11,7 +11,7 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-// maxBatch is the most tasks of a batch.
+// maxBatch is the maximum number of registrations in a batch.
 const maxBatch = 1000
 
 // NewTasks is a batch of registrations. Each is checked by itself, so they are kept as they came.
