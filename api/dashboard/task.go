@@ -1,7 +1,6 @@
 package dashboard
 
 import (
-	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -39,7 +38,6 @@ type moment struct {
 	Link    string
 	Pending bool // it has not happened yet
 
-	rank  int       // among moments at the same time
 	after time.Time // of the cause, by another instance's clock; it cannot have happened before
 }
 
@@ -92,39 +90,27 @@ func (d *dashboard) task(r *http.Request) (*view, error) {
 	return &view{template: "task", Title: "Task " + t.UpstreamID, Live: 2, Data: data}, nil
 }
 
-// The ranks of moments at the same time, in the order in which one causes the next.
-const (
-	rankRegister = iota
-	rankHint
-	rankPoll
-	rankEvent
-	rankAttempt
-	rankPlan
-)
-
 // timeline is the whole life of a task in its true order. Polls are logged in milliseconds, so times are compared in
-// milliseconds, and what happened within one is ordered by cause: the poll before its event before its attempts.
+// milliseconds. What happened within one stays in the order in which it is added here: causes before effects.
 func timeline(t *store.Task, events []store.Event, deliveries []store.Delivery) []moment {
 	list := []moment{{
-		At: t.CreatedAt, rank: rankRegister, Kind: "register", Title: "Registered",
+		At: t.CreatedAt, Kind: "register", Title: "Registered",
 		Detail: fmt.Sprintf("with %s, until %s", count(len(t.Subscriptions), "subscriber"), t.Until),
 	}}
-	list = append(list, polls(t)...)
 	if t.HintedAt != nil {
-		list = append(list, moment{At: *t.HintedAt, rank: rankHint, Kind: "hint", Title: "Hinted", Detail: "the next poll moved to the front"})
+		list = append(list, moment{At: *t.HintedAt, Kind: "hint", Title: "Hinted", Detail: "the next poll moved to the front"})
 	}
+	list = append(list, polls(t)...)
 	for _, ev := range events {
-		list = append(list, moment{At: ev.CreatedAt, rank: rankEvent, Kind: "event", Title: ev.Type, Detail: webhook.EventID(ev.ID.String())})
+		list = append(list, moment{At: ev.CreatedAt, Kind: "event", Title: ev.Type, Detail: webhook.EventID(ev.ID.String())})
 	}
 	for _, del := range deliveries {
 		list = append(list, deliveryMoments(del)...)
 	}
 	if t.Status == store.TaskWaiting {
-		list = append(list, moment{At: t.ExpiresAt, rank: rankPlan, Kind: "end", Title: "Expires unless it becomes ready", Pending: true})
+		list = append(list, moment{At: t.ExpiresAt, Kind: "end", Title: "Expires unless it becomes ready", Pending: true})
 	}
-	slices.SortStableFunc(list, func(a, b moment) int {
-		return cmp.Or(a.orderedBy().Compare(b.orderedBy()), cmp.Compare(a.rank, b.rank))
-	})
+	slices.SortStableFunc(list, func(a, b moment) int { return a.orderedBy().Compare(b.orderedBy()) })
 	return list
 }
 
@@ -135,7 +121,7 @@ func deliveryMoments(del store.Delivery) (list []moment) {
 	}
 	if del.Status == store.DeliveryPending && del.NextAttemptAt != nil && len(del.Attempts) > 0 {
 		list = append(list, moment{
-			At: *del.NextAttemptAt, rank: rankPlan, Kind: "end", Title: fmt.Sprintf("Attempt %d of %s is due", del.AttemptCount+1, del.EventType),
+			At: *del.NextAttemptAt, Kind: "end", Title: fmt.Sprintf("Attempt %d of %s is due", del.AttemptCount+1, del.EventType),
 			Detail: del.CallbackURL, Link: link, Pending: true,
 		})
 	}
@@ -144,7 +130,7 @@ func deliveryMoments(del store.Delivery) (list []moment) {
 
 func attemptMoment(del store.Delivery, a store.Attempt, link string) moment {
 	m := moment{
-		At: a.At, rank: rankAttempt, after: del.CreatedAt, Kind: "good", Link: link,
+		At: a.At, after: del.CreatedAt, Kind: "good", Link: link,
 		Title: fmt.Sprintf("Attempt %d of %s delivered", a.Number, del.EventType),
 	}
 	if a.Outcome != store.DeliveryDelivered {
@@ -167,7 +153,7 @@ func attemptMoment(del store.Delivery, a store.Attempt, link string) moment {
 func polls(t *store.Task) (list []moment) {
 	if earlier := t.Polls - len(t.PollLog); earlier > 0 {
 		list = append(list, moment{
-			At: t.CreatedAt, rank: rankPoll, Kind: "poll", Title: "Polled " + times(earlier), Detail: "before the polls that are still logged",
+			At: t.CreatedAt, Kind: "poll", Title: "Polled " + times(earlier), Detail: "before the polls that are still logged",
 		})
 	}
 	for i := 0; i < len(t.PollLog); {
@@ -180,7 +166,7 @@ func polls(t *store.Task) (list []moment) {
 			}
 			last, n = again, n+1
 		}
-		m := moment{At: at, rank: rankPoll, Kind: "poll", Title: "Polled: " + outcome}
+		m := moment{At: at, Kind: "poll", Title: "Polled: " + outcome}
 		if n > 1 {
 			m.Title, m.Detail = fmt.Sprintf("Polled %s: %s", times(n), outcome), "until "+clock(last)
 		}
