@@ -26,7 +26,7 @@ func (n *NewTasks) UnmarshalJSON(data []byte) error {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(data, &fields) != nil || fields == nil {
 		n.wrong = []FieldError{{"body", "must be an object"}}
-		return nil
+		return nil //nolint:nilerr // the handler reports it
 	}
 	for name := range fields {
 		if name != "tasks" {
