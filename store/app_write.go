@@ -23,7 +23,7 @@ func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (
 		newID(), name, account, randomText(24), s.keys.Seal("app.signing_key", private.Seed()), []byte(public))
 	a, err := one[App](rows, err)
 	if isUnique(err) {
-		return a, fmt.Errorf("create app: %w: the name %q is taken", ErrConflict, name)
+		return a, conflict("the name %q is taken", name)
 	}
 	if err != nil {
 		return a, fmt.Errorf("create app: %w", err)
@@ -50,7 +50,7 @@ func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, accou
 			update apps set name = $2, account_id = $3
 			where id = $1 and exists (select 1 from accounts where id = $3)`, id, a.Name, a.AccountID)
 		if isUnique(err) {
-			return fmt.Errorf("%w: the name %q is taken", ErrConflict, a.Name)
+			return conflict("the name %q is taken", a.Name)
 		}
 		if err != nil {
 			return err

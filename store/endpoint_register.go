@@ -53,7 +53,7 @@ func (s *Store) ensureEndpoints(ctx context.Context, tx pgx.Tx, regs []Registrat
 			return nil, fmt.Errorf("insert endpoints: %w", err)
 		}
 	}
-	return nil, fmt.Errorf("%w: the endpoint was deleted while a task was being registered", ErrConflict)
+	return nil, conflict("the endpoint was deleted while a task was being registered")
 }
 
 var callbackColumns = []column[callback]{

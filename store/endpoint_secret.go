@@ -123,7 +123,7 @@ func (s *Store) PublicKey(ctx context.Context, scope Scope, id uuid.UUID) (ed255
 		return nil, err
 	}
 	if !ep.Signs(SignatureEd25519) {
-		return nil, fmt.Errorf("%w: the endpoint's signatures do not include v1a; add it with PATCH", ErrConflict)
+		return nil, conflict("the endpoint's signatures do not include v1a; add it with PATCH")
 	}
 	keys, err := s.openKeys(sealed)
 	if err != nil {

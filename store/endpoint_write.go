@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -35,13 +34,14 @@ func (s *Store) CreateEndpoint(ctx context.Context, app uuid.UUID, set EndpointS
 		}
 		id := newID()
 		_, err := tx.Exec(ctx, `
-			insert into endpoints (id, app_id, url, secret, named) values ($1, $2, $3, $4, true)`, id, app, *set.URL, secret)
+			insert into endpoints (id, app_id, url, secret, named, manual) values ($1, $2, $3, $4, true, true)`, id, app, *set.URL, secret)
 		if isUnique(err) {
 			return s.urlTaken(ctx, app, *set.URL)
 		}
 		if err != nil {
 			return err
 		}
+		set.URL = nil
 		if ep, err = s.changeEndpoint(ctx, tx, OfApp(app), id, set); err != nil || !isWildcard(ep.URL) {
 			return err
 		}
@@ -55,9 +55,9 @@ func (s *Store) urlTaken(ctx context.Context, app uuid.UUID, url string) error {
 	var id uuid.UUID
 	err := s.pool.QueryRow(ctx, `select id from endpoints where app_id = $1 and url = $2 and deleted_at is null`, app, url).Scan(&id)
 	if err != nil {
-		return fmt.Errorf("%w: another endpoint has this URL", ErrConflict)
+		return conflict("another endpoint has this URL")
 	}
-	return fmt.Errorf("%w: the endpoint %s has this URL", ErrConflict, id)
+	return conflict("the endpoint %s has this URL", id)
 }
 
 // UpdateEndpoint changes an endpoint.
@@ -113,9 +113,12 @@ func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, scope Scope, id u
 
 // choose applies an owner's settings but for Enabled.
 func (s *Store) choose(ep *Endpoint, set EndpointSettings) error {
-	ep.Manual = ep.Manual || set.URL != nil || set.Description != nil || set.EventTypes != nil || set.Headers != nil ||
+	ep.Manual = ep.Manual || set.Secret != nil || set.URL != nil || set.Description != nil || set.EventTypes != nil || set.Headers != nil ||
 		set.RateLimit != nil || set.Signatures != nil
 	if set.URL != nil {
+		if isWildcard(*set.URL) != isWildcard(ep.URL) {
+			return conflict("an endpoint whose URL ends in /* cannot become one without, nor the other way round; create another")
+		}
 		ep.URL = *set.URL
 	}
 	if set.Description != nil {
@@ -215,7 +218,7 @@ func (s *Store) TestEndpoint(ctx context.Context, scope Scope, id uuid.UUID) (de
 			return err
 		}
 		if !ep.Enabled {
-			return fmt.Errorf("%w: the endpoint is disabled; enable it first", ErrConflict)
+			return conflict("the endpoint is disabled; enable it first")
 		}
 		event := Event{AppID: ep.AppID, Type: EventTest, CreatedAt: s.now(), Endpoint: &ep}
 		// Parked, so that it has no shared job; its own job is released past rate limit and breaker.

@@ -104,13 +104,13 @@ func (w *world) fill() {
 	}
 	var err error
 	must(w.CheckKeys(ctx))
-	w.account, err = w.CreateAccount(ctx, "account", "sk-mavi-1", 1000)
+	w.account, err = w.CreateAccount(ctx, store.NewAccount{Name: "account", APIKey: "sk-mavi-1", RequestsPerSecond: 1000})
 	must(err)
-	w.spare, err = w.CreateAccount(ctx, "spare", "sk-mavi-2", 1)
+	w.spare, err = w.CreateAccount(ctx, store.NewAccount{Name: "spare", APIKey: "sk-mavi-2", RequestsPerSecond: 1})
 	must(err)
 	w.app, err = w.CreateApp(ctx, "app", w.account.ID)
 	must(err)
-	idle, err := w.CreateAccount(ctx, "idle", "sk-mavi-3", 1)
+	idle, err := w.CreateAccount(ctx, store.NewAccount{Name: "idle", APIKey: "sk-mavi-3", RequestsPerSecond: 1})
 	must(err)
 	w.idleApp, err = w.CreateApp(ctx, "idle", idle.ID)
 	must(err)

@@ -35,7 +35,10 @@ func TestRefusals(t *testing.T) {
 		want error
 		call func(context.Context) error
 	}{
-		"a taken name of an account": {store.ErrConflict, func(ctx context.Context) error { _, err := w.CreateAccount(ctx, "spare", "sk-mavi-3", 1); return err }},
+		"a taken name of an account": {store.ErrConflict, func(ctx context.Context) error {
+			_, err := w.CreateAccount(ctx, store.NewAccount{Name: "spare", APIKey: "sk-mavi-3", RequestsPerSecond: 1})
+			return err
+		}},
 		"an account renamed to a taken": {store.ErrConflict, func(ctx context.Context) error {
 			_, err := w.UpdateAccount(ctx, w.account.ID, store.AccountChange{Name: new("spare")})
 			return err

@@ -31,7 +31,7 @@ func newBundle(t *testing.T) *bundle {
 	s := storetest.New(t, store.Config{Encode: encode})
 	b := &bundle{Store: s, t: t, pool: s.Pool()}
 	var err error
-	if b.account, err = s.CreateAccount(t.Context(), "account", "sk-mavi-1", 1000); err != nil {
+	if b.account, err = s.CreateAccount(t.Context(), store.NewAccount{Name: "account", APIKey: "sk-mavi-1", RequestsPerSecond: 1000}); err != nil {
 		t.Fatal(err)
 	}
 	if b.app, err = s.CreateApp(t.Context(), "app", b.account.ID); err != nil {

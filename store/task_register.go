@@ -170,7 +170,7 @@ func (s *Store) ensureTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
 			return tasks, created, nil
 		}
 	}
-	return nil, nil, fmt.Errorf("%w: the task ended while it was being registered", ErrConflict)
+	return nil, nil, conflict("the task ended while it was being registered")
 }
 
 var newTaskColumns = []column[*Task]{

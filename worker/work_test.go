@@ -56,7 +56,7 @@ func newBundle(t *testing.T) *bundle {
 	})
 	b.url = receiver.URL
 	var err error
-	if b.account, err = b.store.CreateAccount(t.Context(), "account", "sk-mavi-test", 50); err != nil {
+	if b.account, err = b.store.CreateAccount(t.Context(), store.NewAccount{Name: "account", APIKey: "sk-mavi-test", RequestsPerSecond: 50}); err != nil {
 		t.Fatal(err)
 	}
 	if b.app, err = b.store.CreateApp(t.Context(), "app", b.account.ID); err != nil {

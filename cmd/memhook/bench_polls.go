@@ -133,7 +133,7 @@ func median[T any](list []T, value func(T) float64) float64 {
 // register makes the accounts, an app of each with its waiting tasks, and gives the apps.
 func (c benchPollsCommand) register(ctx context.Context, r *rig) (apps []uuid.UUID, err error) {
 	for i := range c.Accounts {
-		account, err := r.store.CreateAccount(ctx, fmt.Sprintf("account-%d", i), fmt.Sprintf("sk-mavi-%d", i), 1)
+		account, err := r.store.CreateAccount(ctx, store.NewAccount{Name: fmt.Sprintf("account-%d", i), APIKey: fmt.Sprintf("sk-mavi-%d", i), RequestsPerSecond: 1})
 		if err != nil {
 			return nil, err
 		}

@@ -70,7 +70,7 @@ func newRig(ctx context.Context, extra map[string]string) (_ *rig, err error) {
 	if r.store, err = store.New(pool, store.Config{Keys: keys, Encode: worker.EncodeEvent, Settle: 10 * time.Minute}); err != nil {
 		return nil, err
 	}
-	if r.account, err = r.store.CreateAccount(ctx, "bench", "sk-mavi-bench", 1); err != nil {
+	if r.account, err = r.store.CreateAccount(ctx, store.NewAccount{Name: "bench", APIKey: "sk-mavi-bench", RequestsPerSecond: 1}); err != nil {
 		return nil, err
 	}
 	r.app, err = r.store.CreateApp(ctx, "bench", r.account.ID)

@@ -11,7 +11,7 @@ import (
 	"github.com/memhook/memhook/webhook"
 )
 
-// choices is how many accounts a form offers.
+// choices is the maximum number of accounts that a form offers.
 const choices = 500
 
 type appsData struct {
@@ -70,10 +70,10 @@ func (d *dashboard) createApp(r *http.Request) (to, done string, err error) {
 	name := formText(r, "name")
 	account, err := uuid.Parse(r.PostFormValue("account_id"))
 	if err != nil || name == "" {
-		return "", "", badInput("an app needs a name and an account")
+		return "", "", badInput("An app needs a name and an account.")
 	}
 	a, err := d.store.CreateApp(r.Context(), name, account)
-	return "/admin/apps/" + a.ID.String(), "The app is there; make it a key", err
+	return "/admin/apps/" + a.ID.String(), "The app was created; create a key for it next", err
 }
 
 func (d *dashboard) updateApp(r *http.Request) (to, done string, err error) {
@@ -84,10 +84,10 @@ func (d *dashboard) updateApp(r *http.Request) (to, done string, err error) {
 	name := formText(r, "name")
 	account, err := uuid.Parse(r.PostFormValue("account_id"))
 	if err != nil || name == "" {
-		return "", "", badInput("an app needs a name and an account")
+		return "", "", badInput("An app needs a name and an account.")
 	}
 	_, err = d.store.UpdateApp(r.Context(), id, &name, &account)
-	return "/admin/apps/" + id.String(), "Changed", err
+	return "/admin/apps/" + id.String(), "The app was updated", err
 }
 
 func (d *dashboard) deleteApp(r *http.Request) (to, done string, err error) {
@@ -95,10 +95,10 @@ func (d *dashboard) deleteApp(r *http.Request) (to, done string, err error) {
 	if err == nil {
 		err = d.store.DeleteApp(r.Context(), id)
 	}
-	return "/admin/apps", "The app is deleted", err
+	return "/admin/apps", "The app was deleted", err
 }
 
-// createKey answers with the page itself: the key is shown nowhere else and never again.
+// createKey answers with the page itself instead of a redirect, because the key is shown only once.
 func (d *dashboard) createKey(r *http.Request) (*view, error) {
 	id, err := pathID(r)
 	if err != nil {
@@ -108,7 +108,7 @@ func (d *dashboard) createKey(r *http.Request) (*view, error) {
 	if text := formText(r, "rate_limit"); text != "" {
 		n, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(n > 0 && n <= 100_000) {
-			return nil, badInput("the limit must be a number above 0, at most 100000, or nothing")
+			return nil, badInput("Requests per second must be empty, or a number above 0 and at most 100000.")
 		}
 		limit = &n
 	}
@@ -122,7 +122,7 @@ func (d *dashboard) createKey(r *http.Request) (*view, error) {
 	}
 	data, _ := v.Data.(appData)
 	data.NewKey = plain
-	v.Data, v.Flash = data, "Copy the key now: it is not shown again"
+	v.Data, v.Flash = data, "Copy the key now. It is not shown again."
 	return v, nil
 }
 
@@ -136,5 +136,5 @@ func (d *dashboard) revokeKey(r *http.Request) (to, done string, err error) {
 		return "", "", store.ErrNotFound
 	}
 	err = d.store.RevokeKey(r.Context(), id, key)
-	return "/admin/apps/" + id.String(), "The key works no longer", err
+	return "/admin/apps/" + id.String(), "The key was revoked; it stops working within one second", err
 }

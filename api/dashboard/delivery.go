@@ -9,7 +9,8 @@ import (
 func (d *dashboard) deliveries(r *http.Request) (*view, error) {
 	data := listData[store.Delivery]{Filter: filters(r, "status", "app_id", "endpoint_id", "task")}
 	f := store.DeliveryFilter{
-		Scope: filterScope(data.Filter["app_id"]), Status: data.Filter["status"], EndpointID: filterID(data.Filter["endpoint_id"]), TaskID: filterID(data.Filter["task"]),
+		Scope: filterScope(data.Filter["app_id"]), Status: data.Filter["status"],
+		EndpointID: filterID(data.Filter["endpoint_id"]), TaskID: filterID(data.Filter["task"]),
 	}
 	var err error
 	if data.Rows, err = d.store.Deliveries(r.Context(), f, cursor(r)); err != nil {
@@ -50,5 +51,5 @@ func (d *dashboard) resend(r *http.Request) (to, done string, err error) {
 	if err == nil {
 		err = d.store.Resend(r.Context(), store.Everything(), id)
 	}
-	return "/admin/deliveries/" + id.String(), "It is sent again under the same webhook-id", err
+	return "/admin/deliveries/" + id.String(), "The delivery is sent again under the same webhook-id", err
 }

@@ -1,7 +1,6 @@
 package dashboard
 
 import (
-	"fmt"
 	"html/template"
 	"net/http"
 	"strconv"
@@ -12,7 +11,7 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-// stripAttempts is how many attempts the strip of an endpoint shows.
+// stripAttempts is the number of attempts that the strip of an endpoint shows.
 const stripAttempts = 100
 
 func (d *dashboard) endpoints(r *http.Request) (*view, error) {
@@ -36,7 +35,7 @@ type endpointData struct {
 	Strip     template.HTML
 	App       string
 	Headers   []string
-	Recovered int // by the last recovery, of which Queued still wait
+	Recovered int // deliveries taken up by the last recovery; Queued of them still wait
 	Sent      int
 }
 
@@ -72,17 +71,17 @@ func (d *dashboard) testEndpoint(r *http.Request) (to, done string, err error) {
 		return "", "", err
 	}
 	delivery, err := d.store.TestEndpoint(r.Context(), store.Everything(), id)
-	return "/admin/deliveries/" + delivery.String(), "webhook.test is on its way", err
+	return "/admin/deliveries/" + delivery.String(), "webhook.test was sent to the queue", err
 }
 
-func (d *dashboard) turnEndpoint(r *http.Request) (to, done string, err error) {
+func (d *dashboard) setEnabled(r *http.Request) (to, done string, err error) {
 	id, err := pathID(r)
 	if err != nil {
 		return "", "", err
 	}
 	verb := chi.URLParam(r, "verb")
 	_, err = d.store.EnableEndpoint(r.Context(), store.Everything(), id, verb == "enable")
-	return "/admin/endpoints/" + id.String(), "The endpoint is " + verb + "d", err
+	return "/admin/endpoints/" + id.String(), "The endpoint was " + verb + "d", err
 }
 
 func (d *dashboard) recoverEndpoint(r *http.Request) (to, done string, err error) {
@@ -92,9 +91,9 @@ func (d *dashboard) recoverEndpoint(r *http.Request) (to, done string, err error
 	}
 	hours, err := strconv.ParseFloat(r.PostFormValue("hours"), 64)
 	if err != nil || !(hours > 0 && hours <= 24*365) {
-		return "", "", badInput("say since how many hours, from 0.1 to 8760")
+		return "", "", badInput("Hours must be a number from 0.1 to 8760.")
 	}
 	n, err := d.store.Recover(r.Context(), store.Everything(), id, time.Now().Add(-time.Duration(hours*float64(time.Hour))))
 	to = withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n))
-	return to, fmt.Sprintf("%d failed deliveries are taken up again", n), err
+	return to, count(n, "failed delivery") + " taken up again", err
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-// requestCounts are what the API counts. Paths are counted by their pattern, so that there are few of them.
+// requestCounts are the metrics of the API itself. Paths are counted by their pattern, so that there are few of them.
 type requestCounts struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
@@ -24,9 +24,16 @@ type requestCounts struct {
 
 func newRequestCounts(r prometheus.Registerer) *requestCounts {
 	c := &requestCounts{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "memhook_http_requests_total", Help: "Requests to the API and the dashboard, by route and status."}, []string{"route", "status"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "memhook_http_request_duration_seconds", Help: "How long requests took, by route.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}, []string{"route"}),
-		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "memhook_admin_refused_total", Help: "Requests that were refused at the dashboard and the admin API, by reason."}, []string{"reason"}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "memhook_http_requests_total", Help: "Requests to the API and the dashboard, by route and status.",
+		}, []string{"route", "status"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "memhook_http_request_duration_seconds", Help: "How long requests took, by route.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}, []string{"route"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "memhook_admin_refused_total", Help: "Requests that were refused at the dashboard and the admin API, by reason.",
+		}, []string{"reason"}),
 	}
 	if r != nil {
 		r.MustRegister(c.requests, c.duration, c.refused)
@@ -48,7 +55,7 @@ func (c *requestCounts) counted(next http.Handler) http.Handler {
 	})
 }
 
-// Metrics serves a registry, to which it adds what the database knows of the whole service.
+// Metrics serves a registry, to which it adds the state of the whole service as the database has it.
 func Metrics(r *prometheus.Registry, s *store.Store) http.Handler {
 	r.MustRegister(&serviceState{store: s})
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
@@ -79,16 +86,17 @@ var (
 	poolWaited     = desc("database_connection_waited_seconds_total", "How long this instance has waited for connections.")
 )
 
-// Describe says what there is to collect.
+// Describe sends the descriptions of all metrics.
 func (*serviceState) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		accountState, accountBudget, accountUsed, accountBacklog, tasks, queueJobs, queueOldest, queuePaused, breakers, disabled, parked, instances, poolConns, poolWaits, poolWaited,
+		accountState, accountBudget, accountUsed, accountBacklog, tasks, queueJobs, queueOldest, queuePaused,
+		breakers, disabled, parked, instances, poolConns, poolWaits, poolWaited,
 	} {
 		ch <- d
 	}
 }
 
-// Collect reads the state. While the database is away there is only this instance's own.
+// Collect reads the state. While the database is unavailable it sends only the instance's own metrics.
 func (c *serviceState) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)

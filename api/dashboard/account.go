@@ -44,7 +44,7 @@ func (d *dashboard) account(r *http.Request) (*view, error) {
 	return &view{template: "account", Title: "Account " + a.Name, Live: 3, Data: accountLineOf(a, backlogsByName(backlogs))}, nil
 }
 
-// accountForm reads the fields of an account; an empty one is nil.
+// accountForm reads the fields of an account. Empty fields are nil.
 func accountForm(r *http.Request) (c store.AccountChange, err error) {
 	if name := formText(r, "name"); name != "" {
 		c.Name = &name
@@ -55,14 +55,14 @@ func accountForm(r *http.Request) (c store.AccountChange, err error) {
 	if text := formText(r, "requests_per_second"); text != "" {
 		n, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(n > 0 && n <= 1000) {
-			return c, badInput("the budget must be a number above 0, at most 1000")
+			return c, badInput("Requests per second must be a number above 0 and at most 1000.")
 		}
 		c.RequestsPerSecond = &n
 	}
 	return c, nil
 }
 
-// formText reads a field as people type it: trimmed, bounded, without what no database stores.
+// formText reads a field trimmed, bounded to 1,000 bytes and without NUL, which PostgreSQL cannot store.
 func formText(r *http.Request, name string) string {
 	text := strings.TrimSpace(strings.ReplaceAll(r.PostFormValue(name), "\x00", ""))
 	return text[:min(len(text), 1000)]
@@ -74,14 +74,14 @@ func (d *dashboard) createAccount(r *http.Request) (to, done string, err error) 
 		return "", "", err
 	}
 	if c.Name == nil || c.APIKey == nil {
-		return "", "", badInput("an account needs a name and a key of memories.ai")
+		return "", "", badInput("An account needs a name and an API key of memories.ai.")
 	}
 	budget := 1.0
 	if c.RequestsPerSecond != nil {
 		budget = *c.RequestsPerSecond
 	}
-	a, err := d.store.CreateAccount(r.Context(), *c.Name, *c.APIKey, budget)
-	return "/admin/accounts/" + a.ID.String(), "The account is there", err
+	a, err := d.store.CreateAccount(r.Context(), store.NewAccount{Name: *c.Name, APIKey: *c.APIKey, RequestsPerSecond: budget})
+	return "/admin/accounts/" + a.ID.String(), "The account was created", err
 }
 
 func (d *dashboard) updateAccount(r *http.Request) (to, done string, err error) {
@@ -94,7 +94,7 @@ func (d *dashboard) updateAccount(r *http.Request) (to, done string, err error) 
 		return "", "", err
 	}
 	_, err = d.store.UpdateAccount(r.Context(), id, c)
-	return "/admin/accounts/" + id.String(), "Changed; it counts at once", err
+	return "/admin/accounts/" + id.String(), "The account was updated; the change takes effect at once", err
 }
 
 func (d *dashboard) deleteAccount(r *http.Request) (to, done string, err error) {
@@ -102,5 +102,5 @@ func (d *dashboard) deleteAccount(r *http.Request) (to, done string, err error) 
 	if err == nil {
 		err = d.store.DeleteAccount(r.Context(), id)
 	}
-	return "/admin/accounts", "The account is deleted", err
+	return "/admin/accounts", "The account was deleted", err
 }
