@@ -83,9 +83,9 @@ func TestTaskStatusClassifies(t *testing.T) {
 				_, _ = w.Write([]byte(c.body))
 			}))
 			defer server.Close()
-			client := memories.New(server.URL, 1)
+			client := memories.New(server.URL, 1, "memhook/test")
 			defer client.Close()
-			got := client.TaskStatus(t.Context(), "sk-mavi-1", seedTask, "1")
+			got := client.TaskStatus(t.Context(), memories.Account{Key: "sk-mavi-1"}, seedTask, "1")
 			var list []string
 			for _, v := range got.Videos {
 				if v.Status != "" {
@@ -121,9 +121,9 @@ func TestTaskStatusSurvivesTheSimulatorsFaults(t *testing.T) {
 			sim.Add(memoriestest.Task{TaskID: "t", Faults: []memoriestest.Fault{{Kind: kind}}})
 			server := httptest.NewServer(sim)
 			defer server.Close()
-			client := memories.New(server.URL, 1)
+			client := memories.New(server.URL, 1, "memhook/test")
 			start := time.Now()
-			got := client.TaskStatus(t.Context(), "key", "t", "default")
+			got := client.TaskStatus(t.Context(), memories.Account{Key: "key"}, "t", "default")
 			if got.Outcome != want || len(got.Videos) != 0 {
 				t.Errorf("got %s %v (%s), want %s", got.Outcome, got.Videos, got.Message, want)
 			}
@@ -133,7 +133,7 @@ func TestTaskStatusSurvivesTheSimulatorsFaults(t *testing.T) {
 			if kind == memoriestest.FaultHTTP429 && got.RetryAfter != time.Second {
 				t.Errorf("Retry-After %s", got.RetryAfter)
 			}
-			if next := client.TaskStatus(t.Context(), "key", "t", "default"); next.Outcome != memories.Listed {
+			if next := client.TaskStatus(t.Context(), memories.Account{Key: "key"}, "t", "default"); next.Outcome != memories.Listed {
 				t.Errorf("afterwards %s (%s)", next.Outcome, next.Message)
 			}
 		})
@@ -146,10 +146,10 @@ func TestSimulatorEnforcesTheLimit(t *testing.T) {
 	sim := memoriestest.New(memoriestest.Config{RequestsPerSecond: 2})
 	server := httptest.NewServer(sim)
 	defer server.Close()
-	client := memories.New(server.URL, 1)
+	client := memories.New(server.URL, 1, "memhook/test")
 	limited := 0
 	for range 6 {
-		if client.TaskStatus(t.Context(), "key", "t", "default").Outcome == memories.RateLimited {
+		if client.TaskStatus(t.Context(), memories.Account{Key: "key"}, "t", "default").Outcome == memories.RateLimited {
 			limited++
 		}
 	}
@@ -169,13 +169,13 @@ func FuzzTaskStatus(f *testing.F) {
 		_, _ = w.Write(body)
 	}))
 	f.Cleanup(server.Close)
-	client := memories.New(server.URL, 1)
+	client := memories.New(server.URL, 1, "memhook/test")
 	f.Fuzz(func(t *testing.T, code int, answer []byte) {
 		status, body = 200+(code&0x7fffffff)%400, answer
 		if status == 204 || status == 304 {
 			return // they have no body
 		}
-		got := client.TaskStatus(t.Context(), "key", seedTask, "default")
+		got := client.TaskStatus(t.Context(), memories.Account{Key: "key"}, seedTask, "default")
 		if got.Outcome != memories.Listed && len(got.Videos) > 0 {
 			t.Errorf("%s with videos %v", got.Outcome, got.Videos)
 		}
@@ -207,10 +207,10 @@ func TestOneCallIsOneRequest(t *testing.T) {
 		_, _ = io.WriteString(w, `{"code":"0000","data":{"taskId":"a","video_ids":[]}}`)
 	}))
 	t.Cleanup(server.Close)
-	client := memories.New(server.URL, 10)
+	client := memories.New(server.URL, 10, "memhook/test")
 	t.Cleanup(client.Close)
 	for call := range 10 {
-		status := client.TaskStatus(t.Context(), "key", "a", "default")
+		status := client.TaskStatus(t.Context(), memories.Account{Key: "key"}, "a", "default")
 		want := memories.Listed
 		if call%2 == 1 {
 			want = memories.Unavailable

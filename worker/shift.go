@@ -316,7 +316,7 @@ func (s *shift) send(ctx context.Context, i int, due time.Time, took time.Durati
 		ctx, span := traced(ctx, row.traceparent, "poll", trace.SpanKindClient)
 		defer span.End()
 		a.sentAt = s.w.cfg.Now()
-		a.status = s.w.cfg.Memories.TaskStatus(ctx, string(s.sh.Account.Key), row.taskID, row.uniqueID)
+		a.status = s.w.cfg.Memories.TaskStatus(ctx, memories.Account{Key: string(s.sh.Account.Key)}, row.taskID, row.uniqueID)
 		a.at = s.w.cfg.Now()
 		p := pollOf(&row, a.status, a.sentAt, a.at)
 		a.lag = lag + a.at.Sub(a.sentAt)

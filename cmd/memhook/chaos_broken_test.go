@@ -25,7 +25,7 @@ var brokenBuilds = []brokenBuild{
 		25, "got 0 events",
 	},
 	{
-		"a slot is used twice", "worker/shift.go", `a.sentAt = s.w.cfg.Now()`, `a.sentAt = s.w.cfg.Now(); _ = s.w.cfg.Memories.TaskStatus(ctx, string(s.sh.Account.Key), row.taskID, row.uniqueID)`,
+		"a slot is used twice", "worker/shift.go", `a.sentAt = s.w.cfg.Now()`, `a.sentAt = s.w.cfg.Now(); _ = s.w.cfg.Memories.TaskStatus(ctx, memories.Account{Key: string(s.sh.Account.Key)}, row.taskID, row.uniqueID)`,
 		4, "the budget was exceeded",
 	},
 	{
