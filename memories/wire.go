@@ -80,7 +80,7 @@ func (w *wire) do(ctx context.Context, client *http.Client, method, path, author
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
 	req, err := http.NewRequestWithContext(traced, method, w.base+path, nil)
 	if err != nil {
-		return answer{err: err}
+		return answer{err: plainError(err)}
 	}
 	req.Body, req.ContentLength = io.NopCloser(body), length // without GetBody: nothing can send it again
 	if length > 0 {
