@@ -57,7 +57,7 @@ type answer struct {
 	retryAfter time.Duration // as the header asks, at most maxRetryAfter
 	scheme     string        // of WWW-Authenticate
 	err        error         // why there is no answer, or not all of it
-	sent       bool          // part of the request may have reached the service
+	sent       bool          // of a submission: the service may have received some of it
 }
 
 // get makes the one request of a poll.
@@ -70,15 +70,17 @@ func (w *wire) get(ctx context.Context, path, authorization string) answer {
 
 // post makes the one request of a submission.
 func (w *wire) post(ctx context.Context, path, authorization string, body []byte) answer {
-	return w.do(ctx, w.submissions, http.MethodPost, path, authorization, bytes.NewReader(body), int64(len(body)))
+	var connected atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
+	a := w.do(ctx, w.submissions, http.MethodPost, path, authorization, bytes.NewReader(body), int64(len(body)))
+	a.sent = connected.Load()
+	return a
 }
 
 func (w *wire) do(ctx context.Context, client *http.Client, method, path, authorization string, body io.Reader, length int64) answer {
-	var sent atomic.Bool
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
-	req, err := http.NewRequestWithContext(traced, method, w.base+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, w.base+path, nil)
 	if err != nil {
 		return answer{err: plainError(err)}
 	}
@@ -91,11 +93,11 @@ func (w *wire) do(ctx context.Context, client *http.Client, method, path, author
 	req.Header.Set("User-Agent", w.userAgent)
 	resp, err := client.Do(req)
 	if err != nil {
-		return answer{err: plainError(err), sent: sent.Load()}
+		return answer{err: plainError(err)}
 	}
 	defer func() { _ = resp.Body.Close() }()
 	a := answer{
-		status: resp.StatusCode, sent: true, scheme: resp.Header.Get("WWW-Authenticate"),
+		status: resp.StatusCode, scheme: resp.Header.Get("WWW-Authenticate"),
 		retryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
 	if a.status < http.StatusOK { // after a 101 the body is the connection itself, which never ends
