@@ -108,7 +108,7 @@ func TestASubmissionIsMadeOnce(t *testing.T) {
 		peer := newPeer(t)
 		client := memories.New(peer.url, 10, "memhook/test")
 		defer client.Close()
-		peer.then = []string{`HTTP/1.1 200 OK` + "\r\n\r\n", cutAfter, cutBefore, halfAnswer}
+		peer.then = []string{answered, cutAfter, cutBefore, halfAnswer}
 		for range peer.then {
 			if got := client.Submit(t.Context(), sub.Account, sub.Submission); got.Outcome != memories.Unknown {
 				t.Errorf("%+v", got)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -194,5 +195,30 @@ func TestMessagesNameNoSecrets(t *testing.T) {
 				t.Errorf("%s: %+v", base, got)
 			}
 		}
+	}
+}
+
+// A redirect is not followed: it would carry the key to whoever it names.
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	t.Parallel()
+	var followed atomic.Int64
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { followed.Add(1) }))
+	defer other.Close()
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, status) }))
+		client := memories.New(server.URL, 1, "memhook/test")
+		for _, account := range []memories.Account{{Key: "sk-mavi-1"}, lake} {
+			if got := client.TaskStatus(t.Context(), account, "t", "default"); got.Outcome != memories.Blocked || got.HTTPStatus != status {
+				t.Errorf("%+v", got)
+			}
+			if got := client.Submit(t.Context(), account, video); got.Outcome != memories.Blocked || got.HTTPStatus != status {
+				t.Errorf("%+v", got)
+			}
+		}
+		client.Close()
+		server.Close()
+	}
+	if n := followed.Load(); n != 0 {
+		t.Errorf("%d redirects were followed", n)
 	}
 }
