@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -122,13 +123,23 @@ type once struct{}
 // Read is at the end.
 func (once) Read([]byte) (int, error) { return 0, io.EOF }
 
-// plainError says what went wrong without the URL, which holds the task's id.
+// plainError says what went wrong in words that a tenant may see: without the URL, which holds the task's
+// id, and without addresses of this network.
 func plainError(err error) error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("no answer within %s", Timeout)
+		return fmt.Errorf("the answer did not end within %s", Timeout)
+	}
+	if errors.Is(err, io.EOF) {
+		return errors.New("the connection was closed without an answer")
+	}
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return errors.New("the host's name could not be resolved")
+	}
+	if o, ok := errors.AsType[*net.OpError](err); ok {
+		return fmt.Errorf("%s: %w", o.Op, o.Err)
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -181,17 +182,18 @@ func TestPollsSpeakHTTP1(t *testing.T) {
 	}
 }
 
-// What goes wrong is told without the URL, which holds the task's id, and without the key.
+// What goes wrong is told without the URL, which holds the task's id, without the key, and without addresses.
 func TestMessagesNameNoSecrets(t *testing.T) {
 	t.Parallel()
+	addresses := regexp.MustCompile(`\d+\.\d+\.\d+\.\d+`)
 	p := newPeer(t)
 	p.listener.Close()
 	u, _ := url.Parse(p.url)
-	for _, base := range []string{p.url, "http://[::1]:namedport", "https://" + u.Host, "http://user:secretpass@" + u.Host} {
+	for _, base := range []string{p.url, "http://[::1]:namedport", "https://" + u.Host, "http://user:secretpass@" + u.Host, "http://name.invalid"} {
 		client := memories.New(base, 1, "memhook/test")
 		for _, key := range []string{"sk-mavi-secret", "sk-mai-secret", "sk-mavi-secret\n"} {
 			got := client.TaskStatus(t.Context(), memories.Account{Key: key}, "task-id-1", "default")
-			if got.Outcome != memories.Unavailable || got.Message == "" || strings.Contains(got.Message, "secret") || strings.Contains(got.Message, "task-id-1") {
+			if got.Outcome != memories.Unavailable || got.Message == "" || strings.Contains(got.Message, "secret") || strings.Contains(got.Message, "task-id-1") || addresses.MatchString(got.Message) {
 				t.Errorf("%s: %+v", base, got)
 			}
 		}
