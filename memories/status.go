@@ -106,7 +106,9 @@ func (a answer) ok() bool { return a.status/100 == 2 }
 
 // malformed is the status of a successful answer that does not say what it must.
 func (s Status) malformed(format string, args ...any) Status {
-	return Status{Outcome: Malformed, Code: s.Code, Message: clip(fmt.Sprintf(format, args...)), HTTPStatus: s.HTTPStatus, RetryAfter: s.RetryAfter}
+	return Status{
+		Outcome: Malformed, Code: s.Code, Message: clip(fmt.Sprintf(format, args...)), HTTPStatus: s.HTTPStatus, RetryAfter: s.RetryAfter,
+	}
 }
 
 // saying gives the status the service's own words; without any it keeps ours.

@@ -37,8 +37,8 @@ func decode(body []byte, v any) error {
 type text string
 
 func (t *text) UnmarshalJSON(b []byte) error {
-	switch c := b[0]; {
-	case c == '{', c == '[', c == 't', c == 'f':
+	switch b[0] {
+	case '{', '[', 't', 'f':
 		return fmt.Errorf("expected a string or a number, got %.20s", b)
 	default:
 		return (*loose)(t).UnmarshalJSON(b)

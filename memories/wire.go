@@ -130,7 +130,7 @@ func plainError(err error) error {
 		err = u.Err
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("the answer did not end within %s", Timeout)
+		return errors.New("no complete answer came in time")
 	}
 	if errors.Is(err, io.EOF) {
 		return errors.New("the connection was closed without an answer")

@@ -8,10 +8,12 @@ import (
 
 // Account is one customer of the service.
 type Account struct {
-	ID                string   `json:"id"`
-	Keys              []string `json:"keys"`
-	RequestsPerSecond float64  `json:"requests_per_second"` // polls in either generation; 0 means no limit
-	UploadsPerMinute  float64  `json:"uploads_per_minute"`  // 0 means no limit
+	ID   string   `json:"id"`
+	Keys []string `json:"keys"`
+	// RequestsPerSecond limits polls, in both generations together, and one more is let pass in any window (a
+	// second, or the time of one request where that is longer). 0 means no limit.
+	RequestsPerSecond float64 `json:"requests_per_second"`
+	UploadsPerMinute  float64 `json:"uploads_per_minute"` // 0 means no limit
 	// Refusal is the code that all its requests get, such as "0401"; "0001" is the outage in which the
 	// service calls every task's parameters invalid. The Datalake says the same by its HTTP statuses.
 	Refusal string `json:"refusal"`
@@ -112,7 +114,8 @@ func count(times *[]time.Time, now time.Time, perSecond float64, window time.Dur
 			kept = append(kept, at)
 		}
 	}
-	*times = append(kept, now)
+	kept = append(kept, now)
+	*times = kept
 	*most = max(*most, len(*times))
 	return perSecond > 0 && float64(len(*times)) > perSecond*window.Seconds()+1+1e-9
 }

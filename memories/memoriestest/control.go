@@ -115,7 +115,9 @@ func (s *Server) scheduleCallbacks(t *task) {
 		}
 		bodies := []map[string]string{{"message": "Download succeeded", "taskId": t.TaskID, "status": "SUCCEEDED"}}
 		for _, v := range step.Videos {
-			bodies = append(bodies, map[string]string{"videoId": v.ID, "message": "Video indexing succeed", "taskId": t.TaskID, "status": "INDEXING_SUCCEEDED"})
+			bodies = append(bodies, map[string]string{
+				"videoId": v.ID, "message": "Video indexing succeed", "taskId": t.TaskID, "status": "INDEXING_SUCCEEDED",
+			})
 		}
 		s.calls.Add(1)
 		s.timers = append(s.timers, time.AfterFunc(time.Duration(step.AfterMS)*time.Millisecond, func() {

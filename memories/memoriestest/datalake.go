@@ -2,8 +2,8 @@ package memoriestest
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -30,7 +30,9 @@ func (s *Server) operation(w http.ResponseWriter, r *http.Request) {
 
 // operation is the state of an operation whose list is what it is at an age.
 func (t *Task) operation(list []Video, age time.Duration) map[string]any {
-	o := map[string]any{"operation": t.TaskID, "kind": "video.ingest", "done": len(list) > 0, "cancelled": false, "resource": nil, "error": nil}
+	o := map[string]any{
+		"operation": t.TaskID, "kind": "video.ingest", "done": len(list) > 0, "cancelled": false, "resource": nil, "error": nil,
+	}
 	percent := 0
 	if len(list) > 0 {
 		percent = 100
@@ -54,7 +56,9 @@ func (t *Task) operation(list []Video, age time.Duration) map[string]any {
 			o["error"] = e.Message
 		}
 	}
-	o["progress"] = map[string]any{"preprocess": min(100, 3*percent), "index": max(0, min(100, 3*percent-100)), "derive": max(0, 3*percent-200), "percent": percent}
+	o["progress"] = map[string]any{
+		"preprocess": min(100, 3*percent), "index": max(0, min(100, 3*percent-100)), "derive": max(0, 3*percent-200), "percent": percent,
+	}
 	return o
 }
 
@@ -89,7 +93,7 @@ func refuseAs(w http.ResponseWriter, code string) {
 // refuse answers with the Datalake's error object, and retryAfter seconds both ways where it is not 0.
 func refuse(w http.ResponseWriter, status int, code, message string, retryAfter int) {
 	if retryAfter > 0 {
-		w.Header().Set("Retry-After", fmt.Sprint(retryAfter))
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
 	refuseInBody(w, status, code, message, retryAfter)
 }

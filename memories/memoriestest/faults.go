@@ -145,6 +145,7 @@ func (f Fault) answerAnyhow(w http.ResponseWriter, r *http.Request) {
 
 func spring(w http.ResponseWriter, r *http.Request, status int) {
 	answerJSON(w, status, map[string]any{
-		"timestamp": time.Now().UTC().Format(time.RFC3339), "path": r.URL.Path, "status": status, "error": http.StatusText(status), "requestId": "1",
+		"timestamp": time.Now().UTC().Format(time.RFC3339), "path": r.URL.Path, "status": status,
+		"error": http.StatusText(status), "requestId": "1",
 	})
 }

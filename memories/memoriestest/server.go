@@ -102,7 +102,7 @@ type Video struct {
 type Stats struct {
 	Requests     int            `json:"requests"`       // status requests
 	Violations   int            `json:"violations"`     // of the limit, each answered 0429
-	MaxPerWindow int            `json:"max_per_window"` // most requests of one account in any window (a second, or longer where the limit is below 1/s)
+	MaxPerWindow int            `json:"max_per_window"` // see Account.RequestsPerSecond
 	Faults       map[string]int `json:"faults"`         // by kind
 	Callbacks    int            `json:"callbacks"`
 	Uploads      int            `json:"uploads"`           // requests to submit
@@ -128,7 +128,8 @@ type task struct {
 func New(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, mux: http.NewServeMux(), rand: rand.New(rand.NewPCG(cfg.Seed, 1)),
-		tasks: make(map[string]*task), accounts: make(map[string]*account), byKey: make(map[string]int), stats: Stats{Faults: make(map[string]int)},
+		tasks: make(map[string]*task), accounts: make(map[string]*account), byKey: make(map[string]int),
+		stats: Stats{Faults: make(map[string]int)},
 	}
 	s.mux.HandleFunc("GET /serve/api/v1/get_video_ids_by_task_id", s.status)
 	s.mux.HandleFunc("POST /serve/api/v1/scraper_url", s.uploadV1)

@@ -39,7 +39,8 @@ func (s *Server) uploadV1(w http.ResponseWriter, r *http.Request) {
 		Callback    string   `json:"callback"`
 	}
 	understood := readUpload(r, &body)
-	u, q, fault := s.take(r, Upload{API: "v1", URLs: body.URLs, CallbackURL: cmp.Or(body.CallbackURL, body.Callback)}, understood && len(cmp.Or(body.CallbackURL, body.Callback)) <= 299)
+	callback := cmp.Or(body.CallbackURL, body.Callback)
+	u, q, fault := s.take(r, Upload{API: "v1", URLs: body.URLs, CallbackURL: callback}, understood && len(callback) <= 299)
 	switch {
 	case q.exceeds:
 		envelope(w, http.StatusOK, "0429", "Request has exceeded the limit.", nil)
@@ -62,7 +63,8 @@ func (s *Server) uploadVideo(w http.ResponseWriter, r *http.Request) {
 	}
 	understood := readUpload(r, &body)
 	u, q, fault := s.take(r, Upload{
-		API: "datalake", URLs: []string{body.SourceURL}, CollectionID: body.CollectionID, Metadata: body.Metadata, IdempotencyKey: body.IdempotencyKey,
+		API: "datalake", URLs: []string{body.SourceURL}, CollectionID: body.CollectionID,
+		Metadata: body.Metadata, IdempotencyKey: body.IdempotencyKey,
 	}, understood && body.SourceURL != "")
 	switch {
 	case q.exceeds:
@@ -121,8 +123,9 @@ func (s *Server) take(r *http.Request, u Upload, understood bool) (Upload, reque
 }
 
 func (s *Server) newID() string {
-	return fmt.Sprintf("%08x-%04x-4%03x-8%03x-%012x_%016x%016x", s.rand.Uint32(), s.rand.Uint32N(1<<16), s.rand.Uint32N(1<<12), s.rand.Uint32N(1<<12),
-		s.rand.Uint64N(1<<48), s.rand.Uint64(), s.rand.Uint64())
+	r := s.rand
+	return fmt.Sprintf("%08x-%04x-4%03x-8%03x-%012x_%016x%016x",
+		r.Uint32(), r.Uint32N(1<<16), r.Uint32N(1<<12), r.Uint32N(1<<12), r.Uint64N(1<<48), r.Uint64(), r.Uint64())
 }
 
 // videoOf is the video that an operation is going to make.
