@@ -76,7 +76,8 @@ func (c *Client) TaskStatus(ctx context.Context, account Account, taskID, unique
 }
 
 // Submit submits videos and classifies the answer. One call is at most one request, and nothing is sent
-// again: whether a repetition is safe stands in [Receipt].
+// again: whether a repetition is safe stands in [Receipt]. A submission that has begun goes on to its end,
+// for [Timeout] at most, when ctx is cancelled.
 func (c *Client) Submit(ctx context.Context, account Account, s Submission) Receipt {
 	return c.of(account).submit(ctx, account.Key, s)
 }

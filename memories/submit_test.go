@@ -1,6 +1,7 @@
 package memories_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -142,6 +143,29 @@ func TestASubmissionIsMadeOnce(t *testing.T) {
 	defer client.Close()
 	if got := client.Submit(t.Context(), lake, video); got.Outcome != memories.NotSent {
 		t.Errorf("without TLS: %+v", got)
+	}
+}
+
+// A program that is being stopped still hears whether its submission was taken; one that was stopped before
+// sends nothing.
+func TestASubmissionOutlivesItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	requests := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		requests++
+		cancel()
+		time.Sleep(20 * time.Millisecond) // enough for a client that gives up to be gone
+		_, _ = io.WriteString(w, `{"operation":"op_1"}`)
+	}))
+	defer server.Close()
+	client := memories.New(server.URL, 1, "memhook/test")
+	defer client.Close()
+	if got := client.Submit(ctx, lake, video); got.Outcome != memories.Accepted {
+		t.Errorf("%+v", got)
+	}
+	if got := client.Submit(ctx, lake, video); got.Outcome != memories.NotSent || requests != 1 {
+		t.Errorf("%+v after %d requests", got, requests)
 	}
 }
 

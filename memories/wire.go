@@ -69,11 +69,15 @@ func (w *wire) get(ctx context.Context, path, authorization string) answer {
 	return w.do(ctx, w.polls, http.MethodGet, path, authorization, once{}, 0)
 }
 
-// post makes the one request of a submission.
+// post makes the one request of a submission. Once begun it goes on to its end whatever becomes of ctx: an
+// answer that nobody waits for would leave open whether the submission was taken.
 func (w *wire) post(ctx context.Context, path, authorization string, body []byte) answer {
+	if err := ctx.Err(); err != nil {
+		return answer{err: plainError(err)}
+	}
 	var connected atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
-	a := w.do(ctx, w.submissions, http.MethodPost, path, authorization, bytes.NewReader(body), int64(len(body)))
+	a := w.do(context.WithoutCancel(ctx), w.submissions, http.MethodPost, path, authorization, bytes.NewReader(body), int64(len(body)))
 	a.sent = connected.Load()
 	return a
 }
