@@ -67,7 +67,7 @@ var misbehaving = map[string]struct {
 	"a negative length":             {say(ok + "Content-Length: -1\r\n\r\n"), memories.Unavailable},
 	"two lengths":                   {say(ok + "Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}"), memories.Unavailable},
 	"a coding that nobody knows":    {say(ok + "Transfer-Encoding: x\r\n\r\n{}"), memories.Unavailable},
-	"no gzip where it says so":      {say(ok + "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"), memories.Unavailable},
+	"no gzip where it says so":      {say(ok + "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"), memories.Malformed},
 	"a body that does not come":     {say(ok + "Content-Length: 10\r\n\r\n"), memories.Unavailable},
 	"a body that stays open":        {say(ok + "\r\n{\"done\":false}"), memories.Unavailable},
 	"a slow body":                   {drip(ok+"Content-Length: 1000000\r\n\r\n", "x"), memories.Unavailable},

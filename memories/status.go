@@ -97,7 +97,7 @@ func (a answer) plain() Status {
 	}
 	s.Message = httpStatus(a.status)
 	if a.err != nil {
-		s.Message = clip(s.Message + ", and " + a.err.Error())
+		s.Message = clip(s.Message + "; " + a.err.Error())
 	}
 	return s
 }

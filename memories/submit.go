@@ -50,7 +50,7 @@ func (a answer) receipt(s Status) Receipt {
 		return r
 	}
 	switch {
-	case !a.sent:
+	case a.unsent:
 		r.Outcome = NotSent
 	case a.status/100 == 4 && a.status != http.StatusRequestTimeout: // in whatever form, it was not taken
 		r.Outcome = TaskRefused

@@ -2,7 +2,6 @@ package memories_test
 
 import (
 	"bufio"
-	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -163,7 +162,7 @@ func TestPollsSpeakHTTP1(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	client := memories.New(server.URL, 10, "memhook/test")
-	client.Trust(&tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs})
+	client.Trust(server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs)
 	defer client.Close()
 	for i := range 6 {
 		if got := client.TaskStatus(t.Context(), lake, "t", ""); (i%2 == 0) != (got.Outcome == memories.Listed) {
