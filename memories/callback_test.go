@@ -2,11 +2,15 @@ package memories_test
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/memhook/memhook/memories"
+	"github.com/memhook/memhook/memories/memoriestest"
 )
 
 func TestParseCallback(t *testing.T) {
@@ -38,6 +42,35 @@ func TestParseCallback(t *testing.T) {
 	}
 	if got := memories.ParseCallback([]byte(`{"taskIds":[` + many.String() + `"x"]}`)); len(got.TaskIDs) != 100 || got.TaskIDs[99] != "99" {
 		t.Errorf("%d ids", len(got.TaskIDs))
+	}
+}
+
+// The simulator's own callbacks, in both shapes, name what they are about.
+func TestSimulatorCallsBack(t *testing.T) {
+	t.Parallel()
+	bodies := make(chan []byte, 10)
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		bodies <- body
+	}))
+	defer hook.Close()
+	sim := memoriestest.New(memoriestest.Config{})
+	steps := []memoriestest.Step{{Videos: []memoriestest.Video{{ID: "VI1"}, {ID: "VI2"}}}}
+	sim.Add(memoriestest.Task{TaskID: "t_1", Steps: steps, Callback: hook.URL})
+	for _, want := range []memories.Callback{{TaskIDs: []string{"t_1"}}, {TaskIDs: []string{"t_1"}, VideoIDs: []string{"VI1"}}, {TaskIDs: []string{"t_1"}, VideoIDs: []string{"VI2"}}} {
+		if got := memories.ParseCallback(<-bodies); !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	sim.Add(memoriestest.Task{TaskID: "t_2", Steps: steps, Callback: hook.URL, HintVideos: true})
+	for _, want := range []string{"VI1", "VI2"} {
+		if got := memories.ParseCallback(<-bodies); !reflect.DeepEqual(got, memories.Callback{VideoIDs: []string{want}}) {
+			t.Errorf("%+v, want %s", got, want)
+		}
+	}
+	sim.Close()
+	if n := sim.Stats().Callbacks; n != 5 || len(bodies) != 0 {
+		t.Errorf("%d callbacks, %d too many", n, len(bodies))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"regexp"
 	"slices"
@@ -195,6 +196,37 @@ func TestMessagesNameNoSecrets(t *testing.T) {
 			if got.Outcome != memories.Unavailable || got.Message == "" || strings.Contains(got.Message, "secret") || strings.Contains(got.Message, "task-id-1") || addresses.MatchString(got.Message) {
 				t.Errorf("%s: %+v", base, got)
 			}
+		}
+	}
+}
+
+// What a proxy with TLS passes on to a server is a GET without a body, too.
+func TestPollsThroughAProxyHaveNoBody(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	target, err := url.Parse(p.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(target))
+	proxy.EnableHTTP2 = true
+	proxy.StartTLS()
+	defer proxy.Close()
+	client := memories.New(proxy.URL, 10, "memhook/test")
+	client.Trust(proxy.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs)
+	defer client.Close()
+	for range 3 {
+		if got := client.TaskStatus(t.Context(), lake, "t", ""); got.Outcome != memories.Listed {
+			t.Errorf("%+v", got)
+		}
+	}
+	requests, _ := p.seen()
+	if len(requests) != 3 {
+		t.Errorf("3 calls were %d requests", len(requests))
+	}
+	for _, r := range requests {
+		if head, body, _ := strings.Cut(strings.ToLower(r), "\r\n\r\n"); body != "" || strings.Contains(head, "transfer-encoding") || strings.Contains(head, "content-length") {
+			t.Errorf("a request with a body:\n%s", r)
 		}
 	}
 }

@@ -114,7 +114,11 @@ func (s *Server) scheduleCallbacks(t *task) {
 			continue
 		}
 		bodies := []map[string]string{{"message": "Download succeeded", "taskId": t.TaskID, "status": "SUCCEEDED"}}
-		for _, v := range step.Videos {
+		for i, v := range step.Videos {
+			if t.HintVideos {
+				bodies = append(bodies[:i], map[string]string{"videoNo": v.ID, "status": "PARSE"})
+				continue
+			}
 			bodies = append(bodies, map[string]string{
 				"videoId": v.ID, "message": "Video indexing succeed", "taskId": t.TaskID, "status": "INDEXING_SUCCEEDED",
 			})

@@ -60,8 +60,10 @@ type Task struct {
 	Refusal string `json:"refusal,omitempty"`
 	// End is how the operation ends where it does not just succeed with its first video; for the Datalake only.
 	End *End `json:"end,omitempty"`
-	// Callback is where the service posts its own news of the task.
-	Callback string `json:"callback_url,omitempty"`
+	// Callback is where the service posts its own news of the task. HintVideos lets them name the videos only,
+	// as those of a direct upload do.
+	Callback   string `json:"callback_url,omitempty"`
+	HintVideos bool   `json:"hint_videos,omitempty"`
 }
 
 // The shapes of an answer.
