@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -113,15 +114,16 @@ func (s *Server) scheduleCallbacks(t *task) {
 		if len(step.Videos) == 0 {
 			continue
 		}
-		bodies := []map[string]string{{"message": "Download succeeded", "taskId": t.TaskID, "status": "SUCCEEDED"}}
-		for i, v := range step.Videos {
+		var bodies []map[string]string
+		for _, v := range step.Videos {
+			body := map[string]string{"videoId": v.ID, "message": "Video indexing succeed", "taskId": t.TaskID, "status": "INDEXING_SUCCEEDED"}
 			if t.HintVideos {
-				bodies = append(bodies[:i], map[string]string{"videoNo": v.ID, "status": "PARSE"})
-				continue
+				body = map[string]string{"videoNo": v.ID, "status": "PARSE"}
 			}
-			bodies = append(bodies, map[string]string{
-				"videoId": v.ID, "message": "Video indexing succeed", "taskId": t.TaskID, "status": "INDEXING_SUCCEEDED",
-			})
+			bodies = append(bodies, body)
+		}
+		if !t.HintVideos {
+			bodies = slices.Insert(bodies, 0, map[string]string{"message": "Download succeeded", "taskId": t.TaskID, "status": "SUCCEEDED"})
 		}
 		s.calls.Add(1)
 		s.timers = append(s.timers, time.AfterFunc(time.Duration(step.AfterMS)*time.Millisecond, func() {
