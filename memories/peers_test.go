@@ -72,7 +72,7 @@ var misbehaving = map[string]struct {
 	"a body that stays open":        {say(ok + "\r\n{\"done\":false}"), memories.Unavailable},
 	"a slow body":                   {drip(ok+"Content-Length: 1000000\r\n\r\n", "x"), memories.Unavailable},
 	"slow chunks":                   {drip(ok+"Transfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"), memories.Unavailable},
-	"endless chunks":                {flood(ok+"Transfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"), memories.Malformed},
+	"endless chunks":                {flood(ok+"Transfer-Encoding: chunked\r\n\r\n", "400\r\n"+strings.Repeat("x", 1024)+"\r\n"), memories.Malformed},
 	"an endless body":               {flood(ok+"\r\n", "x"), memories.Malformed},
 	"a broken chunk":                {say(ok + "Transfer-Encoding: chunked\r\n\r\nzz\r\n"), memories.Unavailable},
 	"a chunk's endless extension":   {flood(ok+"Transfer-Encoding: chunked\r\n\r\n1;a=", "b"), memories.Unavailable},
