@@ -32,6 +32,7 @@ import (
 type poller struct {
 	w        *Worker
 	lease    *store.Lease
+	account  memories.Account
 	log      *slog.Logger
 	tasks    taskList
 	survival *polling.Survival
@@ -53,6 +54,7 @@ func newPoller(w *Worker, lease *store.Lease) *poller {
 	account := lease.Account
 	p := &poller{
 		w: w, lease: lease, log: w.log.With("account", account.Name),
+		account:     memories.Account{API: memories.API(account.API), Key: string(account.Key)},
 		interval:    store.SlotInterval(account.RequestsPerSecond),
 		maxInFlight: min(int(math.Ceil(account.RequestsPerSecond))+1, maxPollsInFlight),
 		backoff:     store.Backoff{State: account.State, Count: account.Troubles},
@@ -243,7 +245,7 @@ func (p *poller) send(ctx context.Context, i int, due time.Time, took time.Durat
 		ctx, span := traced(ctx, target.traceparent, "poll", trace.SpanKindClient)
 		defer span.End()
 		a.sentAt = time.Now()
-		a.status = p.w.cfg.Memories.TaskStatus(ctx, string(p.lease.Account.Key), target.upstreamID, target.uniqueID.Value())
+		a.status = p.w.cfg.Memories.TaskStatus(ctx, p.account, target.upstreamID, target.uniqueID.Value())
 		a.at = time.Now()
 		a.lag = lag + a.at.Sub(a.sentAt)
 		poll := pollOf(&a)

@@ -64,7 +64,7 @@ func newBundle(t *testing.T) *bundle {
 	}
 	guard := webhook.NewGuard(webhook.Policy{AllowHTTP: true, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	b.Worker, err = New(Config{
-		Store: b.store, Memories: memories.New(upstream.URL, 10),
+		Store: b.store, Memories: memories.New(upstream.URL, 10, "test"),
 		Sender:   webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: 10 * time.Second, UserAgent: "test", ConnsPerHost: 10}),
 		Schedule: []time.Duration{time.Hour}, Name: t.Name(), Logger: slog.New(slog.DiscardHandler),
 	})

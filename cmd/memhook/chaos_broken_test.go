@@ -26,7 +26,7 @@ var brokenBuilds = []brokenBuild{
 	},
 	{
 		"a slot is used twice", "worker/poller.go", `a.sentAt = time.Now()`,
-		`a.sentAt = time.Now(); _ = p.w.cfg.Memories.TaskStatus(ctx, string(p.lease.Account.Key), target.upstreamID, target.uniqueID.Value())`,
+		`a.sentAt = time.Now(); _ = p.w.cfg.Memories.TaskStatus(ctx, p.account, target.upstreamID, target.uniqueID.Value())`,
 		4, "the budget was exceeded",
 	},
 	{

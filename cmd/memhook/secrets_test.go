@@ -82,7 +82,7 @@ func TestSecretsStandNowhereInClear(t *testing.T) {
 	in.callWith("mh_wrong-key-that-was-tried", http.MethodGet, "/v1/tasks", nil, nil)
 	sent := b.receiver.await(t, 2, 10*time.Second)
 
-	s, app := b.store()
+	s, _ := b.store()
 	receivers, err := s.Receivers(t.Context(), []uuid.UUID{uuid.MustParse(ep.ID)})
 	if err != nil || len(receivers) != 1 {
 		t.Fatalf("receivers: %v", err)

@@ -98,7 +98,7 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	guard := webhook.NewGuard(webhook.Policy{AllowHTTP: cfg.AllowHTTP, Networks: cfg.AllowedNetworks, DenyPorts: cfg.DeniedPorts})
 	if role != roleAPI {
-		s.memories = memories.New(cfg.MemoriesBaseURL, 1000)
+		s.memories = memories.New(cfg.MemoriesBaseURL, 1000, "memhook/"+version())
 		s.sender = webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: cfg.DeliveryTimeout, UserAgent: "memhook/" + version(), ConnsPerHost: 500})
 		s.worker, err = worker.New(worker.Config{
 			Store: st, Memories: s.memories, Sender: s.sender, Schedule: cfg.RetrySchedule, Retention: cfg.Retention,
