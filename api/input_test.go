@@ -62,7 +62,7 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"a batch with more", "POST", "/v1/tasks/batch", `{"tasks":[{}],"dry_run":true}`, jsonBody, 422, "invalid-request", "dry_run", "dry_run is not a field of this request"},
 
 		{"a task that has ended", "DELETE", "/v1/tasks/" + b.task, "", nil, 409, "conflict", "", "task " + b.task + " is ready and can no longer be cancelled; register it again"},
-		{"an endpoint that exists", "POST", "/v1/endpoints", `{"url":"https://customer.example/"}`, jsonBody, 409, "conflict", "", "there is an endpoint for this URL"},
+		{"an endpoint that exists", "POST", "/v1/endpoints", `{"url":"https://customer.example/"}`, jsonBody, 409, "conflict", "", "the endpoint " + b.endpoint + " has this URL"},
 		{"an unknown task", "GET", "/v1/tasks/" + unknown, "", nil, 404, "not-found", "", "no task has this id: it never existed, has been deleted, or belongs to another app"},
 		{"no id at all", "GET", "/v1/deliveries/x", "", nil, 404, "not-found", "", "no delivery has this id"},
 		{"an unknown event", "GET", "/v1/events/evt_" + unknown, "", nil, 404, "not-found", "", "no event has this id"},
@@ -72,7 +72,7 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"an unknown app moved", "PATCH", "/admin/v1/apps/" + unknown, `{"account_id":"` + b.account.String() + `"}`, jsonBody, 404, "not-found", "", "no app has this id"},
 		{"an account that is no id", "POST", "/admin/v1/apps", `{"name":"x","account_id":"y"}`, jsonBody, 422, "invalid-request", "account_id", "account_id must be an id (a UUID)"},
 		{"a name with NUL", "POST", "/admin/v1/accounts", `{"name":"a\u0000","api_key":"x"}`, jsonBody, 422, "invalid-request", "name", "name must not contain the character NUL"},
-		{"an account that is used", "DELETE", "/admin/v1/accounts/" + b.account.String(), "", nil, 409, "conflict", "", "apps use it"},
+		{"an account that is used", "DELETE", "/admin/v1/accounts/" + b.account.String(), "", nil, 409, "conflict", "", "it has 1 app and 1 task that are polled"},
 		{"a time that is none", "POST", "/v1/endpoints/" + b.endpoint + "/recover", `{"since":"yesterday"}`, jsonBody, 422, "invalid-request", "since", "must be a time such as 2026-01-02T15:04:05Z"},
 		{"a reserved header", "POST", "/v1/endpoints", `{"url":"https://customer.example/2","headers":{"Host":"x"}}`, jsonBody, 422, "invalid-request", "headers.Host", "is set by memhook and cannot be changed"},
 	} {

@@ -138,7 +138,7 @@ func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
 			return err
 		}
 		if apps+tasks > 0 {
-			return conflict("%d apps use the account and %d tasks are polled with it; move the apps to another account first", apps, tasks)
+			return conflict("it has %s and %s that are polled; move the apps to another account first", counted(apps, "app"), counted(tasks, "task"))
 		}
 		_, err = tx.Exec(ctx, `delete from accounts where id = $1`, id)
 		return err

@@ -73,3 +73,11 @@ func ConflictReason(err error) string {
 	}
 	return "the current state does not allow this"
 }
+
+// counted returns a number with its noun.
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
