@@ -1,4 +1,4 @@
-// Package polling states which of an account's tasks gets the next request: the index policy, the
-// survival function that it learns, and a simulation of both on virtual time. It knows no database and
-// no clock.
+// Package polling decides which of an account's tasks is polled next: the index policy, and the survival
+// function that it learns. It uses no database and no clock. Package simulate compares it with other
+// policies.
 package polling

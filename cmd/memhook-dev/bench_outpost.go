@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/memhook/memhook/cmd/internal/proc"
 )
 
 type benchOutpostCommand struct {
@@ -30,13 +32,13 @@ type benchOutpostCommand struct {
 // Run measures a peer as `bench deliveries` measures memhook: publishing over its API, the same receiver, the same
 // clock, CPU by the operating system's account. docs/benchmarks.md says how to start it.
 func (c benchOutpostCommand) Run(ctx context.Context) error {
-	sink, err := freePort()
+	sink, err := proc.FreePort()
 	if err != nil {
 		return err
 	}
 	r := &rig{stderr: os.Stderr}
 	defer r.close()
-	if _, err := r.start(ctx, sink, "bench", "sink", "--addr", sink); err != nil {
+	if err := r.start(ctx, sink, "bench", "sink", "--addr", sink); err != nil {
 		return err
 	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: c.Publishers}, Timeout: time.Minute}
@@ -138,7 +140,7 @@ func (c benchOutpostCommand) once(ctx context.Context, client *http.Client, sink
 // used gives the CPU seconds of all the peer's processes with their children.
 func (c benchOutpostCommand) used() (total float64, err error) {
 	for _, pid := range c.PID {
-		seconds, err := cpu(pid)
+		seconds, err := proc.CPU(pid)
 		if err != nil {
 			return 0, fmt.Errorf("process %d: %w", pid, err)
 		}

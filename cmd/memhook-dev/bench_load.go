@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/memhook/memhook/cmd/internal/app"
 )
 
 // inParallel calls fn with 0 to n-1 on so many workers: rate a second or, where that is 0, as fast as they go.
@@ -148,7 +150,7 @@ func (c sinkCommand) Run(ctx context.Context) error {
 		return err
 	}
 	s := &sink{first: make(map[string]int64)}
-	return serveUntil(ctx, listener, s)
+	return app.ServeUntil(ctx, listener, s)
 }
 
 type sink struct {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/memhook/memhook/cmd/internal/app"
 )
 
 // benchOutput is where a benchmark's report goes beside the terminal.
@@ -113,7 +115,7 @@ func markdownTable(b *strings.Builder, head []string, rows [][]string) {
 func commit() string {
 	out, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
 	if err != nil {
-		return version()
+		return app.Version()
 	}
 	name := strings.TrimSpace(string(out))
 	if changed, err := exec.Command("git", "status", "--porcelain", "--", ".", ":(exclude)docs").Output(); err != nil || len(changed) > 0 {

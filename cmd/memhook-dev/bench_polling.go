@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/memhook/memhook/worker/polling"
+	"github.com/memhook/memhook/worker/polling/simulate"
 )
 
 type benchPollingCommand struct {
@@ -25,25 +25,25 @@ type benchPollingCommand struct {
 // benchPolicies are the rows of the comparison, the first ours.
 var benchPolicies = []struct {
 	name string
-	make func(polling.Workload) polling.Policy
+	make func(simulate.Workload) simulate.Policy
 }{
-	{"memhook: expected lag so far, learnt", func(polling.Workload) polling.Policy { return polling.Learnt() }},
-	{"the same, distribution known", polling.Knowing},
+	{"memhook: expected lag so far, learnt", func(simulate.Workload) simulate.Policy { return simulate.Learnt() }},
+	{"the same, distribution known", simulate.Knowing},
 	{"F(τ) × τ, known", rival("F(τ) × τ")},
 	{"Whittle: τF(τ) − ∫F, known", rival("Whittle: τF(τ) − ∫F")},
 	{"hazard(age) × τ², known", rival("hazard(age) × τ²")},
 	{"F(τ) alone, known", rival("F(τ) alone")},
-	{"least recently polled first", func(polling.Workload) polling.Policy { return polling.LeastRecent() }},
-	{"each task every 15 s", func(polling.Workload) polling.Policy {
-		return polling.OwnInterval(15*time.Second, 15*time.Second, 1)
+	{"least recently polled first", func(simulate.Workload) simulate.Policy { return simulate.LeastRecent() }},
+	{"each task every 15 s", func(simulate.Workload) simulate.Policy {
+		return simulate.OwnInterval(15*time.Second, 15*time.Second, 1)
 	}},
-	{"each task's own backoff, 5 s × 1.5 to 300 s", func(polling.Workload) polling.Policy {
-		return polling.OwnInterval(5*time.Second, 5*time.Minute, 1.5)
+	{"each task's own backoff, 5 s × 1.5 to 300 s", func(simulate.Workload) simulate.Policy {
+		return simulate.OwnInterval(5*time.Second, 5*time.Minute, 1.5)
 	}},
 }
 
-func rival(name string) func(polling.Workload) polling.Policy {
-	return func(w polling.Workload) polling.Policy { return polling.Rivals(w)[name] }
+func rival(name string) func(simulate.Workload) simulate.Policy {
+	return func(w simulate.Workload) simulate.Policy { return simulate.Rivals(w)[name] }
 }
 
 // benchRow is the mean of a policy's runs on a workload, in seconds.
@@ -55,7 +55,7 @@ type benchRow struct {
 // Run prints a table a workload.
 func (c benchPollingCommand) Run(ctx context.Context) error {
 	var all [][]benchRow
-	workloads := polling.Workloads()
+	workloads := simulate.Workloads()
 	for i, w := range workloads {
 		progress(i, len(workloads), w.Name)
 		rows, err := c.measure(ctx, w)
@@ -74,7 +74,7 @@ func (c benchPollingCommand) Run(ctx context.Context) error {
 }
 
 // summarize reports mean and p95 of every policy on every workload.
-func (c benchPollingCommand) summarize(workloads []polling.Workload, all [][]benchRow) error {
+func (c benchPollingCommand) summarize(workloads []simulate.Workload, all [][]benchRow) error {
 	head := []string{"mean, p95 of the lag in seconds"}
 	for _, w := range workloads {
 		head = append(head, w.Name)
@@ -104,7 +104,7 @@ func progress(done, of int, what string) {
 	fmt.Fprintf(os.Stderr, "[%d/%d] %s\n", done+1, of, what)
 }
 
-func (c benchPollingCommand) measure(ctx context.Context, w polling.Workload) ([]benchRow, error) {
+func (c benchPollingCommand) measure(ctx context.Context, w simulate.Workload) ([]benchRow, error) {
 	rows := make([]benchRow, len(benchPolicies))
 	var mu sync.Mutex
 	var group errgroup.Group
@@ -115,7 +115,7 @@ func (c benchPollingCommand) measure(ctx context.Context, w polling.Workload) ([
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				o := polling.Simulate(w, p.make(w), c.Interval, uint64(seed+1))
+				o := simulate.Simulate(w, p.make(w), c.Interval, uint64(seed+1))
 				mu.Lock()
 				defer mu.Unlock()
 				n := float64(c.Seeds)
@@ -132,7 +132,7 @@ func (c benchPollingCommand) measure(ctx context.Context, w polling.Workload) ([
 	return rows, group.Wait()
 }
 
-func (benchPollingCommand) print(out io.Writer, w polling.Workload, rows []benchRow) {
+func (benchPollingCommand) print(out io.Writer, w simulate.Workload, rows []benchRow) {
 	const head, line = "%s\n%-46s %8s %8s %8s %8s %10s\n", "%-46s %8.1f %8.1f %8.1f %8.1f %10d\n"
 	_, _ = fmt.Fprintf(out, head, w.Name, "lag in seconds", "mean", "p50", "p95", "p99", "requests")
 	for i, r := range rows {
@@ -142,7 +142,7 @@ func (benchPollingCommand) print(out io.Writer, w polling.Workload, rows []bench
 }
 
 // pollingPicture draws the mean lags as bars, a group a workload, each in terms of its longest.
-func pollingPicture(workloads []polling.Workload, all [][]benchRow) string {
+func pollingPicture(workloads []simulate.Workload, all [][]benchRow) string {
 	const left, barHeight, barGap, groupGap, width = 290, 13, 3, 34, 880
 	shown := []int{0, 6, 7, 8}
 	colours := []string{"#0b7285", "#adb5bd", "#ced4da", "#e8a87c"}
