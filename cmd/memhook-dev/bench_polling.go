@@ -17,12 +17,12 @@ import (
 type benchPollingCommand struct {
 	benchOutput
 
-	Seeds    int           `default:"5" help:"Runs of each policy on each workload, each with arrivals of its own."`
-	Interval time.Duration `default:"1s" help:"Between two requests: the account's budget."`
+	Seeds    int           `default:"5" help:"Runs of each policy on each workload, each with its own arrivals."`
+	Interval time.Duration `default:"1s" help:"Time between two requests: the account's budget."`
 	SVG      string        `help:"Write the picture to this file."`
 }
 
-// benchPolicies are the rows of the comparison, the first ours.
+// benchPolicies are the rows of the comparison; memhook's own policy is first.
 var benchPolicies = []struct {
 	name string
 	make func(simulate.Workload) simulate.Policy
@@ -52,7 +52,7 @@ type benchRow struct {
 	requests            int
 }
 
-// Run prints a table a workload.
+// Run prints a table for each workload.
 func (c benchPollingCommand) Run(ctx context.Context) error {
 	var all [][]benchRow
 	workloads := simulate.Workloads()
@@ -94,12 +94,13 @@ func (c benchPollingCommand) summarize(workloads []simulate.Workload, all [][]be
 			best = min(best, row.mean)
 		}
 		learnt := all[g][0].mean
-		rep.target(w.Name+": the mean lag, learnt online", "within 10 % of "+decimals(best, 1)+" s, the best that knows the distribution", decimals(learnt, 1)+" s", learnt <= 1.1*best)
+		rep.target(w.Name+": mean lag, learnt online", "within 10 % of "+decimals(best, 1)+" s, the best that knows the distribution",
+			decimals(learnt, 1)+" s", learnt <= 1.1*best)
 	}
 	return rep.end()
 }
 
-// progress says how far a long command is, on the error output.
+// progress prints on standard error how far a benchmark is.
 func progress(done, of int, what string) {
 	fmt.Fprintf(os.Stderr, "[%d/%d] %s\n", done+1, of, what)
 }
@@ -141,7 +142,7 @@ func (benchPollingCommand) print(out io.Writer, w simulate.Workload, rows []benc
 	_, _ = fmt.Fprintln(out)
 }
 
-// pollingPicture draws the mean lags as bars, a group a workload, each in terms of its longest.
+// pollingPicture draws the mean lags as bars, one group for each workload, scaled to the longest bar of its group.
 func pollingPicture(workloads []simulate.Workload, all [][]benchRow) string {
 	const left, barHeight, barGap, groupGap, width = 290, 13, 3, 34, 880
 	shown := []int{0, 6, 7, 8}
@@ -157,16 +158,14 @@ func pollingPicture(workloads []simulate.Workload, all [][]benchRow) string {
 		y += 8
 		for k, i := range shown {
 			length := all[g][i].mean / longest * (width - left - 80)
-			fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text><rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/><text x="%.1f" y="%d">%.1f s</text>`+"\n",
-				left-8, y+barHeight-2, benchPolicies[i].name, left, y, length, barHeight, colours[k], float64(left)+length+6, y+barHeight-2, all[g][i].mean)
+			fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`, left-8, y+barHeight-2, benchPolicies[i].name)
+			fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`, left, y, length, barHeight, colours[k])
+			fmt.Fprintf(&b, `<text x="%.1f" y="%d">%.1f s</text>`+"\n", float64(left)+length+6, y+barHeight-2, all[g][i].mean)
 			y += barHeight + barGap
 		}
 		y += groupGap
 	}
-	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="system-ui, sans-serif" font-size="11" fill="#212529">
-<title>Mean time from ready to detected, by polling policy</title>
-<rect width="100%%" height="100%%" fill="#ffffff"/>
-<text x="10" y="20" font-size="14" font-weight="600">Mean time from ready to detected, at one request a second (shorter is better)</text>
-%s</svg>
-`, width, y, b.String())
+	const title = `<text x="10" y="20" font-size="14" font-weight="600">` +
+		"Mean time from ready to detected, at one request a second (shorter is better)</text>\n"
+	return picture("Mean time from ready to detected, by polling policy", width, float64(y), title+b.String())
 }

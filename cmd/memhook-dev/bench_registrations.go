@@ -56,7 +56,8 @@ func (c benchRegistrationsCommand) Run(ctx context.Context) error {
 		median.row(rep, kind.name+", median")
 		rep.target("registrations/s "+kind.name, decimals(kind.target, 0), decimals(median.perSecond, 0), median.perSecond >= kind.target)
 	}
-	rep.notef("One by one over %d connections, in batches over %d; the client shares the machine and is not counted.", c.Connections, c.Batchers)
+	rep.notef("One by one over %d connections, in batches over %d. The client shares the machine; its CPU is not counted.",
+		c.Connections, c.Batchers)
 	return rep.end()
 }
 

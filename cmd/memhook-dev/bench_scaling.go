@@ -26,6 +26,7 @@ func (c benchScalingCommand) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	rep.notef("All on one machine, whose cores the instances share with PostgreSQL, the publishers and the receiver: here more instances only cost.")
+	rep.notef("All on one machine, whose cores the instances share with PostgreSQL, the publishers and the receiver: " +
+		"here more instances only cost.")
 	return rep.end()
 }

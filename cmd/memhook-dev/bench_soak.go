@@ -21,21 +21,21 @@ import (
 type benchSoakCommand struct {
 	benchOutput
 
-	For         time.Duration `default:"1h" help:"How long."`
-	Warm        time.Duration `default:"10m" help:"What is compared with the end: the state after so long."`
-	Every       time.Duration `default:"10s" help:"Between two samples."`
-	Retention   time.Duration `default:"5m" help:"MEMHOOK_RETENTION: what is older is purged while the load goes on."`
-	Accounts    int           `default:"300" help:"Accounts, each with one request a second and an app of its own."`
-	Waiting     int           `default:"100" help:"Tasks of each account that are never ready."`
-	Rate        int           `default:"200" help:"Tasks a second that are registered over HTTP and ready when first polled."`
-	Subscribers int           `default:"12" help:"Callback URLs of each of them."`
+	For         time.Duration `default:"1h" help:"Duration of the load."`
+	Warm        time.Duration `default:"10m" help:"Time after which the state is taken that the end is compared with."`
+	Every       time.Duration `default:"10s" help:"Time between two samples."`
+	Retention   time.Duration `default:"5m" help:"MEMHOOK_RETENTION: older rows are purged during the load."`
+	Accounts    int           `default:"300" help:"Accounts, each with one request per second and its own app."`
+	Waiting     int           `default:"100" help:"Tasks per account that are never ready."`
+	Rate        int           `default:"200" help:"Tasks per second that are registered over HTTP and ready when first polled."`
+	Subscribers int           `default:"12" help:"Callback URLs per task."`
 	SVG         string        `help:"Write the picture to this file."`
 }
 
-// soakBatch is how often an app registers: what has gathered meanwhile goes in one request.
+// soakBatch is how often an app registers: the tasks of that time go into one request.
 const soakBatch = 5 * time.Second
 
-// soak is a run under way.
+// soak is a running soak test.
 type soak struct {
 	benchSoakCommand
 	*rig
@@ -44,19 +44,20 @@ type soak struct {
 	pid                int      // of memhook
 	addr, sink, sim    string
 	errors             *errorLines
-	registered, failed atomic.Int64 // registrations: one a task and subscriber
+	registered, failed atomic.Int64 // registrations: one per task and subscriber
 	received           int64
 }
 
-// Run loads the whole bridge for long, with half of the deliveries that are aimed at and all that they need, and watches
-// what must not grow: memory, goroutines, connections, tables.
+// Run loads the whole bridge with half of the target delivery rate and watches what must not grow: memory,
+// goroutines, connections, tables.
 func (c benchSoakCommand) Run(ctx context.Context) error {
 	s := &soak{benchSoakCommand: c, errors: &errorLines{}}
 	if err := s.open(ctx); err != nil {
 		return err
 	}
 	defer s.close()
-	fmt.Printf("%d accounts, %d waiting tasks, %d tasks/s for %d subscribers each, for %s\n", c.Accounts, c.Accounts*c.Waiting, c.Rate, c.Subscribers, c.For)
+	fmt.Printf("%d accounts, %d waiting tasks, %d tasks/s for %d subscribers each, for %s\n",
+		c.Accounts, c.Accounts*c.Waiting, c.Rate, c.Subscribers, c.For)
 	loading, stop := context.WithCancel(ctx)
 	defer stop()
 	var load errgroup.Group
@@ -66,7 +67,7 @@ func (c benchSoakCommand) Run(ctx context.Context) error {
 	if err := errors.Join(err, ignoreCancelled(load.Wait())); err != nil {
 		return err
 	}
-	// What was registered last must still arrive: it may wait for its poll.
+	// The last tasks may still wait for their polls.
 	for came := time.Now(); s.received < s.registered.Load() && time.Since(came) < time.Minute && ctx.Err() == nil; time.Sleep(time.Second) {
 		before := s.received
 		if err := s.collect(); err != nil {
@@ -91,7 +92,7 @@ func ignoreCancelled(err error) error {
 	return err
 }
 
-// open starts everything, with the waiting tasks registered.
+// open starts everything and registers the waiting tasks.
 func (s *soak) open(ctx context.Context) (err error) {
 	for _, addr := range []*string{&s.sim, &s.sink} {
 		if *addr, err = proc.FreePort(); err != nil {
@@ -145,12 +146,12 @@ func (s *soak) open(ctx context.Context) (err error) {
 	return err
 }
 
-// load registers at the rate until ctx ends. Each app has its turn once a soakBatch.
+// load registers tasks at the rate until ctx ends. Each app registers once per soakBatch.
 func (s *soak) load(ctx context.Context) error {
 	var group errgroup.Group
 	group.SetLimit(16)
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}, Timeout: time.Minute}
-	each := float64(s.Rate) * soakBatch.Seconds() / float64(len(s.keys)) // tasks of an app's turn
+	each := float64(s.Rate) * soakBatch.Seconds() / float64(len(s.keys)) // tasks per request
 	start, owed, number := time.Now(), 0.0, 0
 	for turn := 0; ctx.Err() == nil; turn++ {
 		select {
@@ -190,6 +191,6 @@ func (s *soak) register(client *http.Client, key string, from, tasks int) error 
 			batch = append(batch, task{"soak-" + strconv.Itoa(from+i), fmt.Sprintf("http://%s/%d", s.sink, k), 1})
 		}
 	}
-	// The load's end must not tear a request that is under way: what it registered would be missing from the count.
+	// The end of the load must not cancel a request: the tasks that it registered would be missing from the count.
 	return postBatch(context.Background(), client, s.addr, key, batch, len(batch))
 }

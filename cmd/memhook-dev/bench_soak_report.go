@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// soakWindow is what a state is the mean of: what is in flight in one moment is chance.
+// soakWindow is the time over which samples are averaged, because a single sample varies with what is in flight.
 const soakWindow = 2 * time.Minute
 
-// stateAt gives the mean of the samples of the window before a time; what only counts up is the last one's.
+// stateAt returns the mean of the samples in the window before a time. Counters are those of the last sample.
 func stateAt(samples []soakSample, at time.Duration) soakSample {
 	var last soakSample
 	var memory, goroutines, connections, files, tables, live, dead, n float64
@@ -32,7 +32,7 @@ func stateAt(samples []soakSample, at time.Duration) soakSample {
 	return last
 }
 
-// peakOfDead gives the most dead rows that a sample within a time has: vacuum comes and goes.
+// peakOfDead returns the highest number of dead rows in the samples between two times. Between vacuums it rises.
 func peakOfDead(samples []soakSample, from, to time.Duration) (most int64) {
 	for _, x := range samples {
 		if x.at > from && x.at <= to {
@@ -58,8 +58,9 @@ func (s *soak) report(samples []soakSample) error {
 	row("tables and indexes, MiB", warm.tables, last.tables)
 	row("live rows", float64(warm.live), float64(last.live))
 	row("dead rows", float64(warm.dead), float64(last.dead))
-	rep.notef("Means of the two minutes before. %d accounts with %d waiting tasks, %d tasks/s with %d subscribers each, what is older than %s purged meanwhile: %.0f deliveries/s and %.0f polls/s.",
-		s.Accounts, s.Accounts*s.Waiting, s.Rate, s.Subscribers, s.Retention, float64(last.delivered-warm.delivered)/over, float64(last.polled-warm.polled)/over)
+	rep.notef("Means over two minutes. %d accounts with %d waiting tasks, %d tasks/s with %d subscribers each, retention %s: "+
+		"%.0f deliveries/s and %.0f polls/s.", s.Accounts, s.Accounts*s.Waiting, s.Rate, s.Subscribers, s.Retention,
+		float64(last.delivered-warm.delivered)/over, float64(last.polled-warm.polled)/over)
 	within := func(what string, from, to float64) {
 		rep.target(what+" at the end", "at most 10 % more", fmt.Sprintf("%+.1f %%", 100*(to/max(from, 1e-9)-1)), to <= 1.1*from)
 	}
@@ -67,10 +68,12 @@ func (s *soak) report(samples []soakSample) error {
 	within("goroutines", float64(warm.goroutines), float64(last.goroutines))
 	within("connections to PostgreSQL", float64(warm.connections), float64(last.connections))
 	early, late := peakOfDead(samples, warm.at, (warm.at+end)/2), peakOfDead(samples, (warm.at+end)/2, end)
-	rep.target("most dead rows in the second half of the rest, of the most in the first", "at most × 1.25", fmt.Sprintf("× %.2f", float64(late)/float64(max(early, 1))), float64(late) <= 1.25*float64(early))
+	rep.target("highest number of dead rows in the second half after warming up, relative to the first half", "at most × 1.25",
+		fmt.Sprintf("× %.2f", float64(late)/float64(max(early, 1))), float64(late) <= 1.25*float64(early))
 	violations := simStats(s.sim).Violations
 	rep.target("requests over memories.ai's limit", "0", strconv.Itoa(violations), violations == 0)
 	rep.target("log lines at level error", "0", strconv.FormatInt(s.errors.count.Load(), 10), s.errors.count.Load() == 0)
-	rep.target("webhooks received of those registered", strconv.FormatInt(s.registered.Load(), 10), strconv.FormatInt(s.received, 10), s.received == s.registered.Load() && s.failed.Load() == 0)
+	rep.target("webhooks received of those registered", strconv.FormatInt(s.registered.Load(), 10), strconv.FormatInt(s.received, 10),
+		s.received == s.registered.Load() && s.failed.Load() == 0)
 	return rep.end()
 }

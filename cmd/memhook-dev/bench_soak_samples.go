@@ -29,11 +29,13 @@ type soakSample struct {
 	errors                  int64
 }
 
+// watch takes samples until the load ends, and prints one a minute.
 func (s *soak) watch(ctx context.Context) ([]soakSample, error) {
 	var samples []soakSample
 	start := time.Now()
-	fmt.Printf("%8s %10s %10s %11s %6s %10s %10s %10s %12s %8s %7s\n", "", "memory MiB", "goroutines", "connections", "files", "tables MiB", "live rows", "dead rows", "deliveries/s", "polls/s", "errors")
-	for said := time.Duration(0); time.Since(start) < s.For; {
+	fmt.Printf("%8s %10s %10s %11s %6s %10s %10s %10s %12s %8s %7s\n",
+		"", "memory MiB", "goroutines", "connections", "files", "tables MiB", "live rows", "dead rows", "deliveries/s", "polls/s", "errors")
+	for printed := time.Duration(0); time.Since(start) < s.For; {
 		select {
 		case <-ctx.Done():
 			return samples, ctx.Err()
@@ -45,8 +47,8 @@ func (s *soak) watch(ctx context.Context) ([]soakSample, error) {
 		}
 		now.at = time.Since(start)
 		samples = append(samples, now)
-		if now.at-said >= time.Minute {
-			said = now.at
+		if now.at-printed >= time.Minute {
+			printed = now.at
 			now.print(samples[max(0, len(samples)-7)])
 		}
 	}
@@ -58,7 +60,8 @@ func (s *soak) watch(ctx context.Context) ([]soakSample, error) {
 
 func (x soakSample) print(before soakSample) {
 	over := (x.at - before.at).Seconds()
-	fmt.Printf("%8s %10.0f %10d %11d %6d %10.0f %10d %10d %12.0f %8.0f %7d\n", x.at.Round(time.Second), x.memory, x.goroutines, x.connections, x.files, x.tables, x.live, x.dead,
+	fmt.Printf("%8s %10.0f %10d %11d %6d %10.0f %10d %10d %12.0f %8.0f %7d\n",
+		x.at.Round(time.Second), x.memory, x.goroutines, x.connections, x.files, x.tables, x.live, x.dead,
 		float64(x.delivered-before.delivered)/over, float64(x.polled-before.polled)/over, x.errors)
 }
 
@@ -81,11 +84,11 @@ func (s *soak) sample(ctx context.Context) (x soakSample, err error) {
 			(select sum(pg_total_relation_size(relid)) / 1048576.0 from pg_stat_user_tables)::float8,
 			(select sum(n_live_tup) from pg_stat_user_tables)::bigint, (select sum(n_dead_tup) from pg_stat_user_tables)::bigint`).
 		Scan(&x.connections, &x.tables, &x.live, &x.dead)
-	x.connections -= int(s.store.Pool().Stat().TotalConns()) // ours
+	x.connections -= int(s.store.Pool().Stat().TotalConns()) // those of this process
 	return x, err
 }
 
-// collect takes over what the receiver has got since the last time.
+// collect counts the webhooks that the receiver got since the last call.
 func (s *soak) collect() error {
 	got, err := drainSink(s.sink)
 	if err != nil {
@@ -95,7 +98,7 @@ func (s *soak) collect() error {
 	return nil
 }
 
-// goroutines reads how many a running memhook has from its metrics.
+// goroutines reads the number of goroutines from the metrics of the memhook at addr.
 func goroutines(addr string) (int, error) {
 	resp, err := http.Get("http://" + addr + "/metrics")
 	if err != nil {
@@ -110,7 +113,7 @@ func goroutines(addr string) (int, error) {
 	return 0, errors.New("/metrics has no go_goroutines")
 }
 
-// errorLines passes a process's log on and counts its lines at level error.
+// errorLines copies a log to standard error and counts its lines at level error.
 type errorLines struct {
 	count atomic.Int64
 }

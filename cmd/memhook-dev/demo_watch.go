@@ -208,7 +208,7 @@ func (d *demo) printChange(ctx context.Context, id string, seen map[string]strin
 	if err := d.call(ctx, http.MethodGet, "/v1/tasks/"+id, nil, &t); err != nil {
 		return err
 	}
-	state := fmt.Sprintf("%s, %d videos", t.Status, len(t.VideoIDs))
+	state := fmt.Sprintf("%s, videos: %d", t.Status, len(t.VideoIDs))
 	if t.LastError != nil {
 		state += ", memories.ai: " + t.LastError.Code + " " + t.LastError.Message
 	}

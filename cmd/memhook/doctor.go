@@ -164,11 +164,12 @@ func (d *doctor) clock(ctx context.Context, pool *pgxpool.Pool) {
 	}
 	ours := before.Add(time.Since(before) / 2)
 	skew := theirs.Sub(ours).Abs()
+	const remedy, finding = "synchronize both machines with NTP", "the database's clock differs from this machine's by %s"
 	switch {
 	case skew > skewFail:
-		d.failf("clock", "synchronize both machines with NTP", "the database's clock differs from this machine's by %s", skew.Round(time.Millisecond))
+		d.failf("clock", remedy, finding, skew.Round(time.Millisecond))
 	case skew > skewWarn:
-		d.warnf("clock", "synchronize both machines with NTP", "the database's clock differs from this machine's by %s", skew.Round(time.Millisecond))
+		d.warnf("clock", remedy, finding, skew.Round(time.Millisecond))
 	default:
 		d.okf("clock", "within %s of the database's clock", max(skew, time.Millisecond).Round(time.Millisecond))
 	}
