@@ -142,7 +142,7 @@ func (s *soak) open(ctx context.Context) (err error) {
 		return err
 	}
 	_ = resp.Body.Close()
-	s.addr, s.pid, err = s.rig.serve(ctx)
+	s.addr, s.pid, err = s.serve(ctx)
 	return err
 }
 

@@ -59,12 +59,11 @@ type Service struct {
 	worker   *worker.Worker
 	http     *http.Server
 
-	failed     chan error // gets the HTTP server's error if it ends unasked
-	background context.Context
-	cancel     context.CancelFunc // of background
-	activity   sync.WaitGroup
-	draining   atomic.Bool
-	migrated   atomic.Bool
+	failed   chan error         // gets the HTTP server's error if it ends unasked
+	cancel   context.CancelFunc // ends what runs beside the workers
+	activity sync.WaitGroup
+	draining atomic.Bool
+	migrated atomic.Bool
 }
 
 // Start runs an instance in a role until [Service.Stop]. It opens the addresses and the database,
@@ -72,14 +71,21 @@ type Service struct {
 // has started and returns the step's error.
 func Start(ctx context.Context, cfg *Settings, role string, log *slog.Logger) (_ *Service, err error) {
 	s := &Service{cfg: cfg, role: role, log: log, failed: make(chan error, 1)}
-	s.background, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.cancel = cancel
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	for _, step := range []func(context.Context) error{s.listen, s.openStore, s.newWorker, s.serve, s.startWorker} {
-		if err = step(ctx); err != nil {
+	for _, step := range []func() error{
+		s.listen,
+		func() error { return s.openStore(ctx) },
+		s.newWorker,
+		func() error { return s.serve(background) },
+		func() error { return s.startWorker(ctx, background) },
+	} {
+		if err = step(); err != nil {
 			return nil, err
 		}
 	}
@@ -95,7 +101,7 @@ func (s *Service) Failed() <-chan error { return s.failed }
 
 // listen opens the addresses before anything else: an address that is open proves that no other process
 // has this instance's name (see instanceName).
-func (s *Service) listen(context.Context) (err error) {
+func (s *Service) listen() (err error) {
 	if s.listener, err = listen(s.cfg); err != nil || s.cfg.MetricsAddr == "" {
 		return err
 	}
@@ -128,7 +134,7 @@ func (s *Service) openStore(ctx context.Context) (err error) {
 }
 
 // newWorker constructs the workers, which the role api does not have, and the metrics.
-func (s *Service) newWorker(context.Context) (err error) {
+func (s *Service) newWorker() (err error) {
 	s.registry = prometheus.NewRegistry()
 	s.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector(),
@@ -153,7 +159,7 @@ func (s *Service) newWorker(context.Context) (err error) {
 }
 
 // serve begins to serve HTTP: everything, or in the role worker the probes and the metrics.
-func (s *Service) serve(context.Context) error {
+func (s *Service) serve(background context.Context) error {
 	metrics := api.Metrics(s.registry, s.store)
 	if s.metrics != nil {
 		mux := http.NewServeMux()
@@ -165,7 +171,7 @@ func (s *Service) serve(context.Context) error {
 	if s.role == roleWorker {
 		token = "" // no admin API, no dashboard
 	}
-	handler, err := api.New(s.background, api.Config{
+	handler, err := api.New(background, api.Config{
 		Store: s.store, Guard: s.guard, AdminToken: token, PublicURL: s.cfg.PublicURL, ExpiresIn: s.cfg.TaskExpiresIn, Version: Version(),
 		KeyLimit: s.cfg.KeyRateLimit, Proxies: prefixes(s.cfg.TrustedProxies),
 		Ready: s.ready, Metrics: metrics, Registry: s.registry, Logger: s.log,
@@ -199,10 +205,10 @@ func probesOnly(all http.Handler) http.Handler {
 	})
 }
 
-// startWorker starts the workers and the goroutine that flushes the statistics.
-func (s *Service) startWorker(ctx context.Context) error {
+// startWorker starts the workers and the goroutine that flushes the statistics until background ends.
+func (s *Service) startWorker(ctx, background context.Context) error {
 	s.activity.Go(func() {
-		s.store.KeepActivity(s.background, func(err error) { s.log.Warn("could not store the activity statistics", "error", err) })
+		s.store.KeepActivity(background, func(err error) { s.log.Warn("could not store the activity statistics", "error", err) })
 	})
 	if s.worker == nil {
 		return nil

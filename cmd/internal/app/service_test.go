@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"testing"
@@ -27,9 +28,7 @@ func serviceSettings(t *testing.T, more map[string]string) *Settings {
 		"DATABASE_URL": storetest.URL(t), "MEMHOOK_ENCRYPTION_KEY": storetest.EncryptionKey, "MEMHOOK_ADDR": l.Addr().String(),
 		"MEMHOOK_AUTO_MIGRATE": "false", "MEMHOOK_SHUTDOWN_TIMEOUT": "5s",
 	}
-	for name, value := range more {
-		env[name] = value
-	}
+	maps.Copy(env, more)
 	cfg, err := ReadSettings(func(name string) string { return env[name] })
 	if err != nil {
 		t.Fatal(err)
