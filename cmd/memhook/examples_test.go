@@ -127,7 +127,7 @@ func TestTheUpstreamExample(t *testing.T) {
 	b := newBench(t, memoriestest.Config{})
 	b.fast()
 	addr := freeAddr(t)
-	sim := exec.Command(binary, "sim", "--addr", addr, "--median", "500ms")
+	sim := exec.Command(devBinary, "sim", "--addr", addr, "--median", "500ms")
 	if err := sim.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -12,9 +12,11 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/memhook/memhook/cmd/internal/app"
 )
 
-// inParallel calls fn with 0 to n-1 on so many workers: rate a second or, where that is 0, as fast as they go.
+// inParallel calls fn with 0 to n-1 in a number of goroutines: rate per second, or as fast as possible if rate is 0.
 func inParallel(workers, n, rate int, fn func(i int)) {
 	var wg sync.WaitGroup
 	queue := make(chan int)
@@ -36,7 +38,7 @@ func inParallel(workers, n, rate int, fn func(i int)) {
 	wg.Wait()
 }
 
-// postBatch registers a list of n tasks that are all new.
+// postBatch registers n tasks and returns an error unless all are new.
 func postBatch(ctx context.Context, client *http.Client, addr, key string, tasks any, n int) error {
 	answer, err := sendJSON(ctx, client, http.MethodPost, "http://"+addr+"/v1/tasks/batch", key, map[string]any{"tasks": tasks})
 	if err != nil {
@@ -48,7 +50,7 @@ func postBatch(ctx context.Context, client *http.Client, addr, key string, tasks
 	return nil
 }
 
-// sendJSON sends body and gives what is answered with 2xx.
+// sendJSON sends body as JSON and returns the answer. A status of 300 or above is an error.
 func sendJSON(ctx context.Context, client *http.Client, method, url, key string, body any) ([]byte, error) {
 	raw, err := json.Marshal(body)
 	if err != nil {
@@ -75,7 +77,7 @@ func sendJSON(ctx context.Context, client *http.Client, method, url, key string,
 	return answer, nil
 }
 
-// awaitCount waits until the sink at addr has got n webhooks.
+// awaitCount waits until the sink at addr has received n webhooks.
 func awaitCount(ctx context.Context, addr string, n int, within time.Duration) error {
 	for deadline := time.Now().Add(within); ; time.Sleep(20 * time.Millisecond) {
 		if ctx.Err() != nil {
@@ -91,7 +93,7 @@ func awaitCount(ctx context.Context, addr string, n int, within time.Duration) e
 	}
 }
 
-// sinkCount reads how many webhooks have come since the sink was last drained, repetitions included.
+// sinkCount reads how many webhooks arrived since the sink was last drained, duplicates included.
 func sinkCount(addr string) (int, error) {
 	resp, err := http.Get("http://" + addr + "/count")
 	if err != nil {
@@ -105,8 +107,8 @@ func sinkCount(addr string) (int, error) {
 	return strconv.Atoi(string(raw))
 }
 
-// sinkResults reads when each event first came, in Unix nanoseconds by webhook-id, and how many webhooks were
-// repetitions, and lets the sink forget it.
+// sinkResults drains the sink. It returns when each event first arrived, in Unix nanoseconds by webhook-id, and
+// how many webhooks were duplicates.
 func sinkResults(addr string) (first map[string]int64, repeated int, err error) {
 	count, err := sinkCount(addr)
 	if err != nil {
@@ -124,7 +126,7 @@ func sinkResults(addr string) (first map[string]int64, repeated int, err error) 
 	return first, count - len(got), nil
 }
 
-// drainSink reads what has come, by webhook-id and path, and lets the sink forget it.
+// drainSink reads when each webhook first arrived, by webhook-id and path, and clears the sink.
 func drainSink(addr string) (got map[string]int64, err error) {
 	resp, err := http.Get("http://" + addr + "/results")
 	if err != nil {
@@ -135,20 +137,20 @@ func drainSink(addr string) (got map[string]int64, err error) {
 	return got, err
 }
 
-// sinkCommand is the receiver of the benchmarks, a process of its own: it answers 200 and remembers when
-// each webhook came.
+// sinkCommand is the receiver of the benchmarks. It runs as a process of its own, answers 200, and remembers when
+// each webhook arrived.
 type sinkCommand struct {
 	Addr string `required:""`
 }
 
-// Run receives until a signal comes.
+// Run receives until SIGINT or SIGTERM.
 func (c sinkCommand) Run(ctx context.Context) error {
 	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return err
 	}
 	s := &sink{first: make(map[string]int64)}
-	return serveUntil(ctx, listener, s)
+	return app.ServeUntil(ctx, listener, s)
 }
 
 type sink struct {
@@ -157,7 +159,7 @@ type sink struct {
 	count int
 }
 
-// ServeHTTP takes webhooks; GET /results gives what came and forgets it, GET /count how many so far.
+// ServeHTTP receives webhooks. /results returns what arrived and clears it; /count returns the number so far.
 func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	now := time.Now().UnixNano()
 	switch r.URL.Path {
@@ -176,7 +178,7 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_, _ = io.Copy(io.Discard, r.Body)
-	id := r.Header.Get("webhook-id") + r.URL.Path // an event has one id for all who get it
+	id := r.Header.Get("webhook-id") + r.URL.Path // an event has the same id for all its receivers
 	s.mu.Lock()
 	s.count++
 	if _, seen := s.first[id]; !seen {

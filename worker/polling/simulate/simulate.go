@@ -1,10 +1,13 @@
-package polling
+// Package simulate compares polling policies on virtual time. Only the benchmarks and the tests use it.
+package simulate
 
 import (
 	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/memhook/memhook/worker/polling"
 )
 
 // Workload is a stream of tasks of one account.
@@ -27,9 +30,9 @@ const Never = 24 * time.Hour
 // Policy decides in a simulation. One value serves one run.
 type Policy interface {
 	// Next gives the index of the task to poll now, or -1. ids names the tasks: their places change.
-	Next(tasks []Task, ids []int, now Moment) int
+	Next(tasks []polling.Task, ids []int, now polling.Moment) int
 	// Polled tells what came of it.
-	Polled(t *Task, id int, last, now Moment, ready bool)
+	Polled(t *polling.Task, id int, last, now polling.Moment, ready bool)
 }
 
 // Outcome is what a policy made of a workload.
@@ -60,15 +63,15 @@ func (o Outcome) Quantile(q float64) time.Duration {
 
 // Arrival is one task of a workload.
 type Arrival struct {
-	At    Moment // its registration, after the Unix epoch
-	Ready Moment
+	At    polling.Moment // its registration, after the Unix epoch
+	Ready polling.Moment
 }
 
 // Arrivals draws a workload's tasks. The same seed gives the same.
 func (w Workload) Arrivals(seed uint64) []Arrival {
 	r := rand.New(rand.NewPCG(seed, 7))
 	out := make([]Arrival, 0, w.Tasks)
-	at := Moment(1)
+	at := polling.Moment(1)
 	burst := max(w.Burst, 1)
 	for len(out) < w.Tasks {
 		at = at.Add(seconds(r.ExpFloat64() / w.Rate * float64(burst)))
@@ -95,13 +98,13 @@ func Simulate(w Workload, p Policy, interval time.Duration, seed uint64) Outcome
 	}
 	var (
 		out   Outcome
-		tasks []Task
-		ready []Moment
+		tasks []polling.Task
+		ready []polling.Moment
 		ids   []int
 	)
-	for now, id := Moment(1), 0; left > 0; now = now.Add(interval) {
+	for now, id := polling.Moment(1), 0; left > 0; now = now.Add(interval) {
 		for len(coming) > 0 && coming[0].At <= now {
-			tasks, ready, ids = append(tasks, Task{Registered: coming[0].At}), append(ready, coming[0].Ready), append(ids, id)
+			tasks, ready, ids = append(tasks, polling.Task{Registered: coming[0].At}), append(ready, coming[0].Ready), append(ids, id)
 			coming = coming[1:]
 			id++
 		}
@@ -112,7 +115,7 @@ func Simulate(w Workload, p Policy, interval time.Duration, seed uint64) Outcome
 		out.Requests++
 		t := &tasks[i]
 		last := polled(t)
-		if t.Kind == Settling {
+		if t.Kind == polling.Settling {
 			t.Polled = now
 			p.Polled(t, ids[i], last, now, false)
 			if now.Sub(t.Grown) >= w.Settle {
@@ -128,7 +131,7 @@ func Simulate(w Workload, p Policy, interval time.Duration, seed uint64) Outcome
 			left--
 		}
 		if done && w.Settle > 0 {
-			t.Kind, t.Grown = Settling, now
+			t.Kind, t.Grown = polling.Settling, now
 			continue
 		}
 		if done || now.Sub(t.Registered) > Never {
@@ -140,34 +143,37 @@ func Simulate(w Workload, p Policy, interval time.Duration, seed uint64) Outcome
 }
 
 // Learnt is the service's own policy: [Choose] with a [Survival] that starts from nothing.
-func Learnt() Policy { return &learnt{NewSurvival()} }
+func Learnt() Policy { return &learnt{polling.NewSurvival()} }
 
-type learnt struct{ survival *Survival }
+type learnt struct{ survival *polling.Survival }
 
-func (p *learnt) Next(tasks []Task, _ []int, now Moment) int {
-	i, _ := Choose(p.survival, tasks, now)
+func (p *learnt) Next(tasks []polling.Task, _ []int, now polling.Moment) int {
+	i, _ := polling.Choose(p.survival, tasks, now)
 	return i
 }
 
-func (p *learnt) Polled(t *Task, _ int, last, now Moment, ready bool) {
-	if t.Kind == Settling {
+func (p *learnt) Polled(t *polling.Task, _ int, last, now polling.Moment, ready bool) {
+	if t.Kind == polling.Settling {
 		p.survival.ObserveGrowth(last.Sub(t.Grown), now.Sub(t.Grown), false)
 		return
 	}
 	p.survival.Observe(last.Sub(t.Registered), now.Sub(t.Registered), ready)
 }
 
+// seconds converts a number of seconds.
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
 // Knowing is the service's own policy with the workload's true distribution.
 func Knowing(w Workload) Policy { return knowing{truth{w}} }
 
 type knowing struct{ truth truth }
 
-func (p knowing) Next(tasks []Task, _ []int, now Moment) int {
-	i, _ := Choose(p.truth, tasks, now)
+func (p knowing) Next(tasks []polling.Task, _ []int, now polling.Moment) int {
+	i, _ := polling.Choose(p.truth, tasks, now)
 	return i
 }
 
-func (knowing) Polled(*Task, int, Moment, Moment, bool) {}
+func (knowing) Polled(*polling.Task, int, polling.Moment, polling.Moment, bool) {}
 
 type truth struct{ w Workload }
 
@@ -185,25 +191,25 @@ func (t truth) Ready(last, now time.Duration) float64 {
 
 // ByScore polls the eligible task with the greatest score. A task that was never polled counts as polled
 // at its registration.
-func ByScore(score func(t *Task, now Moment) float64) Policy { return byScore(score) }
+func ByScore(score func(t *polling.Task, now polling.Moment) float64) Policy { return byScore(score) }
 
-type byScore func(*Task, Moment) float64
+type byScore func(*polling.Task, polling.Moment) float64
 
-func (p byScore) Next(tasks []Task, _ []int, now Moment) int {
+func (p byScore) Next(tasks []polling.Task, _ []int, now polling.Moment) int {
 	best, most := -1, math.Inf(-1)
 	for i := range tasks {
 		t := &tasks[i]
-		if s := p(t, now); s > most && EligibleAt(t) <= now {
+		if s := p(t, now); s > most && polling.EligibleAt(t) <= now {
 			best, most = i, s
 		}
 	}
 	return best
 }
 
-func (byScore) Polled(*Task, int, Moment, Moment, bool) {}
+func (byScore) Polled(*polling.Task, int, polling.Moment, polling.Moment, bool) {}
 
 // polled is when the task was last polled, or registered.
-func polled(t *Task) Moment {
+func polled(t *polling.Task) polling.Moment {
 	if t.Polled == 0 {
 		return t.Registered
 	}
@@ -212,29 +218,29 @@ func polled(t *Task) Moment {
 
 // LeastRecent polls the task whose last poll is longest ago.
 func LeastRecent() Policy {
-	return ByScore(func(t *Task, now Moment) float64 { return now.Sub(polled(t)).Seconds() })
+	return ByScore(func(t *polling.Task, now polling.Moment) float64 { return now.Sub(polled(t)).Seconds() })
 }
 
 // Rivals are the other indices of the literature, given the true distribution.
 func Rivals(w Workload) map[string]Policy {
 	d := truth{w}
-	ages := func(t *Task, now Moment) (last, age time.Duration) {
+	ages := func(t *polling.Task, now polling.Moment) (last, age time.Duration) {
 		return polled(t).Sub(t.Registered), now.Sub(t.Registered)
 	}
 	return map[string]Policy{
-		"hazard(age) × τ²": ByScore(func(t *Task, now Moment) float64 {
+		"hazard(age) × τ²": ByScore(func(t *polling.Task, now polling.Moment) float64 {
 			_, age := ages(t, now)
 			tau := now.Sub(polled(t)).Seconds()
 			return d.Ready(age, age+100*time.Millisecond) * tau * tau
 		}),
-		"Whittle: τF(τ) − ∫F": ByScore(func(t *Task, now Moment) float64 {
+		"Whittle: τF(τ) − ∫F": ByScore(func(t *polling.Task, now polling.Moment) float64 {
 			last, age := ages(t, now)
 			return now.Sub(polled(t)).Seconds()*d.Ready(last, age) - integral(func(a time.Duration) float64 { return d.Ready(last, a) }, last, age)
 		}),
-		"F(τ) × τ": ByScore(func(t *Task, now Moment) float64 {
+		"F(τ) × τ": ByScore(func(t *polling.Task, now polling.Moment) float64 {
 			return d.Ready(ages(t, now)) * now.Sub(polled(t)).Seconds()
 		}),
-		"F(τ) alone": ByScore(func(t *Task, now Moment) float64 { return d.Ready(ages(t, now)) }),
+		"F(τ) alone": ByScore(func(t *polling.Task, now polling.Moment) float64 { return d.Ready(ages(t, now)) }),
 	}
 }
 
@@ -252,19 +258,19 @@ func integral(f func(time.Duration) float64, from, to time.Duration) float64 {
 // OwnInterval lets each task be due again some time after its last poll, multiplied by factor after each
 // poll up to most; the task that is due first is polled first. It is what most clients do.
 func OwnInterval(first, most time.Duration, factor float64) Policy {
-	return &ownInterval{first: first, most: most, factor: factor, due: make(map[int]Moment), wait: make(map[int]time.Duration)}
+	return &ownInterval{first: first, most: most, factor: factor, due: make(map[int]polling.Moment), wait: make(map[int]time.Duration)}
 }
 
 type ownInterval struct {
 	first, most time.Duration
 	factor      float64
-	due         map[int]Moment
+	due         map[int]polling.Moment
 	wait        map[int]time.Duration
 }
 
-func (p *ownInterval) Next(tasks []Task, ids []int, now Moment) int {
+func (p *ownInterval) Next(tasks []polling.Task, ids []int, now polling.Moment) int {
 	best := -1
-	var earliest Moment
+	var earliest polling.Moment
 	for i := range tasks {
 		due, known := p.due[ids[i]]
 		if !known {
@@ -277,7 +283,7 @@ func (p *ownInterval) Next(tasks []Task, ids []int, now Moment) int {
 	return best
 }
 
-func (p *ownInterval) Polled(_ *Task, id int, _, now Moment, ready bool) {
+func (p *ownInterval) Polled(_ *polling.Task, id int, _, now polling.Moment, ready bool) {
 	if ready {
 		delete(p.due, id)
 		delete(p.wait, id)

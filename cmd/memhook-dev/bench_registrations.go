@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/memhook/memhook/cmd/internal/proc"
 )
 
 type benchRegistrationsCommand struct {
@@ -17,21 +19,22 @@ type benchRegistrationsCommand struct {
 
 	Single      int `default:"20000" help:"Registrations one by one."`
 	Batched     int `default:"200000" help:"Registrations in batches of 1,000."`
-	Connections int `default:"32" help:"Connections that register one by one."`
-	Batchers    int `default:"4" help:"Connections that register in batches."`
-	Runs        int `default:"5" help:"Runs; the median counts."`
+	Connections int `default:"32" help:"Connections for registrations one by one."`
+	Batchers    int `default:"4" help:"Connections for registrations in batches."`
+	Runs        int `default:"5" help:"Runs; the median is reported."`
 }
 
-// registrationRun is what one run has shown.
+// registrationRun is the result of one run.
 type registrationRun struct {
 	perSecond, serve, postgres float64 // CPU seconds per 1,000
 	p50, p99                   time.Duration
 	memory                     float64
 }
 
-// Run measures registering over HTTP against a service of its own.
+// Run measures registrations over HTTP.
 func (c benchRegistrationsCommand) Run(ctx context.Context) error {
-	rep := c.newReport("registrations", "", "tasks/s", "CPU-s per 1,000", "of it serve", "PostgreSQL", "serve, peak MiB", "p50 ms", "p99 ms")
+	rep := c.newReport("registrations",
+		"", "tasks/s", "CPU-s per 1,000", "of it serve", "PostgreSQL", "serve, peak MiB", "p50 ms", "p99 ms")
 	kinds := []struct {
 		name             string
 		total, each, how int
@@ -53,18 +56,20 @@ func (c benchRegistrationsCommand) Run(ctx context.Context) error {
 		median.row(rep, kind.name+", median")
 		rep.target("registrations/s "+kind.name, decimals(kind.target, 0), decimals(median.perSecond, 0), median.perSecond >= kind.target)
 	}
-	rep.notef("One by one over %d connections, in batches over %d; the client shares the machine and is not counted.", c.Connections, c.Batchers)
+	rep.notef("One by one over %d connections, in batches over %d. The client shares the machine; its CPU is not counted.",
+		c.Connections, c.Batchers)
 	return rep.end()
 }
 
 func (r registrationRun) row(rep *report, name string) {
-	rep.row(name, decimals(r.perSecond, 0), decimals(r.serve+r.postgres, 3), decimals(r.serve, 3), decimals(r.postgres, 3), decimals(r.memory, 0), milliseconds(r.p50), milliseconds(r.p99))
+	rep.row(name, decimals(r.perSecond, 0), decimals(r.serve+r.postgres, 3), decimals(r.serve, 3), decimals(r.postgres, 3),
+		decimals(r.memory, 0), milliseconds(r.p50), milliseconds(r.p99))
 }
 
-// once registers total tasks, each a request, over so many connections.
+// once registers total tasks, each per request, over a number of connections.
 func (c benchRegistrationsCommand) once(ctx context.Context, total, each, connections int) (run registrationRun, err error) {
 	key := "bench-" + randomBase64(24)
-	simAddr, err := freePort()
+	simAddr, err := proc.FreePort()
 	if err != nil {
 		return run, err
 	}
@@ -73,19 +78,15 @@ func (c benchRegistrationsCommand) once(ctx context.Context, total, each, connec
 		return run, err
 	}
 	defer r.close()
-	if _, err := r.start(ctx, simAddr, "sim", "--addr", simAddr, "--never", "1"); err != nil {
+	if err := r.start(ctx, simAddr, "sim", "--addr", simAddr, "--never", "1"); err != nil {
 		return run, err
 	}
-	addr, err := freePort()
+	addr, serve, err := r.serve(ctx)
 	if err != nil {
 		return run, err
 	}
-	serve, err := r.start(ctx, addr, "serve")
-	if err != nil {
-		return run, err
-	}
-	time.Sleep(time.Second) // the start's own work is not the run's
-	pids := []int{serve.Process.Pid, r.pg.PID()}
+	time.Sleep(time.Second) // so that starting up is not measured
+	pids := []int{serve, r.pg.PID()}
 	before, err := cpuOfAll(pids, r.pg.PID())
 	if err != nil {
 		return run, err
@@ -130,23 +131,12 @@ func (c benchRegistrationsCommand) once(ctx context.Context, total, each, connec
 	slices.Sort(took)
 	per := func(i int) float64 { return (after[i] - before[i]) / float64(total) * 1000 }
 	return registrationRun{
-		perSecond: float64(total) / elapsed.Seconds(), serve: per(0), postgres: per(1), memory: peakMemory(pids[0]),
+		perSecond: float64(total) / elapsed.Seconds(), serve: per(0), postgres: per(1), memory: proc.PeakMemory(pids[0]),
 		p50: took[len(took)/2], p99: took[len(took)*99/100],
 	}, ctx.Err()
 }
 
-// cpuOfAll gives the CPU seconds of processes so far; PostgreSQL's with its backends.
-func cpuOfAll(pids []int, postgres int) ([]float64, error) {
-	out := make([]float64, len(pids))
-	for i, pid := range pids {
-		var err error
-		if out[i], err = cpuAlone(pid, postgres); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
+// registerOver registers each tasks in one request, numbered from from.
 func registerOver(ctx context.Context, client *http.Client, addr, key string, from, each int) error {
 	type task struct {
 		TaskID      string            `json:"task_id"`
@@ -156,7 +146,10 @@ func registerOver(ctx context.Context, client *http.Client, addr, key string, fr
 	tasks := make([]task, each)
 	for i := range tasks {
 		n := strconv.Itoa(from + i)
-		tasks[i] = task{"4b2d85ea-8b61-4689-96c3-75d907140242_" + n, fmt.Sprintf("http://127.0.0.1:1/customer/%d", (from+i)%50), map[string]string{"order": n}}
+		tasks[i] = task{
+			TaskID:      "4b2d85ea-8b61-4689-96c3-75d907140242_" + n,
+			CallbackURL: fmt.Sprintf("http://127.0.0.1:1/customer/%d", (from+i)%50), Metadata: map[string]string{"order": n},
+		}
 	}
 	if each > 1 {
 		return postBatch(ctx, client, addr, key, tasks, each)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// soakPicture draws each figure of a soak over time, every one on its own scale from zero.
+// soakPicture draws each figure of a soak over time, each on its own scale from zero.
 func soakPicture(samples []soakSample) string {
 	panels := []struct {
 		title, unit string
@@ -32,25 +32,32 @@ func soakPicture(samples []soakSample) string {
 		fmt.Fprintf(&b, `<text x="%.0f" y="%.0f" font-weight="600">%s</text>`+"\n", x0, y0-10, strings.TrimSpace(p.title+" "+p.unit))
 		for k := range 3 {
 			y := y0 + height*(1-float64(k)/2)
-			fmt.Fprintf(&b, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="#dee2e6"/><text x="%.1f" y="%.1f" text-anchor="end">%s</text>`+"\n",
-				x0, y, x0+width-left, y, x0-6, y+4, shortNumber(most*float64(k)/2))
+			fmt.Fprintf(&b, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="#dee2e6"/>`, x0, y, x0+width-left, y)
+			fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="end">%s</text>`+"\n", x0-6, y+4, shortNumber(most*float64(k)/2))
 		}
 		b.WriteString(`<polyline fill="none" stroke="#0b7285" stroke-width="1.5" points="`)
 		for _, s := range samples {
 			fmt.Fprintf(&b, "%.1f,%.1f ", x0+(width-left)*s.at.Seconds()/last.Seconds(), y0+height*(1-p.value(s)/most))
 		}
 		b.WriteString(`"/>` + "\n")
-		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f">0</text><text x="%.1f" y="%.1f" text-anchor="end">%.0f min</text>`+"\n", x0, y0+height+16, x0+width-left, y0+height+16, last.Minutes())
+		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f">0</text>`, x0, y0+height+16)
+		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="end">%.0f min</text>`+"\n", x0+width-left, y0+height+16, last.Minutes())
 	}
 	rows := (len(panels) + columns - 1) / columns
-	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" font-family="system-ui, sans-serif" font-size="11" fill="#212529">
-<title>What a soak must not let grow, over time</title>
-<rect width="100%%" height="100%%" fill="#ffffff"/>
-%s</svg>
-`, columns*(width+gap), float64(rows)*(height+top+gap)+10, b.String())
+	return picture("What a soak must not let grow, over time", columns*(width+gap), float64(rows)*(height+top+gap)+10, b.String())
 }
 
-// niceAbove gives the least of 1, 2, 5 times a power of ten that is not below v.
+// picture wraps SVG elements into a document of the given size.
+func picture(title string, width, height float64, elements string) string {
+	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f"`+
+		` font-family="system-ui, sans-serif" font-size="11" fill="#212529">
+<title>%s</title>
+<rect width="100%%" height="100%%" fill="#ffffff"/>
+%s</svg>
+`, width, height, title, elements)
+}
+
+// niceAbove returns the least number of the form 1, 2 or 5 times a power of ten that is not below v.
 func niceAbove(v float64) float64 {
 	if v <= 0 {
 		return 1

@@ -11,39 +11,39 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/memhook/memhook/worker/polling"
+	"github.com/memhook/memhook/worker/polling/simulate"
 )
 
 type benchPollingCommand struct {
 	benchOutput
 
-	Seeds    int           `default:"5" help:"Runs of each policy on each workload, each with arrivals of its own."`
-	Interval time.Duration `default:"1s" help:"Between two requests: the account's budget."`
+	Seeds    int           `default:"5" help:"Runs of each policy on each workload, each with its own arrivals."`
+	Interval time.Duration `default:"1s" help:"Time between two requests: the account's budget."`
 	SVG      string        `help:"Write the picture to this file."`
 }
 
-// benchPolicies are the rows of the comparison, the first ours.
+// benchPolicies are the rows of the comparison; memhook's own policy is first.
 var benchPolicies = []struct {
 	name string
-	make func(polling.Workload) polling.Policy
+	make func(simulate.Workload) simulate.Policy
 }{
-	{"memhook: expected lag so far, learnt", func(polling.Workload) polling.Policy { return polling.Learnt() }},
-	{"the same, distribution known", polling.Knowing},
+	{"memhook: expected lag so far, learnt", func(simulate.Workload) simulate.Policy { return simulate.Learnt() }},
+	{"the same, distribution known", simulate.Knowing},
 	{"F(τ) × τ, known", rival("F(τ) × τ")},
 	{"Whittle: τF(τ) − ∫F, known", rival("Whittle: τF(τ) − ∫F")},
 	{"hazard(age) × τ², known", rival("hazard(age) × τ²")},
 	{"F(τ) alone, known", rival("F(τ) alone")},
-	{"least recently polled first", func(polling.Workload) polling.Policy { return polling.LeastRecent() }},
-	{"each task every 15 s", func(polling.Workload) polling.Policy {
-		return polling.OwnInterval(15*time.Second, 15*time.Second, 1)
+	{"least recently polled first", func(simulate.Workload) simulate.Policy { return simulate.LeastRecent() }},
+	{"each task every 15 s", func(simulate.Workload) simulate.Policy {
+		return simulate.OwnInterval(15*time.Second, 15*time.Second, 1)
 	}},
-	{"each task's own backoff, 5 s × 1.5 to 300 s", func(polling.Workload) polling.Policy {
-		return polling.OwnInterval(5*time.Second, 5*time.Minute, 1.5)
+	{"each task's own backoff, 5 s × 1.5 to 300 s", func(simulate.Workload) simulate.Policy {
+		return simulate.OwnInterval(5*time.Second, 5*time.Minute, 1.5)
 	}},
 }
 
-func rival(name string) func(polling.Workload) polling.Policy {
-	return func(w polling.Workload) polling.Policy { return polling.Rivals(w)[name] }
+func rival(name string) func(simulate.Workload) simulate.Policy {
+	return func(w simulate.Workload) simulate.Policy { return simulate.Rivals(w)[name] }
 }
 
 // benchRow is the mean of a policy's runs on a workload, in seconds.
@@ -52,10 +52,10 @@ type benchRow struct {
 	requests            int
 }
 
-// Run prints a table a workload.
+// Run prints a table for each workload.
 func (c benchPollingCommand) Run(ctx context.Context) error {
 	var all [][]benchRow
-	workloads := polling.Workloads()
+	workloads := simulate.Workloads()
 	for i, w := range workloads {
 		progress(i, len(workloads), w.Name)
 		rows, err := c.measure(ctx, w)
@@ -74,7 +74,7 @@ func (c benchPollingCommand) Run(ctx context.Context) error {
 }
 
 // summarize reports mean and p95 of every policy on every workload.
-func (c benchPollingCommand) summarize(workloads []polling.Workload, all [][]benchRow) error {
+func (c benchPollingCommand) summarize(workloads []simulate.Workload, all [][]benchRow) error {
 	head := []string{"mean, p95 of the lag in seconds"}
 	for _, w := range workloads {
 		head = append(head, w.Name)
@@ -94,17 +94,18 @@ func (c benchPollingCommand) summarize(workloads []polling.Workload, all [][]ben
 			best = min(best, row.mean)
 		}
 		learnt := all[g][0].mean
-		rep.target(w.Name+": the mean lag, learnt online", "within 10 % of "+decimals(best, 1)+" s, the best that knows the distribution", decimals(learnt, 1)+" s", learnt <= 1.1*best)
+		rep.target(w.Name+": mean lag, learnt online", "within 10 % of "+decimals(best, 1)+" s, the best that knows the distribution",
+			decimals(learnt, 1)+" s", learnt <= 1.1*best)
 	}
 	return rep.end()
 }
 
-// progress says how far a long command is, on the error output.
+// progress prints on standard error how far a benchmark is.
 func progress(done, of int, what string) {
 	fmt.Fprintf(os.Stderr, "[%d/%d] %s\n", done+1, of, what)
 }
 
-func (c benchPollingCommand) measure(ctx context.Context, w polling.Workload) ([]benchRow, error) {
+func (c benchPollingCommand) measure(ctx context.Context, w simulate.Workload) ([]benchRow, error) {
 	rows := make([]benchRow, len(benchPolicies))
 	var mu sync.Mutex
 	var group errgroup.Group
@@ -115,7 +116,7 @@ func (c benchPollingCommand) measure(ctx context.Context, w polling.Workload) ([
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				o := polling.Simulate(w, p.make(w), c.Interval, uint64(seed+1))
+				o := simulate.Simulate(w, p.make(w), c.Interval, uint64(seed+1))
 				mu.Lock()
 				defer mu.Unlock()
 				n := float64(c.Seeds)
@@ -132,7 +133,7 @@ func (c benchPollingCommand) measure(ctx context.Context, w polling.Workload) ([
 	return rows, group.Wait()
 }
 
-func (benchPollingCommand) print(out io.Writer, w polling.Workload, rows []benchRow) {
+func (benchPollingCommand) print(out io.Writer, w simulate.Workload, rows []benchRow) {
 	const head, line = "%s\n%-46s %8s %8s %8s %8s %10s\n", "%-46s %8.1f %8.1f %8.1f %8.1f %10d\n"
 	_, _ = fmt.Fprintf(out, head, w.Name, "lag in seconds", "mean", "p50", "p95", "p99", "requests")
 	for i, r := range rows {
@@ -141,8 +142,8 @@ func (benchPollingCommand) print(out io.Writer, w polling.Workload, rows []bench
 	_, _ = fmt.Fprintln(out)
 }
 
-// pollingPicture draws the mean lags as bars, a group a workload, each in terms of its longest.
-func pollingPicture(workloads []polling.Workload, all [][]benchRow) string {
+// pollingPicture draws the mean lags as bars, one group for each workload, scaled to the longest bar of its group.
+func pollingPicture(workloads []simulate.Workload, all [][]benchRow) string {
 	const left, barHeight, barGap, groupGap, width = 290, 13, 3, 34, 880
 	shown := []int{0, 6, 7, 8}
 	colours := []string{"#0b7285", "#adb5bd", "#ced4da", "#e8a87c"}
@@ -157,16 +158,14 @@ func pollingPicture(workloads []polling.Workload, all [][]benchRow) string {
 		y += 8
 		for k, i := range shown {
 			length := all[g][i].mean / longest * (width - left - 80)
-			fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text><rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/><text x="%.1f" y="%d">%.1f s</text>`+"\n",
-				left-8, y+barHeight-2, benchPolicies[i].name, left, y, length, barHeight, colours[k], float64(left)+length+6, y+barHeight-2, all[g][i].mean)
+			fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`, left-8, y+barHeight-2, benchPolicies[i].name)
+			fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`, left, y, length, barHeight, colours[k])
+			fmt.Fprintf(&b, `<text x="%.1f" y="%d">%.1f s</text>`+"\n", float64(left)+length+6, y+barHeight-2, all[g][i].mean)
 			y += barHeight + barGap
 		}
 		y += groupGap
 	}
-	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="system-ui, sans-serif" font-size="11" fill="#212529">
-<title>Mean time from ready to detected, by polling policy</title>
-<rect width="100%%" height="100%%" fill="#ffffff"/>
-<text x="10" y="20" font-size="14" font-weight="600">Mean time from ready to detected, at one request a second (shorter is better)</text>
-%s</svg>
-`, width, y, b.String())
+	const title = `<text x="10" y="20" font-size="14" font-weight="600">` +
+		"Mean time from ready to detected, at one request a second (shorter is better)</text>\n"
+	return picture("Mean time from ready to detected, by polling policy", width, float64(y), title+b.String())
 }

@@ -8,14 +8,16 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/memhook/memhook/cmd/internal/app"
 )
 
-// benchOutput is where a benchmark's report goes beside the terminal.
+// benchOutput has the flags that all benchmarks share.
 type benchOutput struct {
-	Into string `help:"Write the report into this Markdown file too, between its marks for the benchmark."`
+	Into string `help:"Also write the report into this Markdown file, between its marks for the benchmark."`
 }
 
-// report is a benchmark's table, printed row by row while it grows.
+// report is a benchmark's table. It prints each row as it is added.
 type report struct {
 	out     benchOutput
 	name    string // of the marks in the Markdown file
@@ -57,7 +59,7 @@ func (r *report) notef(format string, args ...any) {
 	fmt.Println(line)
 }
 
-// target says what was to be reached and what was.
+// target adds and prints a target and what was reached.
 func (r *report) target(what, target, reached string, held bool) {
 	verdict := "held"
 	if !held {
@@ -67,7 +69,7 @@ func (r *report) target(what, target, reached string, held bool) {
 	fmt.Printf("%s: %s, target %s: %s\n", what, reached, target, strings.Trim(verdict, "*"))
 }
 
-// end writes the report into the Markdown file, if there is one.
+// end writes the report into the Markdown file if there is one.
 func (r *report) end() error {
 	if r.out.Into == "" {
 		return nil
@@ -108,12 +110,12 @@ func markdownTable(b *strings.Builder, head []string, rows [][]string) {
 	}
 }
 
-// commit names the commit that is measured, as git sees the folder the benchmark runs in. The reports that
-// benchmarks write are not a change of what is measured.
+// commit returns the commit of the working directory, with "-dirty" if files other than the reports in docs
+// have changed.
 func commit() string {
 	out, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
 	if err != nil {
-		return version()
+		return app.Version()
 	}
 	name := strings.TrimSpace(string(out))
 	if changed, err := exec.Command("git", "status", "--porcelain", "--", ".", ":(exclude)docs").Output(); err != nil || len(changed) > 0 {
@@ -122,7 +124,7 @@ func commit() string {
 	return name
 }
 
-// machine says what the benchmark ran on.
+// machine describes the machine that the benchmark runs on.
 func machine() string {
 	model, memory := "", ""
 	if raw, err := os.ReadFile("/proc/cpuinfo"); err == nil {
@@ -137,17 +139,17 @@ func machine() string {
 	return fmt.Sprintf("%d cores (%s)%s, %s, %s", runtime.NumCPU(), model, memory, runtime.GOOS, runtime.Version())
 }
 
-// after gives the value of the first line "key : value".
+// after returns the value of the first line "key : value".
 func after(text, key string) string {
 	_, rest, _ := strings.Cut(text, key)
 	line, _, _ := strings.Cut(rest, "\n")
 	return strings.TrimSpace(strings.TrimLeft(line, " \t:"))
 }
 
-// decimals writes a number with so many digits after the point.
+// decimals formats a number with a number of digits after the point.
 func decimals(v float64, digits int) string { return fmt.Sprintf("%.*f", digits, v) }
 
-// milliseconds writes a duration in milliseconds.
+// milliseconds formats a duration in milliseconds.
 func milliseconds(d time.Duration) string {
 	return decimals(float64(d.Microseconds())/1000, 2)
 }

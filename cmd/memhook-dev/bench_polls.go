@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/memhook/memhook/cmd/internal/proc"
 	"github.com/memhook/memhook/memories/memoriestest"
 	"github.com/memhook/memhook/store"
 )
@@ -18,14 +19,14 @@ import (
 type benchPollsCommand struct {
 	benchOutput
 
-	Accounts int           `default:"1000" help:"Accounts, each with one request a second."`
-	Tasks    int           `default:"100" help:"Waiting tasks of each."`
-	For      time.Duration `default:"5m" help:"How long."`
+	Accounts int           `default:"1000" help:"Accounts, each with a budget of one request per second."`
+	Tasks    int           `default:"100" help:"Waiting tasks per account."`
+	For      time.Duration `default:"5m" help:"Duration."`
 }
 
-// Run polls many accounts at once and watches the rate, the CPU and the size of every table and index.
+// Run polls many accounts at once and measures the rate, the CPU, and the size of every table and index.
 func (c benchPollsCommand) Run(ctx context.Context) error {
-	simAddr, err := freePort()
+	simAddr, err := proc.FreePort()
 	if err != nil {
 		return err
 	}
@@ -34,43 +35,39 @@ func (c benchPollsCommand) Run(ctx context.Context) error {
 		return err
 	}
 	defer r.close()
-	if _, err := r.start(ctx, simAddr, "sim", "--addr", simAddr, "--requests-per-second", "1", "--never", "1"); err != nil {
+	if err := r.start(ctx, simAddr, "sim", "--addr", simAddr, "--requests-per-second", "1", "--never", "1"); err != nil {
 		return err
 	}
 	fmt.Printf("registering %d tasks of %d accounts\n", c.Accounts*c.Tasks, c.Accounts)
 	if _, err := c.register(ctx, r); err != nil {
 		return err
 	}
-	addr, err := freePort()
-	if err != nil {
-		return err
-	}
-	serve, err := r.start(ctx, addr, "serve")
+	_, serve, err := r.serve(ctx)
 	if err != nil {
 		return err
 	}
 	rep := c.newReport("polls", "", "polls/s", "CPU-ms a poll", "of it serve", "violations", "serve, peak MiB", "tables MiB")
-	samples, err := c.watch(ctx, rep, r, simAddr, serve.Process.Pid)
+	samples, err := c.watch(ctx, rep, r, simAddr, serve)
 	if err != nil {
 		return err
 	}
-	c.judge(rep, samples)
+	c.compare(rep, samples)
 	return rep.end()
 }
 
-// pollsSample is the state at a moment, and the rates since the one before.
+// pollsSample is the state at a moment, and the rates since the previous sample.
 type pollsSample struct {
 	at         time.Time
 	requests   int
 	violations int
-	used       []float64 // CPU seconds so far of serve and of PostgreSQL
+	used       []float64 // CPU seconds of serve and of PostgreSQL so far
 	memory     float64   // MiB, peak
 	sizes      map[string]int64
-	rate, cost float64 // polls a second, CPU milliseconds a poll
-	serve      float64 // of the cost, what memhook itself takes
+	rate, cost float64 // polls per second, CPU milliseconds per poll
+	serve      float64 // memhook's own share of the cost
 }
 
-// watch samples every twenty seconds.
+// watch takes a sample every 20 s and reports it.
 func (c benchPollsCommand) watch(ctx context.Context, rep *report, r *rig, sim string, serve int) (samples []pollsSample, err error) {
 	start := time.Now()
 	last := pollsSample{at: start, requests: simStats(sim).Requests}
@@ -85,7 +82,7 @@ func (c benchPollsCommand) watch(ctx context.Context, rep *report, r *rig, sim s
 		case <-time.After(min(20*time.Second, c.For-time.Since(start)+10*time.Millisecond)):
 		}
 		st := simStats(sim)
-		now := pollsSample{at: time.Now(), requests: st.Requests, violations: st.Violations, memory: peakMemory(serve)}
+		now := pollsSample{at: time.Now(), requests: st.Requests, violations: st.Violations, memory: proc.PeakMemory(serve)}
 		if now.used, err = cpuOfAll(pids, r.pg.PID()); err != nil {
 			return nil, err
 		}
@@ -99,28 +96,32 @@ func (c benchPollsCommand) watch(ctx context.Context, rep *report, r *rig, sim s
 		for _, n := range now.sizes {
 			tables += n
 		}
-		rep.row("after "+time.Since(start).Round(time.Second).String(), decimals(now.rate, 1), decimals(now.cost, 3), decimals(now.serve, 3), strconv.Itoa(now.violations), decimals(now.memory, 0), strconv.FormatInt(tables>>20, 10))
+		rep.row("after "+time.Since(start).Round(time.Second).String(), decimals(now.rate, 1), decimals(now.cost, 3), decimals(now.serve, 3),
+			strconv.Itoa(now.violations), decimals(now.memory, 0), strconv.FormatInt(tables>>20, 10))
 		samples, last = append(samples, now), now
 	}
 	return samples, nil
 }
 
-// judge holds the medians against the targets; of the cost that of the end. It rises until accounts that began together
-// have spread over the second, and fewer of their polls share a statement.
-func (c benchPollsCommand) judge(rep *report, samples []pollsSample) {
+// compare compares the medians with the targets. For the cost it takes the last samples: the accounts begin
+// together and spread over the second, so fewer and fewer polls share a statement.
+func (c benchPollsCommand) compare(rep *report, samples []pollsSample) {
 	first, last := samples[min(2, len(samples)-1)], samples[len(samples)-1] // after the first minute, and at the end
 	growth, which := mostGrown(first.sizes, last.sizes)
 	rate := median(samples, func(x pollsSample) float64 { return x.rate })
 	cost := median(samples[max(0, len(samples)-3):], func(x pollsSample) float64 { return x.cost })
-	rep.notef("%d waiting tasks over %d accounts of one request a second. Each line is the time since the one before it. The accounts begin together and spread over the second; the fewer of their polls share a statement, the more CPU each takes.", c.Accounts*c.Tasks, c.Accounts)
-	rep.target("polls/s, median of the lines", fmt.Sprintf("%d, less the margin between slots", c.Accounts), decimals(rate, 1), rate >= 0.95*float64(c.Accounts))
-	rep.target("CPU-milliseconds a poll, median of the last three lines", "1", decimals(cost, 3), cost <= 1)
+	rep.notef("%d waiting tasks of %d accounts with one request per second each. Each line covers the time since the previous line. "+
+		"The accounts begin together and spread over the second: fewer polls then share a statement, and each costs more CPU.",
+		c.Accounts*c.Tasks, c.Accounts)
+	rep.target("polls/s, median of the lines", fmt.Sprintf("%d, less the margin between slots", c.Accounts), decimals(rate, 1),
+		rate >= 0.95*float64(c.Accounts))
+	rep.target("CPU-milliseconds per poll, median of the last three lines", "1", decimals(cost, 3), cost <= 1)
 	rep.target("violations of the limit", "0", strconv.Itoa(last.violations), last.violations == 0)
-	rep.target("tables and indexes do not grow after the first minute: the most", "× 1.1", fmt.Sprintf("× %.2f (%s)", growth, which), growth < 1.1)
+	rep.target("growth of any table or index after the first minute", "× 1.1", fmt.Sprintf("× %.2f (%s)", growth, which), growth < 1.1)
 	rep.target("memory of serve", "150 MiB", decimals(last.memory, 0)+" MiB", last.memory < 150)
 }
 
-// median gives the middle one of values.
+// median returns the median of a value.
 func median[T any](list []T, value func(T) float64) float64 {
 	values := make([]float64, len(list))
 	for i, x := range list {
@@ -130,10 +131,12 @@ func median[T any](list []T, value func(T) float64) float64 {
 	return values[len(values)/2]
 }
 
-// register makes the accounts, an app of each with its waiting tasks, and gives the apps.
+// register creates the accounts, each with an app and its waiting tasks, and returns the apps.
 func (c benchPollsCommand) register(ctx context.Context, r *rig) (apps []uuid.UUID, err error) {
 	for i := range c.Accounts {
-		account, err := r.store.CreateAccount(ctx, store.NewAccount{Name: fmt.Sprintf("account-%d", i), APIKey: fmt.Sprintf("sk-mavi-%d", i), RequestsPerSecond: 1})
+		account, err := r.store.CreateAccount(ctx, store.NewAccount{
+			Name: fmt.Sprintf("account-%d", i), APIKey: fmt.Sprintf("sk-mavi-%d", i), RequestsPerSecond: 1,
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -145,8 +148,8 @@ func (c benchPollsCommand) register(ctx context.Context, r *rig) (apps []uuid.UU
 		batch := make([]store.Registration, c.Tasks)
 		for k := range batch {
 			batch[k] = store.Registration{
-				AppID: app.ID, UpstreamID: c.taskID(i, k), UniqueID: "default", CallbackURL: "http://127.0.0.1:1/",
-				Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(24 * time.Hour),
+				AppID: app.ID, UpstreamID: c.taskID(i, k), UniqueID: "default",
+				CallbackURL: "http://127.0.0.1:1/", Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(24 * time.Hour),
 			}
 		}
 		if _, err := r.store.RegisterTasks(ctx, batch); err != nil {
@@ -156,11 +159,12 @@ func (c benchPollsCommand) register(ctx context.Context, r *rig) (apps []uuid.UU
 	return apps, nil
 }
 
-// taskID names a waiting task of an account.
+// taskID returns the id of an account's nth waiting task.
 func (c benchPollsCommand) taskID(account, n int) string {
 	return fmt.Sprintf("task-%d-%d", account, n)
 }
 
+// simStats returns the statistics of the simulator at addr.
 func simStats(addr string) (st memoriestest.Stats) {
 	resp, err := http.Get("http://" + addr + "/control/stats")
 	if err != nil {
@@ -171,7 +175,7 @@ func simStats(addr string) (st memoriestest.Stats) {
 	return st
 }
 
-// sizes gives the size of each table and index, in bytes.
+// sizes returns the size of each table and index in bytes.
 func (r *rig) sizes(ctx context.Context) (map[string]int64, error) {
 	rows, err := r.store.Pool().Query(ctx, `
 		select c.relname::text, pg_relation_size(c.oid)
@@ -194,7 +198,7 @@ func (r *rig) sizes(ctx context.Context) (map[string]int64, error) {
 	return sizes, rows.Err()
 }
 
-// mostGrown gives the table or index of at least a MiB that has grown most, and by what factor.
+// mostGrown returns the table or index of at least 1 MiB that has grown by the highest factor.
 func mostGrown(before, after map[string]int64) (most float64, which string) {
 	for name, to := range after {
 		if from := before[name]; from > 0 && to >= 1<<20 && float64(to)/float64(from) > most {

@@ -10,33 +10,35 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/memhook/memhook/cmd/internal/proc"
 )
 
 type benchOutpostCommand struct {
 	benchOutput
 
-	URL        string        `required:"" help:"Where a running Outpost answers, such as http://127.0.0.1:3333."`
+	URL        string        `required:"" help:"URL of a running Outpost, such as http://127.0.0.1:3333."`
 	APIKey     string        `required:"" env:"OUTPOST_API_KEY" help:"Its API_KEY."`
-	PID        []int         `required:"" help:"The processes whose CPU counts: Outpost, PostgreSQL, Redis, the message queue."`
+	PID        []int         `required:"" help:"Ids of the processes whose CPU is measured: Outpost, PostgreSQL, Redis, the message queue."`
 	Topic      string        `default:"task.ready" help:"One of its TOPICS."`
-	Events     int           `default:"5000" help:"Events a run."`
-	Runs       int           `default:"5" help:"Runs; the median counts."`
+	Events     int           `default:"5000" help:"Events per run."`
+	Runs       int           `default:"5" help:"Runs; the median is reported."`
 	Publishers int           `default:"32" help:"Connections that publish at once."`
-	Endpoints  int           `default:"50" help:"Receivers' URLs, each of a tenant of its own."`
-	Rate       int           `default:"50" help:"Events a second for the latency."`
+	Endpoints  int           `default:"50" help:"Callback URLs, each of its own tenant."`
+	Rate       int           `default:"50" help:"Events per second while the latency is measured."`
 	For        time.Duration `default:"20s" help:"How long the latency is measured."`
 }
 
-// Run measures a peer as `bench deliveries` measures memhook: publishing over its API, the same receiver, the same
-// clock, CPU by the operating system's account. docs/benchmarks.md says how to start it.
+// Run measures Outpost as `bench deliveries` measures memhook: with the same receiver and clock, and CPU as the
+// operating system accounts for it. It publishes over Outpost's API. docs/benchmarks.md says how to start Outpost.
 func (c benchOutpostCommand) Run(ctx context.Context) error {
-	sink, err := freePort()
+	sink, err := proc.FreePort()
 	if err != nil {
 		return err
 	}
 	r := &rig{stderr: os.Stderr}
 	defer r.close()
-	if _, err := r.start(ctx, sink, "bench", "sink", "--addr", sink); err != nil {
+	if err := r.start(ctx, sink, "bench", "sink", "--addr", sink); err != nil {
 		return err
 	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: c.Publishers}, Timeout: time.Minute}
@@ -65,7 +67,8 @@ func (c benchOutpostCommand) Run(ctx context.Context) error {
 		return err
 	}
 	c.row(rep, fmt.Sprintf("at %d/s", c.Rate), run)
-	rep.notef("%d events a run by %d publishers to %d tenants with a URL each. CPU is that of %d processes with their children.", c.Events, c.Publishers, c.Endpoints, len(c.PID))
+	rep.notef("%d events per run by %d publishers to %d tenants with one URL each. CPU is that of %d processes with their children.",
+		c.Events, c.Publishers, c.Endpoints, len(c.PID))
 	return rep.end()
 }
 
@@ -74,7 +77,7 @@ func (benchOutpostCommand) row(rep *report, name string, run deliveryRun) {
 	run.noteLosses(rep, name)
 }
 
-// tenant makes a tenant with one webhook destination at the sink.
+// tenant creates a tenant with one webhook destination at the sink.
 func (c benchOutpostCommand) tenant(ctx context.Context, client *http.Client, session string, i int, sink string) error {
 	path := fmt.Sprintf("/api/v1/tenants/%s-%d", session, i)
 	if _, err := sendJSON(ctx, client, http.MethodPut, c.URL+path, c.APIKey, map[string]any{}); err != nil {
@@ -86,8 +89,10 @@ func (c benchOutpostCommand) tenant(ctx context.Context, client *http.Client, se
 	return err
 }
 
-// once publishes n events, rate a second or, where that is 0, as fast as they go.
-func (c benchOutpostCommand) once(ctx context.Context, client *http.Client, sink, session, name string, n, rate int) (run deliveryRun, err error) {
+// once publishes n events: rate per second, or as fast as possible if rate is 0.
+func (c benchOutpostCommand) once(
+	ctx context.Context, client *http.Client, sink, session, name string, n, rate int,
+) (run deliveryRun, err error) {
 	before, err := c.used()
 	if err != nil {
 		return run, err
@@ -99,7 +104,8 @@ func (c benchOutpostCommand) once(ctx context.Context, client *http.Client, sink
 	inParallel(c.Publishers, n, rate, func(i int) {
 		id := fmt.Sprintf("%s-%s-%d", session, name, i)
 		_, err := sendJSON(ctx, client, http.MethodPost, c.URL+"/api/v1/publish", c.APIKey, map[string]any{
-			"id": id, "tenant_id": fmt.Sprintf("%s-%d", session, i%c.Endpoints), "topic": c.Topic, "data": map[string]any{"task_id": id, "video_ids": []string{"PI-" + id}},
+			"id": id, "tenant_id": fmt.Sprintf("%s-%d", session, i%c.Endpoints), "topic": c.Topic,
+			"data": map[string]any{"task_id": id, "video_ids": []string{"PI-" + id}},
 		})
 		at := time.Now()
 		mu.Lock()
@@ -114,7 +120,7 @@ func (c benchOutpostCommand) once(ctx context.Context, client *http.Client, sink
 		return run, err
 	}
 	took := time.Since(start)
-	time.Sleep(time.Second) // what a run leaves to be written in the background is not all of it
+	time.Sleep(time.Second) // for what is still written in the background
 	after, err := c.used()
 	if err != nil {
 		return run, err
@@ -135,10 +141,10 @@ func (c benchOutpostCommand) once(ctx context.Context, client *http.Client, sink
 	return run, nil
 }
 
-// used gives the CPU seconds of all the peer's processes with their children.
+// used returns the CPU seconds of all the processes with their children.
 func (c benchOutpostCommand) used() (total float64, err error) {
 	for _, pid := range c.PID {
-		seconds, err := cpu(pid)
+		seconds, err := proc.CPU(pid)
 		if err != nil {
 			return 0, fmt.Errorf("process %d: %w", pid, err)
 		}

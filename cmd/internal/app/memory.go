@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"context"
@@ -7,18 +7,19 @@ import (
 	"time"
 )
 
-// What is alive is small, and what every request leaves behind is much: letting more of it gather saves
-// CPU, as long as it stays below a limit.
+// A service has a small live heap and makes much garbage. Collecting less often saves CPU, as long as the
+// process stays below a memory limit.
 const (
 	gcPercent   = 300
-	memoryLimit = 115 << 20
-	// memoryInterval is how often the limit is fitted to what is alive.
+	memoryLimit = 115 << 20 // bytes
+	// memoryInterval is how often the limit is fitted to the live heap.
 	memoryInterval = time.Second
 )
 
-// tuneMemory shapes the garbage collector of a service until ctx ends. A limit that what is alive comes close to
-// would let the collector run without end: with many accounts and tasks it gives way.
-func tuneMemory(ctx context.Context) {
+// TuneMemory sets the garbage collector's target and memory limit for a service until ctx ends. It raises
+// the limit as the live heap grows: a limit just above the live heap would make the collector run all the
+// time.
+func TuneMemory(ctx context.Context) {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
 	ticker := time.NewTicker(memoryInterval)
@@ -36,14 +37,14 @@ func tuneMemory(ctx context.Context) {
 	}
 }
 
-// fittedLimit gives the limit for so many bytes that are alive on the heap and so many outside it: memoryLimit, or
-// what lets as much garbage gather as is alive.
+// fittedLimit returns the memory limit in bytes for a live heap and other memory of these sizes. It leaves
+// room for as much garbage as there is live heap.
 func fittedLimit(live, other uint64) int64 {
 	return max(memoryLimit, int64(other+2*live))
 }
 
-// memoryUse gives the bytes that were alive on the heap at the last collection, and those of stacks and of the
-// runtime itself.
+// memoryUse returns the bytes that were live on the heap at the last collection, and those of stacks and
+// of the runtime.
 func memoryUse() (live, other uint64) {
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"},
