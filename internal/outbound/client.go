@@ -159,7 +159,7 @@ func readHead(conn *conn, req *http.Request) (*http.Response, error) {
 	for {
 		head, err := http.ReadResponse(conn.buffer, req)
 		if err != nil {
-			return nil, err
+			return nil, conn.reason(err)
 		}
 		switch {
 		case head.StatusCode < 100:

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -90,6 +91,7 @@ type conn struct {
 	route    *route
 	buffer   *bufio.Reader // over Read
 	left     int64         // bytes that may still be read
+	ended    error         // why nothing more can be read; parsers do not always tell
 	// idleSince is set while the connection is in the pool.
 	idleSince time.Time
 }
@@ -97,11 +99,28 @@ type conn struct {
 // Read reads at most what is left.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.left <= 0 {
+		c.ended = errHeader
 		return 0, errHeader
 	}
 	n, err := c.Conn.Read(p[:min(int64(len(p)), c.left)])
 	c.left -= int64(n)
+	if err != nil {
+		c.ended = err
+	}
 	return n, err
+}
+
+// reason returns why a head could not be read: what ended the connection if it has ended, since a parser may call a line
+// malformed that was cut, and otherwise what the parser says.
+func (c *conn) reason(parser error) error {
+	switch {
+	case c.ended == nil:
+		return parser
+	case errors.Is(c.ended, io.EOF):
+		return io.ErrUnexpectedEOF
+	default:
+		return c.ended
+	}
 }
 
 // abort closes the socket at once, without TLS's farewell, which a peer that does not read holds up.
