@@ -107,6 +107,7 @@ type Result struct {
 
 	NextAttemptAt *time.Time    // nil: delivered, or used up
 	First         bool          // its job has others beside it: the next attempt needs a job of its own
+	Blameless     bool          // what failed was not the receiver's: its endpoint's health stays
 	Gone          bool          // the receiver answered 410
 	Hold          time.Duration // the receiver asked to be left alone for so long
 	Released      bool          // Release gave the job, for this attempt
