@@ -145,7 +145,7 @@ func nothingHere(w http.ResponseWriter, r *http.Request) {
 func (s *server) operations(api huma.API) {
 	s.registry = api.OpenAPI().Components.Schemas
 	v1 := huma.NewGroup(api, "/v1")
-	v1.UseMiddleware(s.authenticated, s.limited, s.idempotent)
+	v1.UseMiddleware(refuseWebhooks, s.authenticated, s.limited, s.idempotent)
 	v1.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"apiKey": {}}}
 		if op.Method == http.MethodPost {
@@ -162,7 +162,7 @@ func (s *server) operations(api huma.API) {
 	s.eventOperations(v1)
 
 	admin := huma.NewGroup(api, "/admin/v1")
-	admin.UseMiddleware(s.administrator)
+	admin.UseMiddleware(refuseWebhooks, s.administrator)
 	admin.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"adminToken": {}}}
 		addErrors(op, http.StatusUnauthorized)

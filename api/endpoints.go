@@ -126,9 +126,11 @@ func (s *server) endpointOperations(api huma.API) {
 func (s *server) settings(url, description *string, enabled *bool, types *[]string, headers *map[string]string, rate *float64, secret string) (store.EndpointSettings, error) {
 	var wrong []FieldError
 	if url != nil {
-		if err := s.cfg.Guard.CheckURL(*url); err != nil {
+		target, err := s.cfg.Guard.Target(*url)
+		if err != nil {
 			wrong = append(wrong, FieldError{"url", err.Error()})
 		}
+		url = new(target.String())
 	}
 	if types != nil {
 		for i, t := range *types {

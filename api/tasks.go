@@ -153,7 +153,8 @@ func (s *server) newTask(ctx context.Context, who store.Identity, in NewTask) (s
 	if !printable(in.UniqueID) {
 		bad("unique_id", "must be printable characters")
 	}
-	if err := s.cfg.Guard.CheckURL(in.CallbackURL); err != nil {
+	target, err := s.cfg.Guard.Target(in.CallbackURL)
+	if err != nil {
 		bad("callback_url", "%s", err)
 	}
 	for k, v := range in.Metadata {
@@ -173,7 +174,7 @@ func (s *server) newTask(ctx context.Context, who store.Identity, in NewTask) (s
 		return store.Registration{}, invalid(wrong...)
 	}
 	return store.Registration{
-		AppID: who.AppID, AccountID: who.AccountID, UpstreamID: in.TaskID, UniqueID: in.UniqueID, CallbackURL: in.CallbackURL,
+		AppID: who.AppID, AccountID: who.AccountID, UpstreamID: in.TaskID, UniqueID: in.UniqueID, CallbackURL: target.String(),
 		Metadata: in.Metadata, Until: in.Until, ExpectedVideos: in.ExpectedVideos, ExpiresAt: time.Now().Add(expires).Truncate(time.Microsecond),
 		Traceparent: traceparent(ctx),
 	}, nil

@@ -39,6 +39,7 @@ type AttemptResult struct {
 
 	NextAttemptAt *time.Time    // nil: delivered, or the schedule is used up
 	SharedJob     bool          // its job has other deliveries: the next attempt needs a job of its own
+	Blameless     bool          // what failed was not the receiver: the health of its endpoint stays as it is
 	Gone          bool          // the receiver answered 410
 	Hold          time.Duration // the receiver asked to be left alone for so long
 	Released      bool          // the delivery was released from parking for this attempt

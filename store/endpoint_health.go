@@ -18,6 +18,12 @@ func (e *Endpoint) apply(r AttemptResult) (events []string) {
 		e.Breaker, e.Failures, e.Probes, e.FailingSince, e.HoldUntil = BreakerClosed, 0, 0, nil, nil
 		return events
 	}
+	if r.Blameless {
+		if e.Breaker == BreakerHalfOpen && r.Released {
+			e.open(r.At) // the probe did not reach the receiver: another one follows
+		}
+		return nil
+	}
 	e.Failures++
 	if e.FailingSince == nil {
 		e.FailingSince = &r.At

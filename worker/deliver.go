@@ -183,7 +183,7 @@ func (w *Worker) attempt(ctx context.Context, gate *gate, d *store.Delivery, rec
 		}
 	}
 	w.log.Debug("attempt", "delivery", d.ID, "event", d.EventID, "type", d.EventType, "task", d.TaskID, "endpoint", d.EndpointID,
-		"number", d.AttemptCount+1, "delivered", r.Delivered, "status", resp.Status, "error", resp.Err, "took", resp.Duration)
+		"number", d.AttemptCount+1, "delivered", r.Delivered, "status", resp.Status, "error", resp.Err, "details", resp.Details(), "took", resp.Duration)
 	return r
 }
 
@@ -192,7 +192,7 @@ func judge(schedule []time.Duration, d *store.Delivery, rec *store.Receiver, res
 	at := resp.SentAt.Add(resp.Duration)
 	r := store.AttemptResult{
 		DeliveryID: d.ID, EndpointID: d.EndpointID, Generation: d.Generation, At: resp.SentAt, Duration: resp.Duration,
-		Delivered: resp.OK(), Latency: at.Sub(d.CreatedAt), ResponseHeaders: resp.Headers(), Healthy: rec.Healthy(),
+		Delivered: resp.OK(), Latency: at.Sub(d.CreatedAt), ResponseHeaders: resp.Headers(), Healthy: rec.Healthy(), Blameless: resp.ProxyFailed(),
 	}
 	if resp.Status != 0 {
 		body := webhook.Printable(resp.Body)

@@ -23,6 +23,7 @@ func (c serveCommand) Run(ctx context.Context) error {
 		go tuneMemory(ctx)
 	}
 	log := cfg.logger()
+	adoptStandardLog(log)
 	stopTraces, err := startTraces(ctx)
 	if err != nil {
 		return err

@@ -96,10 +96,13 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 	})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
-	guard := webhook.NewGuard(webhook.Policy{AllowHTTP: cfg.AllowHTTP, Networks: cfg.AllowedNetworks, DenyPorts: cfg.DeniedPorts})
+	guard, err := newGuard(cfg, s.listener.Addr())
+	if err != nil {
+		return nil, err
+	}
 	if role != roleAPI {
 		s.memories = memories.New(cfg.MemoriesBaseURL, 1000)
-		s.sender = webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: cfg.DeliveryTimeout, UserAgent: "memhook/" + version(), ConnsPerHost: 500})
+		s.sender = newSender(cfg, guard, cfg.DeliveryTimeout)
 		s.worker, err = worker.New(worker.Config{
 			Store: st, Memories: s.memories, Sender: s.sender, Schedule: cfg.RetrySchedule, Retention: cfg.Retention,
 			Name: instanceName(s.listener.Addr()), Version: version(), Metrics: registry, Logger: log,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,6 +39,8 @@ type settings struct {
 	AllowHTTP         bool
 	AllowedNetworks   []netip.Prefix
 	DeniedPorts       []uint16
+	CallbackProxy     *url.URL
+	CallbackCA        *x509.CertPool
 	RetrySchedule     []time.Duration
 	DeliveryTimeout   time.Duration
 	TaskExpiresIn     time.Duration
@@ -110,6 +113,8 @@ var settingList = []setting{
 		}
 		return nil
 	}},
+	{"MEMHOOK_CALLBACK_PROXY", "", "an HTTP proxy that all callbacks leave through; the guard then judges the name and the literal address of a target, not what the name resolves to", "http://user:password@proxy.internal:3128", proxyURL},
+	{"MEMHOOK_CALLBACK_CA", "", "a file of certificates in PEM that callbacks are trusted by, beside the system's", "/etc/memhook/ca.pem", callbackCA},
 	{"MEMHOOK_RETRY_SCHEDULE", "5s,5m,30m,2h,5h,10h,14h,20h,24h", "the delays after the first attempt, the second, …", "5s,5m,30m", func(s *settings, v string) error {
 		for part := range strings.SplitSeq(v, ",") {
 			d, err := time.ParseDuration(strings.TrimSpace(part))

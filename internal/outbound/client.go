@@ -42,6 +42,14 @@ type Client struct {
 
 // New returns a Client.
 func New(cfg Config) *Client {
+	if judge := cfg.Control; judge != nil {
+		cfg.Control = func(network, address string, conn syscall.RawConn) error {
+			if err := judge(network, address, conn); err != nil {
+				return forbiddenError{err}
+			}
+			return nil
+		}
+	}
 	return &Client{
 		cfg:  cfg,
 		tls:  &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, RootCAs: cfg.Roots},

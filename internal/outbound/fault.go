@@ -72,8 +72,10 @@ var (
 	errProxyAuthentication = errors.New("it answers 407 Proxy Authentication Required")
 )
 
-// ErrForbidden is wrapped by what Config.Control returns for an address that must not be connected to.
-var ErrForbidden = errors.New(string(Forbidden))
+// forbiddenError is what Config.Control has against an address.
+type forbiddenError struct{ error }
+
+func (e forbiddenError) Unwrap() error { return e.error }
 
 // proxyError is a failure of the proxy.
 type proxyError struct{ error }
@@ -116,7 +118,7 @@ func kindOf(ctx context.Context, at phase, err error) Kind {
 		return Cancelled
 	case errors.As(err, new(proxyError)):
 		return Proxy
-	case errors.Is(err, ErrForbidden):
+	case errors.As(err, new(forbiddenError)):
 		return Forbidden
 	case errors.As(err, new(*net.DNSError)):
 		return Unresolved
