@@ -22,7 +22,7 @@ const (
 	codeNotFound      = "not-found"
 	codeConflict      = "conflict"
 	codeTooLarge      = "body-too-large"
-	codeWebhook       = "webhook-refused" // 400: the request is a webhook
+	codeWebhook       = "webhook-loop" // 400: the request is a webhook
 	codeKeyReused     = "idempotency-key-reused"
 	codeRateLimited   = "rate-limited" // 429: Retry-After says when
 	codeAdminDisabled = "admin-disabled"
