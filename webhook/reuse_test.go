@@ -163,6 +163,25 @@ func TestSendAgainPastManyDeadConnections(t *testing.T) {
 	}
 }
 
+// What a receiver sends on an idle connection is no answer to the next webhook.
+func TestAnswersThatNobodyAskedForCountForNothing(t *testing.T) {
+	t.Parallel()
+	said := make(chan struct{}, 10)
+	r := receive(t, nil, func(c *net.TCPConn, _, _ int) bool {
+		time.Sleep(10 * time.Millisecond) // the connection is idle by then
+		_, err := io.WriteString(c, "HTTP/1.1 500 Too Late\r\nContent-Length: 0\r\n\r\n")
+		said <- struct{}{}
+		return err == nil
+	})
+	sender := newSender(t, 5*time.Second)
+	for range 5 {
+		if resp := sender.Send(t.Context(), webhook.Request{URL: r.url, ID: "evt_1"}); !resp.OK() {
+			t.Fatalf("%d %v", resp.Status, resp.Err)
+		}
+		<-said
+	}
+}
+
 // Receivers that close a kept connection at once, or a little later, lose nothing and get nothing twice.
 func TestReceiversThatCloseKeptConnections(t *testing.T) {
 	t.Parallel()

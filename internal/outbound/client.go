@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -38,6 +39,8 @@ type Client struct {
 	cfg  Config
 	tls  *tls.Config
 	pool pool
+	// tunnelled is when the proxy last opened a tunnel, in Unix nanoseconds.
+	tunnelled atomic.Int64
 }
 
 // New returns a Client.

@@ -136,9 +136,10 @@ func (c *Client) dial(ctx context.Context, r *route) (*conn, error) {
 	release := context.AfterFunc(ctx, out.abort)
 	defer release()
 	if r.proxy != nil && strings.HasPrefix(r.proxy.Scheme, "http") {
+		start := time.Now()
 		if out.Conn, err = c.throughProxy(ctx, socket, r); err != nil {
 			out.abort()
-			return nil, proxyError{err}
+			return nil, c.blame(err, start)
 		}
 	}
 	if r.secure {
@@ -200,12 +201,35 @@ func (c *Client) throughProxy(ctx context.Context, socket net.Conn, r *route) (n
 		return nil, err
 	}
 	if head.StatusCode/100 != 2 {
-		return nil, fmt.Errorf("it answers CONNECT with %s", head.Status)
+		return nil, tunnelError(head.StatusCode)
 	}
 	if bounded.buffer.Buffered() > 0 { // in TLS the client speaks first
 		return nil, errors.New("it sends more than an answer to CONNECT")
 	}
+	c.tunnelled.Store(time.Now().UnixNano())
 	return way, nil
+}
+
+// tunnelError is the status that a proxy answers to CONNECT.
+type tunnelError int
+
+func (e tunnelError) Error() string { return fmt.Sprintf("the proxy answers CONNECT with %d", int(e)) }
+
+// proxyWorks is for how long an open tunnel shows that the proxy works.
+const proxyWorks = time.Minute
+
+// blame tells whether the proxy or the target is why there is no tunnel. A proxy that answers 500, 502, 503 or 504, or
+// nothing, either has failed or cannot reach the target. It is the target if the proxy opened tunnels to others: within
+// [proxyWorks] for an answer, and since the start for none, since the proxy may have stopped just then.
+func (c *Client) blame(err error, start time.Time) error {
+	last := time.Unix(0, c.tunnelled.Load())
+	status, answered := errors.AsType[tunnelError](err)
+	switch {
+	case answered && status >= 500 && time.Since(last) < proxyWorks, !answered && errors.Is(err, net.ErrClosed) && last.After(start):
+		return err
+	default:
+		return proxyError{err}
+	}
 }
 
 func (c *Client) handshake(ctx context.Context, over net.Conn, host string) (net.Conn, error) {
