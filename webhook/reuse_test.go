@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/memhook/memhook/internal/outbound/badpeers"
 	"github.com/memhook/memhook/webhook"
 )
 
@@ -228,12 +229,12 @@ func TestSilentConnectionsCostOneTimeout(t *testing.T) {
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	proxy := silentProxy(t, server.Listener.Addr().String())
+	proxy := badpeers.NewSilencer(t, server.Listener.Addr().String())
 	roots := server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	sender := webhook.NewSender(webhook.SenderConfig{Guard: loopback(), Timeout: timeout, ConnsPerHost: 50, Roots: roots})
 	t.Cleanup(sender.Close)
 	send := func(path string) webhook.Response {
-		return sender.Send(t.Context(), webhook.Request{URL: "https://" + proxy.addr + path, ID: "evt_1", Body: []byte("{}")})
+		return sender.Send(t.Context(), webhook.Request{URL: "https://" + proxy.Addr + path, ID: "evt_1", Body: []byte("{}")})
 	}
 	var running sync.WaitGroup
 	for range 6 { // some connections, so that more are idle than one attempt uses
@@ -243,7 +244,7 @@ func TestSilentConnectionsCostOneTimeout(t *testing.T) {
 	if resp := send("/"); !resp.OK() {
 		t.Fatalf("%v (%v)", resp.Err, resp.Details())
 	}
-	proxy.silence()
+	proxy.Silence()
 	if resp := send("/"); resp.Class() != "timeout" {
 		t.Fatalf("on a silent connection: %d %v", resp.Status, resp.Err)
 	}
@@ -255,61 +256,4 @@ func TestSilentConnectionsCostOneTimeout(t *testing.T) {
 		})
 	}
 	running.Wait()
-}
-
-// proxied passes bytes on until it is told to be silent on all connections that it has.
-type proxied struct {
-	addr string
-	mu   sync.Mutex
-	gate []*atomic.Bool
-}
-
-func (p *proxied) silence() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, g := range p.gate {
-		g.Store(true)
-	}
-}
-
-func silentProxy(t *testing.T, target string) *proxied {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxied{addr: listener.Addr().String()}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			upstream, err := net.Dial("tcp", target)
-			if err != nil {
-				_ = client.Close()
-				return
-			}
-			t.Cleanup(func() { _ = client.Close(); _ = upstream.Close() })
-			silent := new(atomic.Bool)
-			p.mu.Lock()
-			p.gate = append(p.gate, silent)
-			p.mu.Unlock()
-			pass := func(to, from net.Conn) {
-				for buffer := make([]byte, 4<<10); ; {
-					n, err := from.Read(buffer)
-					if err != nil {
-						return
-					}
-					if !silent.Load() {
-						_, _ = to.Write(buffer[:n])
-					}
-				}
-			}
-			go pass(upstream, client)
-			go pass(client, upstream)
-		}
-	}()
-	return p
 }

@@ -31,6 +31,7 @@ type Server struct {
 	URL   string
 	Roots *x509.CertPool // trusts all peers' certificates but the strangers'
 
+	deaf     bool
 	listener net.Listener
 	accepted atomic.Int64
 	open     atomic.Int64
@@ -60,7 +61,7 @@ func (p Peer) Serve(over Transport) (*Server, error) {
 	if over != Plain {
 		scheme = "https"
 	}
-	s := &Server{URL: scheme + "://" + listener.Addr().String() + "/hook", Roots: authority.pool, listener: listener, closed: make(chan struct{})}
+	s := &Server{URL: scheme + "://" + listener.Addr().String() + "/hook", Roots: authority.pool, deaf: p.deaf, listener: listener, closed: make(chan struct{})}
 	if p.deaf {
 		return s, nil
 	}
@@ -127,6 +128,9 @@ func (s *Server) serve(p Peer, over Transport, conn net.Conn) {
 		}
 	}
 }
+
+// Deaf reports whether the peer accepts no connections.
+func (s *Server) Deaf() bool { return s.deaf }
 
 // Accepted returns how many connections have been made.
 func (s *Server) Accepted() int { return int(s.accepted.Load()) }
