@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -166,10 +167,11 @@ func wroteAll(written <-chan error) bool {
 func readHead(conn *conn, req *http.Request) (*http.Response, error) {
 	for {
 		head, err := http.ReadResponse(conn.buffer, req)
-		if err != nil {
-			return nil, err
-		}
 		switch {
+		case err != nil && conn.ended: // what was cut off is malformed too
+			return nil, errors.Join(io.ErrUnexpectedEOF, err)
+		case err != nil:
+			return nil, err
 		case head.StatusCode < 100:
 			return nil, errStatus
 		case head.StatusCode >= 200, head.StatusCode == http.StatusSwitchingProtocols:

@@ -90,6 +90,7 @@ type conn struct {
 	route    *route
 	buffer   *bufio.Reader // over Read
 	left     int64         // bytes that may still be read
+	ended    bool          // nothing more can be read
 	// idleSince is set while the connection is in the pool.
 	idleSince time.Time
 }
@@ -101,6 +102,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p[:min(int64(len(p)), c.left)])
 	c.left -= int64(n)
+	c.ended = err != nil
 	return n, err
 }
 
