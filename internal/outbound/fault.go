@@ -107,6 +107,9 @@ const (
 // failed says what an error means in a phase. After a time-out it closes the host's idle connections: they may be silent too.
 func (c *Client) failed(ctx context.Context, r *route, at phase, err error) *Error {
 	e := &Error{Kind: kindOf(ctx, at, err), Err: err}
+	if r.absolute && e.Kind == Closed { // a proxy whose target closes answers for it
+		e.Kind = Proxy
+	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		c.pool.drop(r.key)
 	}
