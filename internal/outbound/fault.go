@@ -28,6 +28,7 @@ const (
 	TLSNoHTTP1     Kind = "TLS: the server does not offer HTTP/1.1"
 	TLSCertificate Kind = "TLS: the certificate is not valid"
 	TLSClosed      Kind = "TLS: the connection was closed in the handshake"
+	TLSBroken      Kind = "TLS: the server ended the connection with an error; no client certificate is sent"
 	TLSOther       Kind = "TLS: the handshake failed; TLS 1.2 or newer is needed"
 	TimeoutConnect Kind = "time-out while connecting"
 	TimeoutTLS     Kind = "time-out while connecting: the TLS handshake did not end"
@@ -106,6 +107,9 @@ const (
 // failed says what an error means in a phase. After a time-out it closes the host's idle connections: they may be silent too.
 func (c *Client) failed(ctx context.Context, r *route, at phase, err error) *Error {
 	e := &Error{Kind: kindOf(ctx, at, err), Err: err}
+	if r.absolute && e.Kind == Closed { // a proxy whose target closes answers for it
+		e.Kind = Proxy
+	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		c.pool.drop(r.key)
 	}
@@ -126,6 +130,8 @@ func kindOf(ctx context.Context, at phase, err error) Kind {
 		return timeoutKind(at, err)
 	case at == connecting:
 		return connectKind(err)
+	case isTLS(err):
+		return TLSBroken
 	case errors.Is(err, errHeader):
 		return HeaderTooLarge
 	case isClosed(err):
@@ -195,4 +201,10 @@ func isTimeout(err error) bool {
 
 func isClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// isTLS tells whether an error came from TLS after the handshake: an alert of either side, or something else than TLS.
+func isTLS(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return errors.As(err, new(tls.RecordHeaderError)) || ok && (op.Op == "remote error" || op.Op == "local error")
 }

@@ -1,157 +1,260 @@
-// Package badpeers is servers on raw sockets that misbehave, for tests of what memhook sends to them and asks of them.
-// Whatever such a server does, an exchange with it must end in time and leave nothing behind.
+// Package badpeers is a table of misbehaving HTTP servers, on raw sockets, for tests of whatever talks to strangers.
 package badpeers
 
 import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
+	"crypto/x509/pkix"
+	"io"
+	"math/big"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/memhook/memhook/internal/outbound"
 )
 
-// Transport is how a peer is reached.
-type Transport string
+// Peer is one way to misbehave.
+type Peer struct {
+	Name string
+	// Serve speaks on each connection that was accepted, which is closed when it returns. With TLS it is the plain side
+	// of it. Nil means that nobody accepts.
+	Serve func(conn net.Conn)
+	// Status is what a client must see; 0 for no answer.
+	Status int
+	// Kind is why there is no answer, or why its body ended early; "" for neither.
+	Kind outbound.Kind
+	// Keeps means that the connection can be used again.
+	Keeps bool
+	// LargeRequest means that the request must be larger than what the kernel takes from a peer that reads nothing: 8 MB.
+	LargeRequest bool
 
-// The transports.
-const (
-	Plain Transport = "plain"
-	TLS   Transport = "tls"  // TLS without ALPN
-	ALPN  Transport = "alpn" // TLS that prefers h2 and offers http/1.1
-)
+	plainOnly bool
+	tlsOnly   bool
+	raw       bool                                 // Serve speaks below TLS
+	config    func(*tls.Config, *Authority)        // changes the server's TLS
+	listen    func(testing.TB) (string, io.Closer) // instead of a listener that accepts
+}
 
-// Unread is for how long a peer that reads nothing reads nothing. Exchanges with it must have a shorter time-out.
-const Unread = 3 * time.Second
-
-// Server runs one peer.
+// Server is a running peer.
 type Server struct {
-	URL   string
-	Roots *x509.CertPool // trusts all peers' certificates but the strangers'
+	URL  string
+	Peer Peer
 
-	deaf     bool
-	listener net.Listener
-	accepted atomic.Int64
-	open     atomic.Int64
-	conns    sync.Map
-	running  sync.WaitGroup
-	closed   chan struct{}
+	tls     *tls.Config // nil for none
+	closers []io.Closer
+	mu      sync.Mutex
+	conns   map[net.Conn]bool
+	ended   sync.WaitGroup
+	opened  atomic.Int64
 }
 
-// Start runs the peer until the test ends.
-func (p Peer) Start(tb testing.TB, over Transport) *Server {
-	tb.Helper()
-	s, err := p.Serve(over)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(s.Close)
-	return s
+// Open returns how many sockets the server holds, its listener included.
+func (s *Server) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns) + len(s.closers)
 }
 
-// Serve runs the peer until Close.
-func (p Peer) Serve(over Transport) (*Server, error) {
-	listener, err := p.listen()
+// Accepted returns how many connections were made to the server.
+func (s *Server) Accepted() int { return int(s.opened.Load()) }
+
+// Close ends the server and waits for it.
+func (s *Server) Close() {
+	s.mu.Lock()
+	for _, c := range s.closers {
+		_ = c.Close()
+	}
+	for c := range s.conns {
+		_ = c.Close()
+	}
+	s.mu.Unlock()
+	s.ended.Wait()
+}
+
+// StartAll starts every peer of the table, over plain TCP and over TLS as it applies, until the test ends. A client that
+// trusts the authority reaches those over TLS.
+func StartAll(t testing.TB, authority *Authority) []*Server {
+	t.Helper()
+	var out []*Server
+	for _, p := range Table() {
+		if !p.tlsOnly {
+			out = append(out, Start(t, p, nil))
+		}
+		if !p.plainOnly {
+			out = append(out, Start(t, p, authority))
+		}
+	}
+	return out
+}
+
+// Start starts one peer until the test ends, over TLS if an authority is given.
+func Start(t testing.TB, p Peer, authority *Authority) *Server {
+	t.Helper()
+	s := &Server{Peer: p, URL: "http://", conns: make(map[net.Conn]bool)}
+	if authority != nil {
+		s.URL, s.Peer.Name = "https://", p.Name+", TLS"
+		s.tls = authority.Config(func(*x509.Certificate) {})
+		if p.config != nil {
+			p.config(s.tls, authority)
+		}
+	}
+	t.Cleanup(s.Close)
+	if p.listen != nil {
+		addr, closer := p.listen(t)
+		s.URL += addr
+		if closer != nil {
+			s.closers = append(s.closers, closer)
+		}
+		return s
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("listen as %q: %w", p.Name, err)
+		t.Fatal(err)
 	}
-	scheme := "http"
-	if over != Plain {
-		scheme = "https"
-	}
-	s := &Server{URL: scheme + "://" + listener.Addr().String() + "/hook", Roots: authority.pool, deaf: p.deaf, listener: listener, closed: make(chan struct{})}
-	if p.deaf {
-		return s, nil
-	}
-	s.running.Go(func() {
+	s.URL += l.Addr().String()
+	s.closers = append(s.closers, l)
+	s.ended.Go(func() {
 		for {
-			conn, err := listener.Accept()
+			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			s.accepted.Add(1)
-			s.open.Add(1)
-			s.conns.Store(conn, nil)
-			s.running.Go(func() { s.serve(p, over, conn) })
+			s.mu.Lock()
+			s.conns[conn] = true
+			s.mu.Unlock()
+			s.opened.Add(1)
+			s.ended.Go(func() { s.handle(conn) })
 		}
 	})
-	return s, nil
+	return s
 }
 
-func (p Peer) listen() (net.Listener, error) {
-	if p.deaf {
-		return listenDeaf()
-	}
-	return net.Listen("tcp", "127.0.0.1:0")
-}
-
-// serve lets the peer act on a connection, and then waits until the client has gone by itself.
-func (s *Server) serve(p Peer, over Transport, conn net.Conn) {
+func (s *Server) handle(conn net.Conn) {
 	defer func() {
 		_ = conn.Close()
-		s.conns.Delete(conn)
-		s.open.Add(-1)
+		s.mu.Lock()
+		delete(s.conns, conn)
+		s.mu.Unlock()
 	}()
-	way := conn
-	if over != Plain && !p.belowTLS {
-		cfg := &tls.Config{Certificates: []tls.Certificate{authority.certificate(p.certificate)}, MinVersion: tls.VersionTLS10, MaxVersion: p.maxTLS}
-		switch {
-		case p.noHTTP1:
-			cfg.NextProtos = []string{"spdy/3"} // crypto/tls lets clients of HTTP/1.1 in where a server says h2 alone
-		case over == ALPN:
-			cfg.NextProtos = []string{"h2", "http/1.1"}
-		}
-		secure := tls.Server(conn, cfg)
-		if secure.Handshake() != nil {
-			return
-		}
-		way = secure
+	if s.tls == nil || s.Peer.raw {
+		s.Peer.Serve(conn)
+		return
 	}
-	if !p.unread {
-		if _, err := way.Read(make([]byte, 64<<10)); err != nil {
-			return
-		}
-	}
-	p.act(peerConn{Conn: way, socket: conn})
-	if p.unread {
-		select {
-		case <-s.closed:
-			return
-		case <-time.After(Unread):
-		}
-	}
-	for buffer := make([]byte, 4<<10); ; {
-		if _, err := conn.Read(buffer); err != nil {
-			return
-		}
+	secure := tls.Server(conn, s.tls)
+	if secure.Handshake() == nil {
+		s.Peer.Serve(secure)
 	}
 }
 
-// Deaf reports whether the peer accepts no connections.
-func (s *Server) Deaf() bool { return s.deaf }
-
-// Accepted returns how many connections have been made.
-func (s *Server) Accepted() int { return int(s.accepted.Load()) }
-
-// Abandoned reports whether, within a time, the client closes all its connections by itself.
-func (s *Server) Abandoned(within time.Duration) bool {
-	for end := time.Now().Add(within); s.open.Load() > 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			return false
-		}
-	}
-	return true
+// Authority signs the certificates of servers.
+type Authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
 }
 
-// Close ends the peer and all its connections.
-func (s *Server) Close() {
-	_ = s.listener.Close()
-	close(s.closed)
-	s.conns.Range(func(conn, _ any) bool {
-		_ = conn.(net.Conn).Close()
-		return true
-	})
-	s.running.Wait()
+// NewAuthority makes an authority that nobody trusts yet.
+func NewAuthority() *Authority {
+	key := newKey()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	cert, err := x509.ParseCertificate(raw)
+	if err != nil {
+		panic(err)
+	}
+	return &Authority{cert, key}
+}
+
+func newKey() *ecdsa.PrivateKey {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	return key
+}
+
+// Pool returns a pool that trusts the authority alone.
+func (a *Authority) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
+}
+
+// DER returns the authority's certificate.
+func (a *Authority) DER() []byte { return a.cert.Raw }
+
+// Config returns a server's TLS for 127.0.0.1, localhost and *.example, after change has changed its certificate.
+func (a *Authority) Config(change func(*x509.Certificate)) *tls.Config {
+	key := newKey()
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		DNSNames: []string{"localhost", "*.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	change(leaf)
+	raw, err := x509.CreateCertificate(rand.Reader, leaf, a.cert, key.Public(), a.key)
+	if err != nil {
+		panic(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{raw}, PrivateKey: key}}}
+}
+
+// request reads one request whole.
+func request(conn net.Conn) {
+	if req, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+}
+
+// hold keeps a connection open until the client closes it.
+func hold(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
+
+// say writes and reports whether it could.
+func say(conn net.Conn, text string) bool {
+	_, err := io.WriteString(conn, text)
+	return err == nil
+}
+
+// answer reads a request, writes text, and closes.
+func answer(text string) func(net.Conn) {
+	return func(conn net.Conn) {
+		request(conn)
+		say(conn, text)
+	}
+}
+
+// answerAndHold reads a request, writes text, and keeps the connection open.
+func answerAndHold(text string) func(net.Conn) {
+	return func(conn net.Conn) {
+		request(conn)
+		say(conn, text)
+		hold(conn)
+	}
+}
+
+// endless reads a request, writes begin, and then more for ever, with a pause before each.
+func endless(begin, more string, pause time.Duration) func(net.Conn) {
+	return func(conn net.Conn) {
+		request(conn)
+		flow(conn, begin, more, pause)
+	}
+}
+
+// flow writes begin, and then more until the client has gone, with a pause before each.
+func flow(conn net.Conn, begin, more string, pause time.Duration) {
+	for ok := say(conn, begin); ok; ok = say(conn, more) {
+		time.Sleep(pause)
+	}
 }
