@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -254,6 +255,9 @@ func endless(begin, more string, pause time.Duration) func(net.Conn) {
 
 // flow writes begin, and then more until the client has gone, with a pause before each.
 func flow(conn net.Conn, begin, more string, pause time.Duration) {
+	if pause == 0 {
+		more = strings.Repeat(more, 100) // a flood, also on a busy machine
+	}
 	for ok := say(conn, begin); ok; ok = say(conn, more) {
 		time.Sleep(pause)
 	}
