@@ -10,118 +10,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/memhook/memhook/internal/outbound"
 	"github.com/memhook/memhook/internal/outbound/badpeers"
 	"github.com/memhook/memhook/memories/memoriestest"
 	"github.com/memhook/memhook/webhook"
 )
-
-// worstPeers are receivers that hold an attempt for as long as it may take, or held it for ever before.
-func worstPeers(t *testing.T, n int) (out []badpeers.Peer) {
-	t.Helper()
-	for _, p := range badpeers.Table() {
-		holds := p.Kind == outbound.TimeoutAnswer || p.Kind == outbound.TimeoutConnect || p.Kind == outbound.TimeoutRead || p.Status == http.StatusSwitchingProtocols
-		if holds || strings.Contains(p.Name, "endless") {
-			out = append(out, p)
-		}
-	}
-	if len(out) < n {
-		t.Fatalf("%d peers, want %d", len(out), n)
-	}
-	return out[:n]
-}
-
-// Thirty hosts that do the worst at once, each with twenty webhooks, harm nobody else, and SIGTERM ends the process in time.
-func TestTheWorstReceiversAtOnceHarmNobodyElse(t *testing.T) {
-	t.Parallel()
-	const hosts, each, shutdown = 30, 20, 2 * time.Second
-	b := newBench(t, memoriestest.Config{})
-	b.fast()
-	b.env["MEMHOOK_DELIVERY_TIMEOUT"] = "3s"
-	b.env["MEMHOOK_RETRY_SCHEDULE"] = "1s,1s,1s,5m"
-	b.env["MEMHOOK_SHUTDOWN_TIMEOUT"] = shutdown.String()
-	peers := worstPeers(t, hosts)
-	servers := make([]*badpeers.Server, hosts)
-	for i, p := range peers {
-		servers[i] = badpeers.Start(t, p, nil)
-		servers[i].URL += "/" // the normal form
-	}
-	in := b.start("")
-	p99 := func(name string) time.Duration {
-		before, n, begin := len(b.receiver.all()), pick(300, 2000), time.Now()
-		for i := range n {
-			time.Sleep(time.Until(begin.Add(time.Duration(i) * 10 * time.Millisecond)))
-			in.registerAt(fmt.Sprintf("%s-%d", name, i), b.receiver.URL)
-		}
-		all := b.receiver.await(t, before+n, 30*time.Second)[before:]
-		lags := make([]time.Duration, n)
-		for i, got := range all {
-			lags[i] = got.at.Sub(got.event.Timestamp.Time)
-		}
-		slices.Sort(lags)
-		return lags[n*99/100]
-	}
-	alone := p99("alone")
-	var registering sync.WaitGroup
-	for i, s := range servers {
-		registering.Go(func() {
-			for k := range each {
-				in.registerAt(fmt.Sprintf("bad-%d-%d", i, k), s.URL)
-			}
-		})
-	}
-	registering.Wait()
-	beside := p99("beside")
-	t.Logf("a healthy receiver's p99: %s alone, %s beside %d hosts", alone, beside, hosts)
-	if beside > pick(time.Second, 2*alone+30*time.Millisecond) {
-		t.Errorf("a healthy receiver's p99: %s alone, %s beside", alone, beside)
-	}
-
-	// Each host has an attempt on record, with the outcome that it must have, and a reason in words.
-	for i, p := range peers {
-		outcome := "failed"
-		if p.Status/100 == 2 {
-			outcome = "delivered"
-		}
-		const of = ` from attempts a join deliveries d on d.id = a.delivery_id join endpoints e on e.id = d.endpoint_id where e.url = $1 `
-		until(t, 30*time.Second, p.Name+" has an attempt", func() bool { return b.query(`select count(*)::int`+of, servers[i].URL) > 0 })
-		if n := b.query(`select count(*)::int`+of+`and a.outcome <> $2`, servers[i].URL, outcome); n > 0 {
-			t.Errorf("%s: %d attempts are not %s", p.Name, n, outcome)
-		}
-		reason := string(p.Kind)
-		if outcome == "delivered" {
-			reason = "" // the body's end does not matter
-		}
-		if n := b.query(`select count(*)::int`+of+`and coalesce(a.error, '') <> $2`, servers[i].URL, reason); n > 0 {
-			var sample string
-			b.scan(&sample, `select coalesce(a.error, '')`+of+`and coalesce(a.error, '') <> $2 limit 1`, servers[i].URL, reason)
-			t.Errorf("%s: %d attempts say %q, want %q", p.Name, n, sample, reason)
-		}
-		if n := b.query(`select coalesce(max(a.duration_ms), 0)::int`+of, servers[i].URL); n > 4000 {
-			t.Errorf("%s: an attempt took %d ms", p.Name, n)
-		}
-	}
-	// SIGTERM comes while fresh ones of them all hold an attempt each.
-	for i, p := range peers {
-		fresh := badpeers.Start(t, p, nil)
-		in.registerAt(fmt.Sprintf("fresh-%d", i), fresh.URL)
-		servers[i] = fresh
-	}
-	until(t, 10*time.Second, "the attempts are under way", func() bool {
-		return !slices.ContainsFunc(servers, func(s *badpeers.Server) bool { return s.Peer.Serve != nil && s.Accepted() == 0 })
-	})
-	status, took := in.terminate(shutdown + 10*time.Second)
-	t.Logf("SIGTERM: status %d after %s", status, took)
-	if took > shutdown+time.Second {
-		t.Errorf("SIGTERM took %s, want %s", took, shutdown)
-	}
-}
 
 // A TLS proxy in front of a receiver goes silent on the connections that exist. The next attempt of each webhook is
 // delivered, and six endpoints of that host lose one time-out each at most.
