@@ -131,11 +131,12 @@ func (w *Worker) Start(ctx context.Context) error {
 // run at once.
 func (w *Worker) Stop(ctx context.Context) error {
 	close(w.stopping)
-	// ctx may be done by then, and the remaining jobs must be released all the same.
+	stopped := w.river.Stop(ctx)
+	// The caller's context may be done; what is left must be given back all the same. Its time begins only now.
 	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
-	if err := w.river.Stop(ctx); err != nil {
-		w.log.Warn("instance cancels jobs that did not end in time")
+	if stopped != nil {
+		w.log.Warn("giving back what did not end in time")
 		if err := w.river.StopAndCancel(leaving); err != nil {
 			w.log.Warn("some jobs did not end after they were cancelled", "error", err)
 		}

@@ -60,7 +60,7 @@ func TestOneBadReceiverHarmsNobodyElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refused := "http://" + refusing.Addr().String()
+	refused := "http://" + refusing.Addr().String() + "/"
 	_ = refusing.Close()
 	cases := []struct {
 		name    string
@@ -70,6 +70,7 @@ func TestOneBadReceiverHarmsNobodyElse(t *testing.T) {
 		{"refuses connections", nil},
 		{"answers 500", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }},
 		{"drips", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusInternalServerError)
 			for r.Context().Err() == nil {
 				_, _ = w.Write([]byte("x"))
 				_ = http.NewResponseController(w).Flush()
@@ -94,7 +95,7 @@ func TestOneBadReceiverHarmsNobodyElse(t *testing.T) {
 					c.handler(w, r)
 				}))
 				t.Cleanup(func() { bad.CloseClientConnections(); bad.Close() })
-				url = bad.URL
+				url = bad.URL + "/"
 			}
 			in := b.start("") // after the bad receiver, so that it ends before it
 			// p99 of nine good endpoints, 100 events a second in all.
@@ -315,7 +316,7 @@ func TestRecoverWhileNewOnesFlow(t *testing.T) {
 	in := b.start("")
 	in.registerAt("first", b.receiver.URL)
 	b.receiver.await(t, 1, 5*time.Second)
-	b.seed(b.receiver.URL, n, "failed")
+	b.seed(b.receiver.URL+"/", n, "failed")
 	var list struct{ Data []struct{ ID string } }
 	in.call(http.MethodGet, "/v1/endpoints", nil, &list)
 	var recovered struct{ Recovered int }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -15,7 +14,6 @@ import (
 	"github.com/memhook/memhook/cmd/internal/app"
 	"github.com/memhook/memhook/memories"
 	"github.com/memhook/memhook/store"
-	"github.com/memhook/memhook/webhook"
 )
 
 type doctorCommand struct {
@@ -249,29 +247,4 @@ func (d *doctor) printAnswer(account string, status memories.Status) {
 	default:
 		d.failf("memories.ai", "check MEMORIES_BASE_URL, DNS and the firewall from this machine", "does not answer as it should: %s", answer)
 	}
-}
-
-// egress connects to a URL as a delivery does, through the guard.
-func (d *doctor) egress(ctx context.Context, url string) {
-	guard := webhook.NewGuard(webhook.Policy{AllowHTTP: d.cfg.AllowHTTP, Networks: d.cfg.AllowedNetworks, DenyPorts: d.cfg.DeniedPorts})
-	if err := guard.CheckURL(url); err != nil {
-		d.failf("egress", "use a public https URL, or allow the network with MEMHOOK_ALLOWED_CALLBACK_NETWORKS "+
-			"(and http with MEMHOOK_ALLOW_HTTP_CALLBACKS)", "%s %v", url, err)
-		return
-	}
-	client := &http.Client{
-		Timeout:       doctorTimeout,
-		Transport:     &http.Transport{DialContext: (&net.Dialer{Control: guard.Control}).DialContext},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
-	if err == nil {
-		var resp *http.Response
-		if resp, err = client.Do(req); err == nil {
-			_ = resp.Body.Close()
-			d.okf("egress", "%s answers %s", url, resp.Status)
-			return
-		}
-	}
-	d.failf("egress", "check DNS, the firewall and NetworkPolicy from this machine; memhook uses no proxy", "%v", err)
 }

@@ -25,6 +25,7 @@ func (c serveCommand) Run(ctx context.Context) error {
 		go app.TuneMemory(ctx)
 	}
 	log := cfg.Logger()
+	app.AdoptStandardLog(log)
 	stopTraces, err := startTraces(ctx)
 	if err != nil {
 		return err

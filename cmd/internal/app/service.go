@@ -130,7 +130,29 @@ func (s *Service) openStore(ctx context.Context) (err error) {
 	if err := s.store.CheckKeys(ctx); err != nil {
 		return err
 	}
+	if err := s.upgrade(ctx); err != nil {
+		return err
+	}
 	return s.store.EnsureDefaults(ctx, s.cfg.MemoriesAPIKey, s.cfg.RequestsPerSecond, s.cfg.APIKey)
+}
+
+// upgrade changes what a version before has stored in ways that SQL alone cannot. It finds nothing to do but after an upgrade.
+func (s *Service) upgrade(ctx context.Context) error {
+	merged, err := s.store.NameEndpoints(ctx, func(raw string) (string, error) {
+		target, err := webhook.ParseTarget(raw)
+		return target.String(), err
+	})
+	if err != nil {
+		return err
+	}
+	if merged > 0 {
+		s.log.Info("merged endpoints that differ in their query alone", "merged", merged)
+	}
+	doubled, err := s.store.HashKeys(ctx)
+	for _, name := range doubled {
+		s.log.Warn("another account has the same API key of memories.ai: together they exceed its budget; delete one of them", "account", name)
+	}
+	return err
 }
 
 // newWorker constructs the workers, which the role api does not have, and the metrics.
@@ -143,14 +165,14 @@ func (s *Service) newWorker() (err error) {
 			ConstLabels: prometheus.Labels{"version": Version(), "role": s.role},
 		}, func() float64 { return 1 }),
 	)
-	s.guard = webhook.NewGuard(webhook.Policy{AllowHTTP: s.cfg.AllowHTTP, Networks: s.cfg.AllowedNetworks, DenyPorts: s.cfg.DeniedPorts})
+	if s.guard, err = NewGuard(s.cfg, s.listener.Addr()); err != nil {
+		return err
+	}
 	if s.role == roleAPI {
 		return nil
 	}
 	s.memories = memories.New(s.cfg.MemoriesBaseURL, memoriesConns, "memhook/"+Version())
-	s.sender = webhook.NewSender(webhook.SenderConfig{
-		Guard: s.guard, Timeout: s.cfg.DeliveryTimeout, UserAgent: "memhook/" + Version(), ConnsPerHost: receiverConns,
-	})
+	s.sender = NewSender(s.cfg, s.guard, s.cfg.DeliveryTimeout)
 	s.worker, err = worker.New(worker.Config{
 		Store: s.store, Memories: s.memories, Sender: s.sender, Schedule: s.cfg.RetrySchedule, Retention: s.cfg.Retention,
 		Name: instanceName(s.listener.Addr()), Version: Version(), Metrics: s.registry, Logger: s.log,

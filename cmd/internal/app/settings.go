@@ -1,9 +1,11 @@
 package app
 
 import (
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -34,6 +36,8 @@ type Settings struct {
 	AllowHTTP         bool
 	AllowedNetworks   []netip.Prefix
 	DeniedPorts       []uint16
+	CallbackProxy     *url.URL
+	CallbackCA        *x509.CertPool
 	RetrySchedule     []time.Duration
 	DeliveryTimeout   time.Duration
 	TaskExpiresIn     time.Duration

@@ -127,6 +127,17 @@ var settingList = []setting{
 	},
 	{"MEMHOOK_DENIED_CALLBACK_PORTS", "", "25,465", "ports that callbacks may not reach", deniedPorts},
 	{
+		"MEMHOOK_CALLBACK_PROXY", "", "http://user:password@proxy.internal:3128",
+		"HTTP or HTTPS proxy that all callbacks leave through; the guard then judges the name and the literal address of a target, " +
+			"not what the name resolves to",
+		proxyURL,
+	},
+	{
+		"MEMHOOK_CALLBACK_CA", "", "/etc/memhook/ca.pem",
+		"PEM file of certificates that callbacks are trusted by, beside the system's",
+		callbackCA,
+	},
+	{
 		"MEMHOOK_RETRY_SCHEDULE", "5s,5m,30m,2h,5h,10h,14h,20h,24h", "5s,5m,30m",
 		"delays before the second attempt of a delivery, the third, and so on", retrySchedule,
 	},
