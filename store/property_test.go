@@ -147,7 +147,7 @@ func TestRandomSchedules(t *testing.T) {
 	for seed := range uint64(cases) {
 		now = time.Now()
 		c := &schedule{t: t, store: s, rand: rand.New(rand.NewPCG(seed, 3)), now: &now}
-		account, err := s.CreateAccount(t.Context(), store.NewAccount{Name: fmt.Sprintf("account-%d", seed), APIKey: "key", RequestsPerSecond: rps})
+		account, err := s.CreateAccount(t.Context(), store.NewAccount{Name: fmt.Sprintf("account-%d", seed), APIKey: fmt.Sprintf("key-%d", seed), RequestsPerSecond: rps})
 		c.must(err)
 		c.app, err = s.CreateApp(t.Context(), fmt.Sprintf("app-%d", seed), account.ID)
 		c.must(err)
