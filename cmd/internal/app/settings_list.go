@@ -194,15 +194,15 @@ var settingList = []setting{
 
 // databaseURL never repeats the URL in its error: the URL can hold a password.
 func databaseURL(s *Settings, v string) error {
-	s.DatabaseURL = v
 	u, err := url.Parse(v)
-	if wrong, ok := errors.AsType[*url.Error](err); ok {
-		return wrong.Err
+	if err != nil { // whose text can repeat a part of the password
+		return errors.New("is not a URL; percent-encode special characters of the password, such as %2F for /")
 	}
-	if err == nil && u.Scheme != "postgres" && u.Scheme != "postgresql" {
+	if u.Scheme != "postgres" && u.Scheme != "postgresql" {
 		return errors.New("must begin with postgres://")
 	}
-	return err
+	s.DatabaseURL = v
+	return nil
 }
 
 func deniedPorts(s *Settings, v string) error {
