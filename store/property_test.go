@@ -69,7 +69,7 @@ func (c *schedule) step() {
 			c.granted++
 		}
 	default:
-		_, err := c.store.ExpireTasks(ctx, 100)
+		_, _, err := c.store.ExpireTasks(ctx, time.Time{}, 100)
 		c.must(err)
 	}
 }
@@ -159,7 +159,7 @@ func TestRandomSchedules(t *testing.T) {
 			t.Fatalf("seed %d: %d slots, at most %.0f fit", seed, c.granted, most)
 		}
 		now = now.Add(48 * time.Hour) // everything expires in the end
-		_, err = s.ExpireTasks(t.Context(), 1000)
+		_, _, err = s.ExpireTasks(t.Context(), time.Time{}, 1000)
 		c.must(err)
 		for _, id := range c.tasks {
 			c.check(seed, id)
