@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
 	"strings"
 
@@ -149,7 +148,7 @@ func (s *server) problemOf(ctx context.Context, err error) *Problem {
 		return invalid(FieldError{"body", "must not contain the character NUL"})
 	case ctx.Err() != nil:
 		return problemFor(http.StatusServiceUnavailable, codeUnavailable, "the request was given up")
-	case isAway(err):
+	case store.IsAway(err):
 		s.log.Warn("the database is away", "error", err, "request_id", requestIDOf(ctx))
 		return problemFor(http.StatusServiceUnavailable, codeUnavailable, "the database is not reachable; try again")
 	default:
@@ -162,19 +161,6 @@ func (s *server) problemOf(ctx context.Context, err error) *Problem {
 func isNUL(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pg.Code == "22021"
-}
-
-// isAway tells whether an error means that the database cannot be reached now.
-func isAway(err error) bool {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		// Connection exceptions, operator intervention (a shutdown), too many connections, no disk left.
-		return strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "57") || strings.HasPrefix(pg.Code, "53")
-	}
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return true
-	}
-	_, ok := errors.AsType[net.Error](err)
-	return ok || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "unexpected EOF") || strings.Contains(err.Error(), "conn closed")
 }
 
 func writeProblem(w http.ResponseWriter, r *http.Request, p *Problem) {

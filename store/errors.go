@@ -1,7 +1,10 @@
 package store
 
 import (
+	"context"
 	"errors"
+	"net"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -22,6 +25,27 @@ func isUnique(err error) bool {
 func isData(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code[:2] == "22" || pg.Code[:2] == "23")
+}
+
+// isReadOnly reports whether the database refused a write because the session is read-only.
+func isReadOnly(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "25006"
+}
+
+// IsAway reports whether err means that the database cannot be reached, or takes no writes, now.
+func IsAway(err error) bool {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		// Connection exceptions, operator intervention (a shutdown), no connections or disk left, a time-out of the server's.
+		return isReadOnly(err) || pg.Code == "25P03" || strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "57") ||
+			strings.HasPrefix(pg.Code, "53")
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[net.Error](err)
+	return ok || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "unexpected EOF") ||
+		strings.Contains(err.Error(), "conn closed")
 }
 
 // ignoring returns err, or nil where err is ignored.

@@ -54,6 +54,8 @@ func (s *Store) RegisterInstance(ctx context.Context, in Instance) (freed int64,
 
 // Heartbeat records that the instance is alive.
 func (s *Store) Heartbeat(ctx context.Context, in Instance) error {
+	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
+	defer cancel()
 	if err := beat(ctx, s.pool, in); err != nil {
 		return fmt.Errorf("beat: %w", err)
 	}

@@ -109,7 +109,7 @@ func (d *doctor) address() {
 
 func (d *doctor) database(ctx context.Context) *pgxpool.Pool {
 	start := time.Now()
-	pool, err := store.Open(ctx, d.cfg.DatabaseURL, 2, 0, func(error) {})
+	pool, err := store.Open(ctx, store.Database{URL: d.cfg.DatabaseURL, Pooler: d.cfg.DatabasePooler, Conns: 2})
 	if err != nil {
 		d.failf("database", "start PostgreSQL, and check host, port, name, user and password in DATABASE_URL", "%v", err)
 		return nil

@@ -29,7 +29,7 @@ func (migrateUp) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pool, err := openDatabase(ctx, cfg.DatabaseURL, cfg.logger())
+	pool, err := openDatabase(ctx, cfg, cfg.logger())
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (c migrateDown) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pool, err := openDatabase(ctx, cfg.DatabaseURL, cfg.logger())
+	pool, err := openDatabase(ctx, cfg, cfg.logger())
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (migrateStatus) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pool, err := openDatabase(ctx, cfg.DatabaseURL, cfg.logger())
+	pool, err := openDatabase(ctx, cfg, cfg.logger())
 	if err != nil {
 		return err
 	}

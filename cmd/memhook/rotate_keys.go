@@ -18,7 +18,7 @@ func (rotateKeysCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pool, err := openDatabase(ctx, cfg.DatabaseURL, cfg.logger())
+	pool, err := openDatabase(ctx, cfg, cfg.logger())
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 	if s.listener, err = listen(cfg); err != nil {
 		return nil, err
 	}
-	if s.pool, err = openDatabase(ctx, cfg.DatabaseURL, log); err != nil {
+	if s.pool, err = openDatabase(ctx, cfg, log); err != nil {
 		return nil, err
 	}
 	if cfg.AutoMigrate {
@@ -140,9 +140,10 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 	return s, nil
 }
 
-func openDatabase(ctx context.Context, url string, log *slog.Logger) (*pgxpool.Pool, error) {
-	return store.Open(ctx, url, connections, databasePatience, func(err error) {
-		log.Warn("waiting for the database", "error", err)
+func openDatabase(ctx context.Context, cfg *settings, log *slog.Logger) (*pgxpool.Pool, error) {
+	return store.Open(ctx, store.Database{
+		URL: cfg.DatabaseURL, Pooler: cfg.DatabasePooler, Conns: connections, Patience: databasePatience,
+		Waiting: func(err error) { log.Warn("waiting for the database", "error", err) },
 	})
 }
 
@@ -175,7 +176,7 @@ func (s *service) ready(ctx context.Context) error {
 	if s.draining.Load() {
 		return errors.New("shutting down")
 	}
-	if err := s.pool.Ping(ctx); err != nil {
+	if err := store.CheckWritable(ctx, s.pool); err != nil {
 		return err
 	}
 	if s.migrated.Load() {

@@ -21,6 +21,7 @@ import (
 // settings are what the environment says. Each field is named after its variable; see [settingList].
 type settings struct {
 	DatabaseURL       string
+	DatabasePooler    string
 	Addr              string
 	MetricsAddr       string
 	AdminToken        string
@@ -64,6 +65,13 @@ var settingList = []setting{
 		}
 		s.DatabaseURL = v
 		return plainURL(err)
+	}},
+	{"MEMHOOK_DATABASE_POOLER", "", "transaction where a pooler before PostgreSQL gives a session for one transaction only", "transaction", func(s *settings, v string) error {
+		s.DatabasePooler = v
+		if v != store.TransactionPooler {
+			return errors.New("must be transaction, or nothing")
+		}
+		return nil
 	}},
 	{"MEMHOOK_ADDR", ":8080", "where the API listens", ":8080", text(func(s *settings) *string { return &s.Addr }, 1)},
 	{"MEMHOOK_METRICS_ADDR", "", "where /metrics listens alone; without it, at MEMHOOK_ADDR", "127.0.0.1:9090", text(func(s *settings) *string { return &s.MetricsAddr }, 1)},

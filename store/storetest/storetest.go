@@ -104,7 +104,7 @@ func database(t testing.TB, template string) string {
 // Pool opens a pool on a database, closed when the test is over.
 func Pool(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
-	pool, err := store.Open(t.Context(), url, 10, 5*time.Second, func(error) {})
+	pool, err := store.Open(t.Context(), store.Database{URL: url, Conns: 10, Patience: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
