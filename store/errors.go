@@ -27,6 +27,12 @@ func isData(err error) bool {
 	return errors.As(err, &pg) && (pg.Code[:2] == "22" || pg.Code[:2] == "23")
 }
 
+// isDenied reports whether the role lacks a right.
+func isDenied(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "42501"
+}
+
 // isReadOnly reports whether the database refused a write because the session is read-only.
 func isReadOnly(err error) bool {
 	var pg *pgconn.PgError

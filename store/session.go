@@ -13,22 +13,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// schemaName is the schema of new databases: memhook's tables, River's, and the migrations' versions. A database that was
-// begun before keeps its tables where they are.
-const schemaName = "memhook"
-
-// isOurs is the SQL condition that a schema, given as an expression, holds memhook's tables.
-func isOurs(schema string) string {
-	return `exists (
-		select 1
-		from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid
-		where n.nspname = ` + schema + ` and c.relname = 'accounts' and a.attname = 'next_slot_at')`
-}
-
-// chosenPath is the SQL expression of a session's search_path.
-var chosenPath = `case when not ` + isOurs(`'`+schemaName+`'`) + ` and ` + isOurs(`current_schema()`) + `
-	then current_setting('search_path') else '` + schemaName + `' end`
-
 // sessionSettings are set once a session is there, as SQL expressions. PgBouncer refuses most of them as start-up parameters.
 var sessionSettings = map[string]string{
 	"application_name": `'memhook'`,
@@ -97,6 +81,11 @@ func sessionSetup(cfg *pgx.ConnConfig, pooler string) pgconn.ValidateConnectFunc
 		}
 		return nil
 	}
+}
+
+// transactionPooled reports whether the pool's sessions last for a transaction only.
+func transactionPooled(pool *pgxpool.Pool) bool {
+	return pool.Config().ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheDescribe
 }
 
 // quote returns a text as an SQL literal.

@@ -69,7 +69,7 @@ func (c doctorCommand) Run(ctx context.Context) error {
 	}
 	d.cfg = cfg
 	d.okf("settings", "all can be read")
-	d.address()
+	d.address(ctx)
 	if pool := d.database(ctx); pool != nil {
 		defer pool.Close()
 		d.rights(ctx, pool)
@@ -91,10 +91,12 @@ func (d *doctor) verdict() error {
 	return nil
 }
 
-func (d *doctor) address() {
+func (d *doctor) address(ctx context.Context) {
 	l, err := net.Listen("tcp", d.cfg.Addr)
-	if err != nil {
-		d.failf("address", "choose another MEMHOOK_ADDR, or end what listens there; a running memhook is well", "%v", err)
+	if err != nil && (healthCommand{}).Run(ctx) == nil {
+		d.okf("address", "a memhook serves at %s", d.cfg.Addr)
+	} else if err != nil {
+		d.failf("address", "choose another MEMHOOK_ADDR, or end what listens there", "%v", err)
 	} else {
 		_ = l.Close()
 		d.okf("address", "%s is free", d.cfg.Addr)
@@ -137,16 +139,22 @@ func (d *doctor) database(ctx context.Context) *pgxpool.Pool {
 const connectionsEach = connections + 1
 
 func (d *doctor) rights(ctx context.Context, pool *pgxpool.Pool) {
-	var create bool
-	var user string
-	err := pool.QueryRow(ctx, `select has_schema_privilege(current_schema(), 'create'), current_user`).Scan(&create, &user)
+	r, err := store.ReadRights(ctx, pool)
 	switch {
 	case err != nil:
-		d.failf("rights", "check search_path: memhook's tables need a schema", "%v", err)
-	case !create:
-		d.failf("rights", "as the database's owner: grant create on schema public to "+user, "the user %s may not create tables", user)
+		d.failf("rights", "see PostgreSQL's log", "%v", err)
+	case r.Migrated && !r.Serve:
+		d.failf("rights", "as the tables' owner: grant select, insert, update, delete on all tables, and usage on all sequences, in schema "+r.Schema+" to "+r.User, "the user %s may not read and change all of memhook's tables", r.User)
+	case r.Migrate:
+		d.okf("rights", "the user %s may migrate and serve", r.User)
+	case r.Migrated && !d.cfg.AutoMigrate:
+		d.okf("rights", "the user %s may serve; another migrates", r.User)
+	case r.Migrated:
+		d.warnf("rights", "set MEMHOOK_AUTO_MIGRATE=false, and run memhook migrate up as the tables' owner", "the user %s may serve, and not migrate", r.User)
+	case r.Schema == "":
+		d.failf("rights", "as the database's owner: create schema memhook authorization "+r.User, "the user %s may not make the schema memhook", r.User)
 	default:
-		d.okf("rights", "the user %s may create tables", user)
+		d.failf("rights", "as the database's owner: grant create on schema "+r.Schema+" to "+r.User, "the user %s may not create tables", r.User)
 	}
 }
 

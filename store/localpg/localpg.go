@@ -189,6 +189,20 @@ func (s *Server) Stop() error {
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
 
+// AsOwner lets cmd run as the user as whom servers run, and gives that user a folder: for programs that refuse to run as
+// root, as PostgreSQL does.
+func AsOwner(cmd *exec.Cmd, dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	owner, err := unprivileged()
+	if err != nil {
+		return err
+	}
+	cmd.SysProcAttr = attributes(owner, 0)
+	return os.Chown(dir, int(owner.Uid), int(owner.Gid))
+}
+
 // unprivileged gives the user to run as when we are root, as whom PostgreSQL refuses to run.
 func unprivileged() (*syscall.Credential, error) {
 	for _, name := range []string{"postgres", "nobody"} {
@@ -299,6 +313,9 @@ func complete(dir string) bool {
 // candidates lists where the programs may be: the PATH, where pg_config says, and the usual folders of
 // Debian, Red Hat and Homebrew, the newest version first.
 func candidates() []string {
+	if dir := os.Getenv("MEMHOOK_POSTGRES"); dir != "" {
+		return []string{dir} // of that version and no other
+	}
 	dirs := filepath.SplitList(os.Getenv("PATH"))
 	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
 		dirs = append(dirs, strings.TrimSpace(string(out)))
