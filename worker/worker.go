@@ -26,6 +26,8 @@ const (
 	fetchCooldown = 5 * time.Millisecond
 	// fetchPoll is how soon a job whose time has come is found without a notification.
 	fetchPoll = 250 * time.Millisecond
+	// fetchPollOnly is fetchPoll where a pooler lets nothing be notified: the price is some sixty small queries a second.
+	fetchPollOnly = 50 * time.Millisecond
 	// keepCompleted is how long River's pages show what is done; memhook's own tables have it for long.
 	keepCompleted = 30 * time.Second
 
@@ -88,6 +90,10 @@ func New(cfg Config) (*Worker, error) {
 	river.AddWorker(workers, &pollWorker{Worker: w})
 	river.AddWorker(workers, &firstWorker{Worker: w})
 	river.AddWorker(workers, &deliverWorker{Worker: w})
+	listens, polling := cfg.Store.Listens(), fetchPoll
+	if !listens {
+		polling = fetchPollOnly
+	}
 	client, err := river.NewClient(riverpgxv5.New(cfg.Store.Pool()), &river.Config{
 		ID: w.id.String(),
 		Queues: map[string]river.QueueConfig{
@@ -97,7 +103,8 @@ func New(cfg Config) (*Worker, error) {
 		},
 		Workers:                     workers,
 		FetchCooldown:               fetchCooldown,
-		FetchPollInterval:           fetchPoll,
+		FetchPollInterval:           polling,
+		PollOnly:                    !listens,
 		CompletedJobRetentionPeriod: keepCompleted,
 		ReindexerSchedule:           river.NeverSchedule(), // the indexes that it is for are dropped
 		RetryPolicy:                 retryPolicy{},
