@@ -35,6 +35,7 @@ type Store struct {
 	settle time.Duration
 	now    func() time.Time
 
+	clock    clock
 	activity activity
 	tasks    costly[map[string]int64] // see costly
 	sent     costly[map[string]int64]

@@ -87,6 +87,7 @@ func (w *Worker) keep(ctx context.Context, in store.Instance) {
 	defer ticker.Stop()
 	steady := time.Now() // since when every beat was on time
 	last := time.Now()
+	skewed := w.tellClock(false)
 	for {
 		select {
 		case <-ctx.Done():
@@ -106,6 +107,7 @@ func (w *Worker) keep(ctx context.Context, in store.Instance) {
 			}
 			continue
 		}
+		skewed = w.tellClock(skewed)
 		last = now
 		if now.Sub(steady) < store.InstanceStale {
 			continue
@@ -118,6 +120,22 @@ func (w *Worker) keep(ctx context.Context, in store.Instance) {
 			w.log.Warn("took over the jobs of an instance that has stopped beating", "jobs", freed)
 		}
 	}
+}
+
+// clockFits reports whether the instance's clock agrees with the database's well enough to end what is past its time.
+func (w *Worker) clockFits() bool { return w.cfg.Store.ClockSkew().Abs() <= store.MaxClockSkew }
+
+// tellClock logs when the clock begins or ceases to disagree with the database's, and returns whether it does.
+func (w *Worker) tellClock(before bool) (skewed bool) {
+	skewed = !w.clockFits()
+	if skewed && !before {
+		w.log.Error("the clock disagrees with the database's: this instance expires and purges nothing; let both machines follow NTP",
+			"ahead", w.cfg.Store.ClockSkew().Round(time.Millisecond).String())
+	}
+	if before && !skewed {
+		w.log.Info("the clock agrees with the database's again")
+	}
+	return skewed
 }
 
 // every calls fn at an interval until ctx ends.
@@ -141,6 +159,9 @@ func (w *Worker) sweep(ctx context.Context) {
 		if time.Since(adopted) > orphanInterval {
 			adopted = time.Now()
 			w.adopt(ctx)
+		}
+		if !w.clockFits() {
+			return
 		}
 		if time.Since(purged) > min(purgeInterval, w.cfg.Retention/10) {
 			purged = time.Now()

@@ -83,7 +83,7 @@ func New(cfg Config) (*Worker, error) {
 		cfg.MaxInFlight = 20
 	}
 	w := &Worker{cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, stopping: make(chan struct{}), turns: make(chan func())}
-	w.metrics = newMetrics(cfg.Metrics)
+	w.metrics = newMetrics(cfg.Metrics, cfg.Store.ClockSkew)
 	w.bell = newBell(cfg.Store, w.log)
 	w.gates = newGates(cfg.Store, cfg.MaxInFlight, w.log)
 	workers := river.NewWorkers()
