@@ -216,6 +216,7 @@ func TestOtherProgramsTablesAreNotTouched(t *testing.T) {
 func dump(t *testing.T, db string) string {
 	t.Helper()
 	conn := connectTo(t, db)
+	execAll(t, conn, `set search_path = pg_catalog`) // names are then written in full
 	collect := func(sql string) []string {
 		rows, err := conn.Query(t.Context(), sql)
 		if err != nil {
