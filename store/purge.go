@@ -14,6 +14,7 @@ const purgeBatch = 5000
 func (s *Store) Purge(ctx context.Context, before time.Time) (total int64, err error) {
 	// Ids begin with the time of their making, so the oldest rows are the first of the primary key.
 	bound := idAt(before)
+	ctx = allowing(ctx, longTimeout)
 	for _, sql := range []string{
 		`delete from attempts where (delivery_id, number) in (
 			select a.delivery_id, a.number from attempts a where a.delivery_id < $1

@@ -11,6 +11,9 @@ const (
 	fetchCooldown = 5 * time.Millisecond
 	// fetchPoll is how soon a due job is found when its notification was lost.
 	fetchPoll = 250 * time.Millisecond
+	// fetchPollOnly is fetchPoll behind a transaction pooler, where there are no notifications. It costs some 60 small
+	// queries a second.
+	fetchPollOnly = 50 * time.Millisecond
 	// keepCompleted is how long River's pages show completed jobs. memhook's own tables keep the history.
 	keepCompleted = 30 * time.Second
 	// deliverWorkers is the number of jobs in each queue of deliveries. Each may be held by one attempt that hangs, so it

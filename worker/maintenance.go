@@ -13,6 +13,9 @@ import (
 func (w *Worker) expire() func(context.Context) {
 	var from, reviewed time.Time
 	return func(ctx context.Context) {
+		if !w.clockFits() {
+			return
+		}
 		if now := time.Now(); now.Sub(reviewed) >= reviewInterval {
 			from, reviewed = time.Time{}, now
 		}
@@ -45,6 +48,9 @@ func (w *Worker) adopt(ctx context.Context) {
 
 // purge deletes rows that are older than the retention.
 func (w *Worker) purge(ctx context.Context) {
+	if !w.clockFits() {
+		return
+	}
 	n, err := w.cfg.Store.Purge(ctx, time.Now().Add(-w.cfg.Retention))
 	if err != nil && ctx.Err() == nil {
 		w.log.Warn("maintenance cannot delete old rows", "error", err)

@@ -62,7 +62,7 @@ func New(cfg Config) (*Worker, error) {
 		cfg.MaxInFlight = inFlight
 	}
 	w := &Worker{
-		cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, metrics: newMetrics(cfg.Metrics),
+		cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, metrics: newMetrics(cfg.Metrics, cfg.Store.ClockSkew),
 		notifier: newNotifier(cfg.Store, cfg.Logger), limiters: newLimiters(cfg.Store, cfg.MaxInFlight, cfg.Logger),
 		firstAttempts: make(chan func()), loading: make(chan struct{}, loadingJobs), stopping: make(chan struct{}),
 	}
@@ -70,6 +70,10 @@ func New(cfg Config) (*Worker, error) {
 	river.AddWorker(workers, &pollWorker{Worker: w})
 	river.AddWorker(workers, &firstWorker{Worker: w})
 	river.AddWorker(workers, &deliverWorker{Worker: w})
+	listens, polling := cfg.Store.Listens(), fetchPoll
+	if !listens {
+		polling = fetchPollOnly
+	}
 	client, err := river.NewClient(riverpgxv5.New(cfg.Store.Pool()), &river.Config{
 		ID: w.id.String(),
 		Queues: map[string]river.QueueConfig{
@@ -79,7 +83,8 @@ func New(cfg Config) (*Worker, error) {
 		},
 		Workers:                     workers,
 		FetchCooldown:               fetchCooldown,
-		FetchPollInterval:           fetchPoll,
+		FetchPollInterval:           polling,
+		PollOnly:                    !listens,
 		CompletedJobRetentionPeriod: keepCompleted,
 		ReindexerSchedule:           river.NeverSchedule(), // memhook drops the indexes that it is for
 		RetryPolicy:                 retryPolicy{},

@@ -54,7 +54,7 @@ func newRig(ctx context.Context, extra map[string]string) (_ *rig, err error) {
 	for k, v := range env {
 		r.env = append(r.env, k+"="+v)
 	}
-	pool, err := store.Open(ctx, env["DATABASE_URL"], 10, 10*time.Second, func(error) {})
+	pool, err := store.Open(ctx, store.Database{URL: env["DATABASE_URL"], Conns: 10, Patience: 10 * time.Second})
 	if err != nil {
 		return nil, err
 	}

@@ -70,7 +70,7 @@ func (c doctorCommand) Run(ctx context.Context) error {
 	}
 	d.cfg = cfg
 	d.okf("settings", "all are valid")
-	d.address()
+	d.address(ctx)
 	if pool := d.database(ctx); pool != nil {
 		defer pool.Close()
 		d.rights(ctx, pool)
@@ -92,10 +92,12 @@ func (d *doctor) verdict() error {
 	return nil
 }
 
-func (d *doctor) address() {
+func (d *doctor) address(ctx context.Context) {
 	l, err := net.Listen("tcp", d.cfg.Addr)
-	if err != nil {
-		d.failf("address", "choose another MEMHOOK_ADDR, or stop the program that listens there (unless it is this memhook)", "%v", err)
+	if err != nil && (healthCommand{}).Run(ctx) == nil {
+		d.okf("address", "a memhook serves at %s", d.cfg.Addr)
+	} else if err != nil {
+		d.failf("address", "choose another MEMHOOK_ADDR, or stop the program that listens there", "%v", err)
 	} else {
 		_ = l.Close()
 		d.okf("address", "%s is free", d.cfg.Addr)
@@ -111,7 +113,7 @@ func (d *doctor) address() {
 
 func (d *doctor) database(ctx context.Context) *pgxpool.Pool {
 	start := time.Now()
-	pool, err := store.Open(ctx, d.cfg.DatabaseURL, 2, 0, func(error) {})
+	pool, err := store.Open(ctx, store.Database{URL: d.cfg.DatabaseURL, Pooler: d.cfg.DatabasePooler, Conns: 2})
 	if err != nil {
 		d.failf("database", "start PostgreSQL, and check host, port, name, user and password in DATABASE_URL", "%v", err)
 		return nil
@@ -140,16 +142,26 @@ func (d *doctor) database(ctx context.Context) *pgxpool.Pool {
 
 // rights checks that migrations may create tables.
 func (d *doctor) rights(ctx context.Context, pool *pgxpool.Pool) {
-	var create bool
-	var user string
-	err := pool.QueryRow(ctx, `select has_schema_privilege(current_schema(), 'create'), current_user`).Scan(&create, &user)
+	r, err := store.ReadRights(ctx, pool)
 	switch {
 	case err != nil:
-		d.failf("rights", "check search_path: memhook's tables need a schema", "%v", err)
-	case !create:
-		d.failf("rights", "as the database owner, run: grant create on schema public to "+user, "the user %s may not create tables", user)
+		d.failf("rights", "look into PostgreSQL's log", "%v", err)
+	case r.Migrated && !r.Serve:
+		d.failf("rights", "as the owner of the tables, run: grant select, insert, update, delete on all tables, and usage on all sequences, "+
+			"in schema "+r.Schema+" to "+r.User, "the user %s may not read and change all of memhook's tables", r.User)
+	case r.Migrate:
+		d.okf("rights", "the user %s may migrate and serve", r.User)
+	case r.Migrated && !d.cfg.AutoMigrate:
+		d.okf("rights", "the user %s may serve; another user migrates", r.User)
+	case r.Migrated:
+		d.warnf("rights", "set MEMHOOK_AUTO_MIGRATE=false, and run memhook migrate up as the owner of the tables",
+			"the user %s may serve but not migrate", r.User)
+	case r.Schema == "":
+		d.failf("rights", "as the owner of the database, run: create schema memhook authorization "+r.User,
+			"the user %s may not create the schema memhook", r.User)
 	default:
-		d.okf("rights", "the user %s may create tables", user)
+		d.failf("rights", "as the owner of the database, run: grant create on schema "+r.Schema+" to "+r.User,
+			"the user %s may not create tables", r.User)
 	}
 }
 

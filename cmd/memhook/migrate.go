@@ -55,7 +55,7 @@ func withDatabase(ctx context.Context, do func(*pgxpool.Pool) error) error {
 	if err != nil {
 		return err
 	}
-	pool, err := app.OpenDatabase(ctx, cfg.DatabaseURL, cfg.Logger())
+	pool, err := app.OpenDatabase(ctx, cfg, cfg.Logger())
 	if err != nil {
 		return err
 	}

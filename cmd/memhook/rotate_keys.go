@@ -18,7 +18,7 @@ func (rotateKeysCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pool, err := app.OpenDatabase(ctx, cfg.DatabaseURL, cfg.Logger())
+	pool, err := app.OpenDatabase(ctx, cfg, cfg.Logger())
 	if err != nil {
 		return err
 	}

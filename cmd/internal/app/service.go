@@ -113,7 +113,7 @@ func (s *Service) listen() (err error) {
 
 // openStore opens the database, migrates it if it may, and creates the default app and account.
 func (s *Service) openStore(ctx context.Context) (err error) {
-	if s.pool, err = OpenDatabase(ctx, s.cfg.DatabaseURL, s.log); err != nil {
+	if s.pool, err = OpenDatabase(ctx, s.cfg, s.log); err != nil {
 		return err
 	}
 	if s.cfg.AutoMigrate {
@@ -243,7 +243,7 @@ func (s *Service) ready(ctx context.Context) error {
 	if s.draining.Load() {
 		return errors.New("shutting down")
 	}
-	if err := s.pool.Ping(ctx); err != nil {
+	if err := store.CheckWritable(ctx, s.pool); err != nil {
 		return err
 	}
 	if s.migrated.Load() {
@@ -300,9 +300,10 @@ func (s *Service) close() {
 }
 
 // OpenDatabase connects to the database. It waits 30 s for one that does not answer yet.
-func OpenDatabase(ctx context.Context, url string, log *slog.Logger) (*pgxpool.Pool, error) {
-	return store.Open(ctx, url, PoolSize, databaseWait, func(err error) {
-		log.Warn("waiting for the database", "error", err)
+func OpenDatabase(ctx context.Context, cfg *Settings, log *slog.Logger) (*pgxpool.Pool, error) {
+	return store.Open(ctx, store.Database{
+		URL: cfg.DatabaseURL, Pooler: cfg.DatabasePooler, Conns: PoolSize, Patience: databaseWait,
+		Waiting: func(err error) { log.Warn("waiting for the database", "error", err) },
 	})
 }
 

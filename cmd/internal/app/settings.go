@@ -19,6 +19,7 @@ import (
 // Settings are the settings of an instance. Each field is named after its environment variable.
 type Settings struct {
 	DatabaseURL       string
+	DatabasePooler    string
 	Addr              string
 	MetricsAddr       string
 	AdminToken        string

@@ -26,6 +26,16 @@ var settingList = []setting{
 		"PostgreSQL connection string; required by serve and migrate", databaseURL,
 	},
 	{
+		"MEMHOOK_DATABASE_POOLER", "", "transaction",
+		"transaction, if a pooler in that mode stands before PostgreSQL",
+		func(s *Settings, v string) error {
+			if s.DatabasePooler = v; v != store.TransactionPooler {
+				return errors.New("must be transaction, or unset")
+			}
+			return nil
+		},
+	},
+	{
 		"MEMHOOK_ADDR", ":8080", ":8080",
 		"address that the API listens on",
 		text(func(s *Settings) *string { return &s.Addr }, 1),
