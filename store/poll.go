@@ -39,7 +39,8 @@ const pollTargetColumns = `t.id, t.app_id, t.task_id, t.unique_id, t.status, t.r
 // pollTarget returns the task as its poller sees it.
 func (t *Task) pollTarget() PollTarget {
 	return PollTarget{
-		ID: t.ID, AppID: t.AppID, UpstreamID: t.UpstreamID, UniqueID: t.UniqueID, Status: t.Status, Refusals: t.Refusals, HasVideos: len(t.Videos) > 0,
+		ID: t.ID, AppID: t.AppID, UpstreamID: t.UpstreamID, UniqueID: t.UniqueID,
+		Status: t.Status, Refusals: t.Refusals, HasVideos: len(t.Videos) > 0,
 		LastPolledAt: t.LastPolledAt, HintedAt: t.HintedAt, CreatedAt: t.CreatedAt, ExpiresAt: t.ExpiresAt, GrownAt: t.GrownAt,
 		Indexing: t.Status == TaskReady && t.Until == UntilIndexed && t.IndexedAt == nil,
 		Well:     t.LastPolledAt != nil && t.LastError == nil, Traceparent: t.Traceparent,

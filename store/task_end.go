@@ -35,7 +35,7 @@ func (s *Store) CancelTask(ctx context.Context, scope Scope, id uuid.UUID) error
 // or afterwards if more tasks expire together than the account's budget allows, and a poll of an expired task ends it (see
 // applyPolls). ExpireTasks ends the tasks that were asked before they expired, and those of which nobody can be asked.
 const (
-	lastCall = time.Minute
+	lastCall = time.Minute // package polling has the same
 	// answerGrace is how long a task that was asked, and whose poll failed, is asked again after it has expired.
 	answerGrace = 5 * time.Minute
 	// unaskedGrace is how long an expired task waits to be asked: longer than an account at 1 request/s takes for 1,500

@@ -84,7 +84,7 @@ func (l *taskList) put(target store.PollTarget) {
 func (l *taskList) app(id uuid.UUID) int32 {
 	n, known := l.apps[id]
 	if !known {
-		n = int32(len(l.apps)) //nolint:gosec // an account has no two thousand million apps
+		n = int32(len(l.apps))
 		l.apps[id] = n
 	}
 	return n

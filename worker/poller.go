@@ -30,15 +30,15 @@ import (
 
 // poller owns its fields in one goroutine. Polls run beside it and come back as answers.
 type poller struct {
-	w        *Worker
-	lease    *store.Lease
-	account  memories.Account
-	log      *slog.Logger
-	tasks    taskList
-	shares   polling.Shares
-	survival *polling.Survival
-	backoff  store.Backoff
-	judge    *suspicion
+	w         *Worker
+	lease     *store.Lease
+	account   memories.Account
+	log       *slog.Logger
+	tasks     taskList
+	shares    polling.Shares
+	survival  *polling.Survival
+	backoff   store.Backoff
+	suspicion *suspicion
 
 	interval    time.Duration // between slots
 	lead        time.Duration // how long before its time a slot is asked for
@@ -74,7 +74,7 @@ func newPoller(w *Worker, lease *store.Lease) *poller {
 			p.backoff.Until = latest // an older version believed whatever Retry-After said
 		}
 	}
-	p.judge = newSuspicion(p.backoff)
+	p.suspicion = newSuspicion(p.backoff)
 	var err error
 	if p.survival, err = polling.Restore(account.Survival); err != nil {
 		p.log.Warn("poller discards what was learnt about the account's tasks", "error", err)
@@ -261,7 +261,7 @@ func (p *poller) send(ctx context.Context, i int, due time.Time, took time.Durat
 		a.status = p.w.cfg.Memories.TaskStatus(ctx, p.account, target.upstreamID, target.uniqueID.Value())
 		a.at = time.Now()
 		a.lag = lag + a.at.Sub(a.sentAt)
-		a.failed = p.judge.judge(a.status, was, a.at)
+		a.failed = p.suspicion.judge(a.status, was, a.at)
 		a.target.bare = a.target.bare && polling.At(a.at) < expires
 		poll := pollOf(&a)
 		poll.NextPollAt = a.at.Add(round)

@@ -177,7 +177,7 @@ func TestATasksOwnTroubleIsNotItsNeighbours(t *testing.T) {
 	if slots := int(13 * rps); after-before < slots*6/10 {
 		t.Errorf("of %d slots the others had %d", slots, after-before)
 	}
-	for _, id := range []string{"bad-page", "bad-cut"} { // at 0 s, 4 s and 12 s
+	for _, id := range []string{"bad-page", "bad-cut"} { // at 0 s, 2 s and 6 s
 		if n := len(of[id]); n < 2 || n > 4 {
 			t.Errorf("%s was asked %d times", id, n)
 		}

@@ -70,7 +70,8 @@ type Distribution interface {
 	Growth() float64
 }
 
-// lastCall is how long before a task expires its last poll is due.
+// lastCall is how long before a task expires its last poll is due. The store expires tasks by the same time: change both
+// together.
 const lastCall = time.Minute
 
 // urgent is the score that tells what must be polled from what is worth polling. It exceeds every Moment, and less the
@@ -175,10 +176,10 @@ func lastPollDue(t *Task, now Moment) bool {
 }
 
 // EligibleAt returns when a task may be polled next: 0 (at once) if it was never polled or is hinted, else MinInterval
-// after its last poll, doubled for each poll in a row that failed up to maxInterval.
+// after its last poll, doubled for each failed poll in a row after the first, up to maxInterval.
 func EligibleAt(t *Task) Moment {
 	if t.Polled == 0 || hinted(t) {
 		return 0
 	}
-	return t.Polled.Add(min(MinInterval<<min(t.Failures, 10), maxInterval))
+	return t.Polled.Add(min(MinInterval<<min(max(t.Failures-1, 0), 10), maxInterval))
 }

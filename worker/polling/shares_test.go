@@ -10,7 +10,9 @@ import (
 
 // slots gives slots to tasks, one an interval, for as long as it says, and returns how many each app got. before is called
 // before each slot.
-func slots(tasks []polling.Task, interval, during time.Duration, before func(now polling.Moment), polled func(t *polling.Task, now polling.Moment)) map[int32]int {
+func slots(tasks []polling.Task, interval, during time.Duration, before func(now polling.Moment),
+	polled func(t *polling.Task, now polling.Moment),
+) map[int32]int {
 	var shares polling.Shares
 	survival := polling.NewSurvival()
 	got := make(map[int32]int)
@@ -105,7 +107,7 @@ func TestHintsAndLastPolls(t *testing.T) {
 	worth := polling.Task{Registered: at(100), Polled: at(500), Expires: at(9000)}
 	hinted := polling.Task{Registered: at(100), Polled: at(990), Hinted: at(999), Expires: at(9000)}
 	earlier := polling.Task{Registered: at(100), Polled: at(990), Hinted: at(998), Expires: at(9000)}
-	failing := polling.Task{Registered: at(100), Polled: at(990), Hinted: at(999), Expires: at(9000), Failures: 3}
+	failing := polling.Task{Registered: at(100), Polled: at(990), Hinted: at(999), Expires: at(9000), Failures: 5}
 	rested := polling.Task{Registered: at(100), Polled: at(940), Hinted: at(999), Expires: at(9000), Failures: 3}
 	last := polling.Task{Registered: at(100), Polled: at(995), Expires: at(1056)}
 	sooner := polling.Task{Registered: at(100), Polled: at(990), Expires: at(1052)}
