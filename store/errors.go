@@ -43,6 +43,9 @@ func isReadOnly(err error) bool {
 // IsUnavailable reports whether err means that the database cannot serve requests now, so that the same call may succeed
 // later: it cannot be reached, it takes no writes, it is starting or stopping, or it is out of connections or disk space.
 func IsUnavailable(err error) bool {
+	if errors.Is(err, errUpgrading) {
+		return true
+	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		// 25P03: a time-out of the server's. 08: connection exception, 53: insufficient resources, 57: operator intervention.
 		return isReadOnly(err) || pg.Code == "25P03" ||

@@ -46,7 +46,11 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, report func(what string)) 
 			if _, err := rivers.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
 				return fmt.Errorf("migrate River's schema: %w", err)
 			}
-			return dropUnusedIndexes(ctx, pool)
+			if err := dropUnusedIndexes(ctx, pool); err != nil {
+				return err
+			}
+			_, err := dropOldKey(ctx, pool) // or an instance does, once the version before has gone
+			return err
 		})
 	})
 }

@@ -13,9 +13,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// sessionName is how PostgreSQL shows our sessions. Those of the versions before schema version 5 are named memhook, by which
+// upgrade.go knows that one still runs.
+const sessionName = "memhook v5"
+
 // sessionSettings are set once a session is there, as SQL expressions. PgBouncer refuses most of them as start-up parameters.
 var sessionSettings = map[string]string{
-	"application_name": `'memhook'`,
+	"application_name": quote(sessionName),
 	"client_encoding":  `'UTF8'`,
 	"timezone":         `'UTC'`,
 	"search_path":      chosenPath,
@@ -49,7 +53,7 @@ func sessionSetup(cfg *pgx.ConnConfig, pooler string) pgconn.ValidateConnectFunc
 		// A session is shared with others, whose settings these would become. The two that every pooler keeps for its
 		// client are start-up parameters; the others are the role's (docs/operations.md).
 		settings = nil
-		cfg.RuntimeParams = map[string]string{"application_name": "memhook", "timezone": "UTC"}
+		cfg.RuntimeParams = map[string]string{"application_name": sessionName, "timezone": "UTC"}
 	} else {
 		for name, value := range cfg.RuntimeParams {
 			if name != "options" { // which is a start-up parameter by nature

@@ -375,7 +375,7 @@ func TestListsUseIndexes(t *testing.T) {
 	scans := func() int {
 		in.terminate(30 * time.Second)
 		until(t, 30*time.Second, "the instance's connections have ended", func() bool {
-			return b.query(`select count(*)::int from pg_stat_activity where datname = current_database() and application_name = 'memhook'`) == 0
+			return b.query(`select count(*)::int from pg_stat_activity where datname = current_database() and application_name like 'memhook%'`) == 0
 		})
 		return b.query(`select seq_scan::int from pg_stat_user_tables where relname = 'tasks'`)
 	}

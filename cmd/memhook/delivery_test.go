@@ -173,6 +173,9 @@ func TestRotatingTheSecret(t *testing.T) {
 	})
 	var rotated struct{ Secret string }
 	path := "/v1/endpoints/" + task.Subscriptions[0].EndpointID
+	if status := in.call(http.MethodPatch, path, map[string]any{"signatures": []string{"v1", "v1a"}}, nil); status != http.StatusOK {
+		t.Fatalf("ask for v1a: %d", status)
+	}
 	const n = 300
 	for i := range n {
 		in.registerAt(fmt.Sprintf("task-%d", i), b.receiver.URL)
@@ -197,7 +200,7 @@ func TestRotatingTheSecret(t *testing.T) {
 	var public struct {
 		PublicKey string `json:"public_key"`
 	}
-	in.call(http.MethodGet, "/v1/public-key", nil, &public)
+	in.call(http.MethodGet, path+"/public-key", nil, &public)
 	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(public.PublicKey, "whpk_"))
 	if err != nil || len(raw) != ed25519.PublicKeySize {
 		t.Fatalf("public key %q", public.PublicKey)

@@ -81,6 +81,7 @@ func Start(ctx context.Context, cfg *Settings, role string, log *slog.Logger) (_
 	for _, step := range []func() error{
 		s.listen,
 		func() error { return s.openStore(ctx) },
+		func() error { return s.upgrade(ctx, background) },
 		s.newWorker,
 		func() error { return s.serve(background) },
 		func() error { return s.startWorker(ctx, background) },
@@ -130,29 +131,51 @@ func (s *Service) openStore(ctx context.Context) (err error) {
 	if err := s.store.CheckKeys(ctx); err != nil {
 		return err
 	}
-	if err := s.upgrade(ctx); err != nil {
-		return err
-	}
 	return s.store.EnsureDefaults(ctx, s.cfg.MemoriesAPIKey, s.cfg.RequestsPerSecond, s.cfg.APIKey)
 }
 
-// upgrade changes what a version before has stored in ways that SQL alone cannot. It finds nothing to do but after an upgrade.
-func (s *Service) upgrade(ctx context.Context) error {
-	merged, err := s.store.NameEndpoints(ctx, func(raw string) (string, error) {
+// upgradeInterval is how often an instance looks whether the version before has stopped.
+const upgradeInterval = 2 * time.Second
+
+// upgrade finishes what a migration had to leave undone while the version before runs, in the background if it must wait.
+func (s *Service) upgrade(ctx, background context.Context) error {
+	finished, err := s.finishUpgrade(ctx)
+	if err != nil || finished {
+		return err
+	}
+	s.log.Info("the version before still runs; its endpoints are merged when it has stopped")
+	s.activity.Go(func() {
+		for logged := ""; !finished; {
+			select {
+			case <-background.Done():
+				return
+			case <-time.After(upgradeInterval):
+			}
+			if finished, err = s.finishUpgrade(background); err != nil && background.Err() == nil && err.Error() != logged {
+				logged = err.Error()
+				s.log.Warn("cannot finish the upgrade yet", "error", err)
+			}
+		}
+	})
+	return nil
+}
+
+func (s *Service) finishUpgrade(ctx context.Context) (finished bool, err error) {
+	merged, finished, err := s.store.FinishUpgrade(ctx, func(raw string) (string, error) {
 		target, err := webhook.ParseTarget(raw)
 		return target.String(), err
 	})
-	if err != nil {
-		return err
-	}
 	if merged > 0 {
 		s.log.Info("merged endpoints that differ in their query alone", "merged", merged)
+	}
+	if err != nil {
+		return false, err
 	}
 	doubled, err := s.store.HashKeys(ctx)
 	for _, name := range doubled {
 		s.log.Warn("another account has the same API key of memories.ai: together they exceed its budget; delete one of them", "account", name)
 	}
-	return err
+	return finished, err
 }
 
 // newWorker constructs the workers, which the role api does not have, and the metrics.
