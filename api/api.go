@@ -6,16 +6,16 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/memhook/memhook/api/dashboard"
 	"github.com/memhook/memhook/store"
@@ -23,25 +23,25 @@ import (
 )
 
 const (
-	// maxBody is the most of a request's body that is read, in bytes, and bodyTimeout how long it may take.
+	// maxBody is the maximum size of a request's body in bytes, and bodyTimeout the time in which it must arrive.
 	maxBody     = 1 << 20
 	bodyTimeout = 5 * time.Second
-	// maxURL is the most bytes of a request's target.
+	// maxURL is the maximum size of a request's target in bytes.
 	maxURL = 8 << 10
 )
 
 // Config is what the API needs.
 type Config struct {
 	Store      *store.Store
-	Guard      *webhook.Guard // judges callback URLs
-	AdminToken string         // empty: the admin API answers 503
-	PublicURL  string         // of this service, for hint URLs
-	ExpiresIn  time.Duration  // of tasks that say nothing
-	KeyLimit   float64        // requests a second of API keys without a limit of their own; 0 for none
-	Proxies    []string       // networks of proxies whose X-Forwarded-For and -Proto are believed
+	Guard      *webhook.Guard // checks callback URLs
+	AdminToken string         // empty: the admin API and the dashboard answer 503
+	PublicURL  string         // of this service, for hint URLs; empty: there are none
+	ExpiresIn  time.Duration  // default time until a task expires
+	KeyLimit   float64        // requests/s of API keys without a limit of their own; 0 means no limit
+	Proxies    []string       // networks of proxies whose X-Forwarded-For and -Proto are trusted
 	Version    string
-	Ready      func(context.Context) error // nil while requests can be served
-	Metrics    http.Handler                // at /metrics; nil where it has its own address
+	Ready      func(context.Context) error // returns nil while requests can be served
+	Metrics    http.Handler                // served at /metrics; nil if metrics have an address of their own
 	Registry   prometheus.Registerer       // counts requests and refusals
 	Logger     *slog.Logger
 }
@@ -52,35 +52,30 @@ type server struct {
 	store *store.Store
 	log   *slog.Logger
 	keys  *keyCache
-	hints hintLimits
 
 	counts   *requestCounts
-	limits   keyLimits
-	registry huma.Registry
+	limits   *keyLimits
+	hints    *lru.Cache[string, *rate.Limiter] // by hint URL
+	registry huma.Registry                     // of the document's schemas
 }
 
-var problems sync.Once
-
-// setProblems makes huma's own errors look like ours. It has no other place for it.
-func setProblems() {
-	problems.Do(func() {
-		huma.NewErrorWithContext = newProblem
-		huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
-			return newProblem(nil, status, msg, errs...)
-		}
-	})
+func newServer(cfg Config) *server {
+	return &server{
+		cfg: cfg, store: cfg.Store, log: cfg.Logger, keys: newKeyCache(cfg.Store), counts: newRequestCounts(cfg.Registry),
+		limits: newKeyLimits(cfg.KeyLimit), hints: newLRU[string, *rate.Limiter](limitersKept),
+	}
 }
 
-// New makes the handler of the whole API. What runs in the background for it ends with ctx.
+// New makes the handler of the whole API. Its background work ends with ctx.
 func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	setProblems()
-	s := &server{counts: newRequestCounts(cfg.Registry), cfg: cfg, store: cfg.Store, log: cfg.Logger, keys: newKeyCache(cfg.Store), limits: keyLimits{standard: cfg.KeyLimit}}
+	s := newServer(cfg)
 
 	r := chi.NewRouter()
-	r.Use(requestID, clientIP(cfg.Proxies), s.counts.counted, traced, s.logged, s.recovered, boundURL)
+	r.Use(requestID, clientIP(cfg.Proxies), s.counts.counted, traced, s.logged, s.recovered, boundURL, middleware.GetHead)
 	r.NotFound(nothingHere)
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, r, problemFor(http.StatusMethodNotAllowed, "method-not-allowed", "this path does not take "+r.Method))
+		writeProblem(w, r, problemFor(http.StatusMethodNotAllowed, "method-not-allowed", "this path does not accept the method "+r.Method))
 	})
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
@@ -101,7 +96,7 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	return r, nil
 }
 
-// dashboard mounts the operator's pages, or says how to have them.
+// dashboard mounts the operator's pages. Without an admin token their paths answer how to get them.
 func (s *server) dashboard(ctx context.Context, r chi.Router) error {
 	if s.cfg.AdminToken == "" {
 		off := func(w http.ResponseWriter, r *http.Request) { writeProblem(w, r, adminDisabled()) }
@@ -116,13 +111,13 @@ func (s *server) dashboard(ctx context.Context, r chi.Router) error {
 	if err != nil {
 		return err
 	}
-	r.HandleFunc("/admin/v1/*", nothingHere) // what no operation has is not the pages' to answer
+	r.HandleFunc("/admin/v1/*", nothingHere) // paths without an operation are not pages
 	r.Handle("/admin", http.RedirectHandler("/admin/", http.StatusFound))
 	r.Mount("/admin/", pages)
 	return nil
 }
 
-// secure tells whether a request came over TLS, to this service or to a trusted proxy before it.
+// secure reports whether a request came over TLS, to this service or to a trusted proxy in front of it.
 func (s *server) secure(r *http.Request) bool {
 	if r.TLS != nil {
 		return true
@@ -138,46 +133,7 @@ func (s *server) secure(r *http.Request) bool {
 }
 
 func nothingHere(w http.ResponseWriter, r *http.Request) {
-	writeProblem(w, r, problemFor(http.StatusNotFound, codeNotFound, "there is nothing at this path"))
-}
-
-// operations registers everything that stands in the OpenAPI document.
-func (s *server) operations(api huma.API) {
-	s.registry = api.OpenAPI().Components.Schemas
-	v1 := huma.NewGroup(api, "/v1")
-	v1.UseMiddleware(refuseWebhooks, s.authenticated, s.limited, s.idempotent)
-	v1.UseSimpleModifier(func(op *huma.Operation) {
-		op.Security = []map[string][]string{{"apiKey": {}}}
-		if op.Method == http.MethodPost {
-			op.Parameters = append(op.Parameters, &huma.Param{
-				Name: headerIdempotency, In: "header", Schema: &huma.Schema{Type: huma.TypeString, MaxLength: new(maxIdempotencyKey)},
-				Description: "For 24 hours, the same key with the same request gets the same answer again, and with another one 422 idempotency-key-reused.",
-			})
-		}
-		addErrors(op, http.StatusUnauthorized, http.StatusTooManyRequests)
-	})
-	s.taskOperations(v1)
-	s.endpointOperations(v1)
-	s.deliveryOperations(v1)
-	s.eventOperations(v1)
-
-	admin := huma.NewGroup(api, "/admin/v1")
-	admin.UseMiddleware(refuseWebhooks, s.administrator)
-	admin.UseSimpleModifier(func(op *huma.Operation) {
-		op.Security = []map[string][]string{{"adminToken": {}}}
-		addErrors(op, http.StatusUnauthorized)
-	})
-	s.adminOperations(admin)
-	documentHints(api)
-}
-
-// addErrors documents the problems that any operation can answer with, beside its own.
-func addErrors(op *huma.Operation, more ...int) {
-	problem := map[string]*huma.MediaType{"application/problem+json": {Schema: &huma.Schema{Ref: "#/components/schemas/Problem"}}}
-	for _, status := range more {
-		op.Responses[strconv.Itoa(status)] = &huma.Response{Description: http.StatusText(status), Content: problem}
-	}
-	op.Responses["default"] = &huma.Response{Description: "Any other problem; code says which.", Content: problem}
+	writeProblem(w, r, problemFor(http.StatusNotFound, codeNotFound, "the API has no such path; /docs/ lists all operations"))
 }
 
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {
@@ -185,7 +141,7 @@ func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	if err := s.cfg.Ready(ctx); err != nil {
 		s.log.Warn("not ready", "error", err)
-		writeProblem(w, r, problemFor(http.StatusServiceUnavailable, "not-ready", "the database is not reachable or not migrated"))
+		writeProblem(w, r, problemFor(http.StatusServiceUnavailable, "not-ready", "the database cannot be reached or is not migrated"))
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})

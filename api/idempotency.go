@@ -20,11 +20,11 @@ const (
 	headerIdempotency = "Idempotency-Key"
 	headerReplayed    = "Idempotency-Replayed"
 	maxIdempotencyKey = 255
-	// idempotencyPatience is how long a repeat waits for the first request to end.
+	// idempotencyPatience is how long a repeated request waits for the first one to end.
 	idempotencyPatience = 10 * time.Second
 )
 
-// idempotent answers a POST with an Idempotency-Key that was answered before as it was then.
+// idempotent is a middleware that answers a repeated POST with the same Idempotency-Key as it answered the first one.
 func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 	key := ctx.Header(headerIdempotency)
 	if key == "" || ctx.Method() != http.MethodPost {
@@ -39,7 +39,8 @@ func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 	body, err := io.ReadAll(io.LimitReader(ctx.BodyReader(), maxBody+1))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		refuse(ctx, problemFor(http.StatusRequestTimeout, codeOf(http.StatusRequestTimeout), "the body did not come in time"))
+		refuse(ctx, problemFor(http.StatusRequestTimeout, codeOf(http.StatusRequestTimeout),
+			"the body did not arrive within "+bodyTimeout.String()))
 		return
 	case err != nil:
 		refuse(ctx, problemFor(http.StatusBadRequest, codeBadRequest, "the body could not be read"))
@@ -56,13 +57,13 @@ func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 }
 
 func (s *server) answerOnce(ctx huma.Context, key string, hash, body []byte, next func(huma.Context)) {
-	app := identityOf(ctx.Context()).AppID
+	app := callerOf(ctx.Context()).AppID
 	pause := 10 * time.Millisecond
 	for deadline := time.Now().Add(idempotencyPatience); ; pause = min(2*pause, 200*time.Millisecond) {
 		claim, err := s.store.ClaimIdempotent(ctx.Context(), app, key, hash)
 		switch {
 		case err != nil:
-			refuse(ctx, s.problemOf(ctx.Context(), err))
+			refuse(ctx, s.problemOf(ctx.Context(), err, ""))
 			return
 		case claim.Mine:
 			r := &recorded{humaContext: ctx, in: bytes.NewReader(body)}
@@ -70,14 +71,16 @@ func (s *server) answerOnce(ctx huma.Context, key string, hash, body []byte, nex
 			s.keepAnswer(ctx.Context(), app, key, claim, r)
 			return
 		case claim.Differs:
-			refuse(ctx, problemFor(http.StatusUnprocessableEntity, codeKeyReused, "this Idempotency-Key was used for another request"))
+			refuse(ctx, problemFor(http.StatusUnprocessableEntity, codeKeyReused,
+				"this Idempotency-Key was used for another request within 24 hours; use a new key"))
 			return
 		case claim.Status != 0:
 			replay(ctx, claim.Status, claim.Response)
 			return
 		case time.Now().After(deadline):
 			ctx.SetHeader("Retry-After", "5")
-			refuse(ctx, problemFor(http.StatusConflict, "idempotency-key-in-use", "the first request with this Idempotency-Key is still under way"))
+			refuse(ctx, problemFor(http.StatusConflict, "idempotency-key-in-use",
+				"the first request with this Idempotency-Key is still being processed; try again in 5 s"))
 			return
 		}
 		select {
@@ -88,7 +91,7 @@ func (s *server) answerOnce(ctx huma.Context, key string, hash, body []byte, nex
 	}
 }
 
-// keepAnswer keeps what a request was answered, unless that was an error of ours: then it may be tried again.
+// keepAnswer keeps the answer to a request. A 5xx is not kept, so that the request can be tried again.
 func (s *server) keepAnswer(ctx context.Context, app uuid.UUID, key string, claim store.Idempotent, r *recorded) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -99,7 +102,7 @@ func (s *server) keepAnswer(ctx context.Context, app uuid.UUID, key string, clai
 		err = s.store.FinishIdempotent(ctx, app, key, claim, r.status, r.out.Bytes())
 	}
 	if err != nil {
-		s.log.Warn("an answer could not be kept for its idempotency key", "error", err)
+		s.log.Warn("cannot keep the answer to an idempotency key", "error", err)
 	}
 }
 
@@ -119,7 +122,7 @@ func replay(ctx huma.Context, status int, response []byte) {
 // humaContext is [huma.Context] under a name that, embedded, does not hide its method Context.
 type humaContext = huma.Context
 
-// recorded lets a body be read that was read before, and keeps the answer.
+// recorded replays a body that was already read and keeps the answer.
 type recorded struct {
 	humaContext
 
@@ -128,17 +131,17 @@ type recorded struct {
 	out    bytes.Buffer
 }
 
-// BodyReader gives the body that was read.
+// BodyReader returns the body that was already read.
 func (r *recorded) BodyReader() io.Reader { return r.in }
 
-// SetStatus notes the status on its way.
+// SetStatus keeps the status.
 func (r *recorded) SetStatus(status int) {
 	r.status = status
 	r.humaContext.SetStatus(status)
 }
 
-// Status gives the noted status.
+// Status returns the status that was set.
 func (r *recorded) Status() int { return r.status }
 
-// BodyWriter notes the body on its way.
+// BodyWriter keeps the body.
 func (r *recorded) BodyWriter() io.Writer { return io.MultiWriter(&r.out, r.humaContext.BodyWriter()) }

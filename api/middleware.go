@@ -11,7 +11,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// requestID names each request, in the answer's header, in problems and in the log.
+// requestID gives each request an id, which the answer's header, problems and the log show.
 func requestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := uuid.Must(uuid.NewV7()).String()
@@ -25,7 +25,7 @@ func requestIDOf(ctx context.Context) string {
 	return id
 }
 
-// clientIP tells whose request it is: the peer's, or, where that is a trusted proxy, what it says.
+// clientIP determines the client's address: the peer's, or what a trusted proxy says.
 func clientIP(proxies []string) func(http.Handler) http.Handler {
 	if len(proxies) == 0 {
 		return middleware.ClientIPFromRemoteAddr
@@ -33,7 +33,7 @@ func clientIP(proxies []string) func(http.Handler) http.Handler {
 	return middleware.ClientIPFromXFF(proxies...)
 }
 
-// boundURL refuses targets that no operation has.
+// boundURL refuses targets longer than any operation needs.
 func boundURL(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.RequestURI) > maxURL {
@@ -44,7 +44,7 @@ func boundURL(next http.Handler) http.Handler {
 	})
 }
 
-// logged writes a line a request, without its query: that can hold what is not the log's business.
+// logged writes one line for each request, without its query, which can hold private data.
 func (s *server) logged(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -55,7 +55,7 @@ func (s *server) logged(next http.Handler) http.Handler {
 	})
 }
 
-// loggedPath hides the token of a hint URL, which is a secret of a kind.
+// loggedPath hides the token of a hint URL: whoever knows it can cause polls.
 func loggedPath(path string) string {
 	const hints = "/v1/hints/"
 	if len(path) > len(hints) && path[:len(hints)] == hints {
@@ -64,7 +64,7 @@ func loggedPath(path string) string {
 	return path
 }
 
-// recovered turns a panic into a 500 and a line of log.
+// recovered turns a panic into a 500 and a line in the log.
 func (s *server) recovered(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -72,11 +72,11 @@ func (s *server) recovered(next http.Handler) http.Handler {
 			if v == nil {
 				return
 			}
-			if v == http.ErrAbortHandler { //nolint:errorlint // it is compared, as net/http does
+			if v == http.ErrAbortHandler { //nolint:errorlint // compared as net/http does
 				panic(v)
 			}
 			s.log.Error("panic", "value", fmt.Sprint(v), "request_id", requestIDOf(r.Context()), "stack", string(debug.Stack()))
-			writeProblem(w, r, problemFor(http.StatusInternalServerError, codeInternal, "something went wrong; the log knows more by the request_id"))
+			writeProblem(w, r, problemFor(http.StatusInternalServerError, codeInternal, internalDetail))
 		}()
 		next.ServeHTTP(w, r)
 	})

@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/base64"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -11,8 +10,8 @@ import (
 
 // PageInput are the query parameters of every list.
 type PageInput struct {
-	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"How many at most."`
-	Cursor string `query:"cursor" doc:"next_cursor of the page before."`
+	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"The maximum number of entries."`
+	Cursor string `query:"cursor" doc:"The next_cursor of the previous page."`
 }
 
 func (p PageInput) page() (store.Page, error) {
@@ -22,7 +21,7 @@ func (p PageInput) page() (store.Page, error) {
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(p.Cursor)
 	if err != nil || len(raw) != len(page.Before) {
-		return page, invalid(FieldError{"cursor", "is not a next_cursor of this list"})
+		return page, invalid(FieldError{"cursor", "must be the next_cursor of a page of this list"})
 	}
 	page.Before = uuid.UUID(raw)
 	return page, nil
@@ -31,14 +30,14 @@ func (p PageInput) page() (store.Page, error) {
 // List is a page of a list.
 type List[T any] struct {
 	Data       []T     `json:"data" nullable:"false"`
-	NextCursor *string `json:"next_cursor" doc:"The cursor of the next page; null on the last."`
+	NextCursor *string `json:"next_cursor" doc:"The cursor of the next page; null on the last page."`
 }
 
 type listOutput[T any] struct {
 	Body List[T]
 }
 
-// listOf makes a page of a list's rows; id gives a row's id.
+// listOf makes a page of a list's rows; id returns a row's id.
 func listOf[R, T any](rows []R, limit int, id func(*R) uuid.UUID, wire func(*R) T) *listOutput[T] {
 	out := &listOutput[T]{Body: List[T]{Data: make([]T, len(rows))}}
 	for i := range rows {
@@ -52,12 +51,12 @@ func listOf[R, T any](rows []R, limit int, id func(*R) uuid.UUID, wire func(*R) 
 	return out
 }
 
-// IDInput is the path parameter of one thing.
+// IDInput is the path parameter of one entity.
 type IDInput struct {
-	ID string `path:"id" doc:"Its id."`
+	ID string `path:"id" doc:"The id of the entity."`
 }
 
-// id reads the parameter; what is no UUID is no thing's id either.
+// id reads the parameter. What is not a UUID is not the id of anything.
 func (in IDInput) id() (uuid.UUID, error) { return parseID(in.ID) }
 
 func parseID(s string) (uuid.UUID, error) {
@@ -73,26 +72,22 @@ func optionalID(field, s string) (uuid.UUID, error) {
 	if s == "" {
 		return uuid.Nil, nil
 	}
+	return requiredID(field, s)
+}
+
+// requiredID reads a field or parameter that refers to an entity.
+func requiredID(field, s string) (uuid.UUID, error) {
 	id, err := uuid.Parse(s)
 	if err != nil {
-		return id, invalid(FieldError{field, "is not an id"})
+		return id, invalid(FieldError{field, "must be an id (a UUID)"})
 	}
 	return id, nil
 }
 
-// scopeFilter reads an operator's filter by app: everything where it is absent.
-func scopeFilter(s string) (store.Scope, error) {
-	if s == "" {
-		return store.Everything(), nil
+// checkText refuses a text that PostgreSQL cannot store.
+func checkText(field string, text *string) error {
+	if text != nil && !storable(*text) {
+		return invalid(FieldError{field, "must not contain the character NUL"})
 	}
-	app, err := optionalID("app_id", s)
-	return store.OfApp(app), err
-}
-
-func utc(t *time.Time) *time.Time {
-	if t == nil {
-		return nil
-	}
-	u := t.UTC()
-	return &u
+	return nil
 }

@@ -4,12 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
 	"strings"
-
-	"github.com/danielgtaylor/huma/v2"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/memhook/memhook/store"
 )
@@ -17,43 +13,46 @@ import (
 // The codes that clients can rely on.
 const (
 	codeInvalid       = "invalid-request" // 422: a field is wrong; errors names it
-	codeBadRequest    = "bad-request"     // 400: not even JSON
+	codeBadRequest    = "bad-request"     // 400: the body is not JSON
 	codeUnauthorized  = "unauthorized"
 	codeNotFound      = "not-found"
 	codeConflict      = "conflict"
 	codeTooLarge      = "body-too-large"
 	codeWebhook       = "webhook-loop" // 400: the request is a webhook
 	codeKeyReused     = "idempotency-key-reused"
-	codeRateLimited   = "rate-limited" // 429: Retry-After says when
+	codeRateLimited   = "rate-limited" // 429: Retry-After says when to try again
 	codeAdminDisabled = "admin-disabled"
 	codeUnavailable   = "unavailable" // 503: try again soon
 	codeInternal      = "internal"
 )
 
-// Problem is an error as clients get it (RFC 9457), with a stable code.
+// internalDetail is all that a client learns of a fault of ours.
+const internalDetail = "an unexpected error occurred; the service's log explains it under this request_id"
+
+// Problem is an error as clients receive it (RFC 9457), with a stable code.
 type Problem struct {
-	Type      string       `json:"type" example:"about:blank" doc:"Always about:blank: code tells problems apart."`
-	Title     string       `json:"title" doc:"The status in words."`
+	Type      string       `json:"type" example:"about:blank" doc:"Always about:blank; use code to tell problems apart."`
+	Title     string       `json:"title" doc:"The name of the HTTP status."`
 	Status    int          `json:"status" doc:"The HTTP status."`
 	Code      string       `json:"code" example:"invalid-request" doc:"What went wrong, for programs. Stable."`
-	Detail    string       `json:"detail" doc:"What went wrong, for people."`
+	Detail    string       `json:"detail" doc:"What went wrong and what to do, for people."`
 	Errors    []FieldError `json:"errors,omitempty" doc:"The fields that are wrong."`
-	RequestID string       `json:"request_id,omitempty" doc:"Names this request in the service's log."`
+	RequestID string       `json:"request_id,omitempty" doc:"Identifies this request in the service's log."`
 }
 
 // FieldError names one field that is wrong.
 type FieldError struct {
-	Field   string `json:"field" example:"callback_url" doc:"The field, as a path in the body or a parameter's name."`
+	Field   string `json:"field" example:"callback_url" doc:"The path of the field in the body, or the name of the parameter."`
 	Message string `json:"message" doc:"What is wrong with it."`
 }
 
 // Error makes a Problem an error.
 func (p *Problem) Error() string { return p.Code + ": " + p.Detail }
 
-// GetStatus gives the HTTP status.
+// GetStatus returns the HTTP status.
 func (p *Problem) GetStatus() int { return p.Status }
 
-// ContentType gives the media type of problems.
+// ContentType returns the media type of problems.
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
 
 func problemFor(status int, code, detail string, fields ...FieldError) *Problem {
@@ -62,120 +61,58 @@ func problemFor(status int, code, detail string, fields ...FieldError) *Problem 
 
 // invalid is the problem of fields that are wrong.
 func invalid(fields ...FieldError) *Problem {
-	names := make([]string, len(fields))
+	return problemFor(http.StatusUnprocessableEntity, codeInvalid, fieldsDetail(fields), fields...)
+}
+
+func fieldsDetail(fields []FieldError) string {
+	texts := make([]string, len(fields))
 	for i, f := range fields {
-		names[i] = f.Field + " " + f.Message
+		texts[i] = f.Field + " " + f.Message
 	}
-	return problemFor(http.StatusUnprocessableEntity, codeInvalid, strings.Join(names, "; "), fields...)
+	return strings.Join(texts, "; ")
 }
 
-// newProblem is how huma makes its own errors, so that they look like ours.
-func newProblem(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
-	p := problemFor(status, codeOf(status), msg)
-	if ctx != nil {
-		p.RequestID = requestIDOf(ctx.Context())
-	}
-	for _, err := range errs {
-		if own, ok := errors.AsType[*Problem](err); ok {
-			own.RequestID = p.RequestID
-			return own
-		}
-		var d huma.ErrorDetailer
-		if errors.As(err, &d) {
-			detail := d.ErrorDetail()
-			p.Errors = append(p.Errors, fieldError(detail.Location, detail.Message))
-		}
-	}
-	if status == http.StatusUnprocessableEntity && len(p.Errors) > 0 {
-		p.Detail = invalid(p.Errors...).Detail
-	}
-	return p
+// missing is the problem of a field that refers to something that does not exist.
+func missing(field, kind string) *Problem {
+	f := FieldError{field, "refers to no existing " + kind}
+	return problemFor(http.StatusNotFound, codeNotFound, f.Field+" "+f.Message, f)
 }
 
-// fieldError names the field of one of huma's details, which names the object that misses a property.
-func fieldError(location, message string) FieldError {
-	field := strings.TrimPrefix(strings.TrimPrefix(location, "body."), "query.")
-	if rest, ok := strings.CutPrefix(message, "expected required property "); ok {
-		name, _, _ := strings.Cut(rest, " ")
-		if field == "body" || field == "" {
-			return FieldError{name, "is required"}
-		}
-		return FieldError{field + "." + name, "is required"}
+// problemOf maps an error to its problem. It is the only place that does. subject is what the path identifies.
+func (s *server) problemOf(ctx context.Context, err error, subject string) *Problem {
+	p, ok := errors.AsType[*Problem](err)
+	if !ok {
+		p = s.problemOfStore(ctx, err, subject)
 	}
-	return FieldError{field, message}
-}
-
-func codeOf(status int) string {
-	switch status {
-	case http.StatusBadRequest:
-		return codeBadRequest
-	case http.StatusUnauthorized:
-		return codeUnauthorized
-	case http.StatusNotFound:
-		return codeNotFound
-	case http.StatusConflict:
-		return codeConflict
-	case http.StatusRequestEntityTooLarge:
-		return codeTooLarge
-	case http.StatusUnprocessableEntity:
-		return codeInvalid
-	case http.StatusTooManyRequests:
-		return codeRateLimited
-	case http.StatusServiceUnavailable:
-		return codeUnavailable
-	case http.StatusInternalServerError:
-		return codeInternal
-	default:
-		return strings.ReplaceAll(strings.ToLower(http.StatusText(status)), " ", "-")
-	}
-}
-
-// fail maps an error of the store to a problem. It is the only place that does.
-func (s *server) fail(ctx context.Context, err error) error {
-	p := s.problemOf(ctx, err)
 	p.RequestID = requestIDOf(ctx)
 	return p
 }
 
-func (s *server) problemOf(ctx context.Context, err error) *Problem {
-	if p, ok := errors.AsType[*Problem](err); ok {
-		return p
-	}
+func (s *server) problemOfStore(ctx context.Context, err error, subject string) *Problem {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return problemFor(http.StatusNotFound, codeNotFound, "there is no such thing here")
+		return problemFor(http.StatusNotFound, codeNotFound, notFoundDetail(subject))
 	case errors.Is(err, store.ErrConflict):
-		return problemFor(http.StatusConflict, codeConflict, err.Error())
-	case isNUL(err):
-		return invalid(FieldError{"body", "must not contain the character NUL"})
+		return problemFor(http.StatusConflict, codeConflict, store.ConflictReason(err))
+	case store.IsUnstorable(err):
+		return invalid(FieldError{"body", "must be UTF-8 text without the character NUL"})
 	case ctx.Err() != nil:
-		return problemFor(http.StatusServiceUnavailable, codeUnavailable, "the request was given up")
-	case isAway(err):
-		s.log.Warn("the database is away", "error", err, "request_id", requestIDOf(ctx))
-		return problemFor(http.StatusServiceUnavailable, codeUnavailable, "the database is not reachable; try again")
+		return problemFor(http.StatusServiceUnavailable, codeUnavailable, "the client gave up the request, or the service is stopping")
+	case store.IsUnavailable(err):
+		s.log.Warn("the database is unavailable", "error", err, "request_id", requestIDOf(ctx))
+		return problemFor(http.StatusServiceUnavailable, codeUnavailable, "the database cannot be reached; try again in a few seconds")
 	default:
 		s.log.Error("request failed", "error", err, "request_id", requestIDOf(ctx))
-		return problemFor(http.StatusInternalServerError, codeInternal, "something went wrong; the log knows more by the request_id")
+		return problemFor(http.StatusInternalServerError, codeInternal, internalDetail)
 	}
 }
 
-// isNUL tells whether the database refused a text for the one character that it cannot store.
-func isNUL(err error) bool {
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && pg.Code == "22021"
-}
-
-// isAway tells whether an error means that the database cannot be reached now.
-func isAway(err error) bool {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		// Connection exceptions, operator intervention (a shutdown), too many connections, no disk left.
-		return strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "57") || strings.HasPrefix(pg.Code, "53")
+// notFoundDetail is the same for what does not exist and for what belongs to another app.
+func notFoundDetail(subject string) string {
+	if subject == "" {
+		return "nothing with this id exists"
 	}
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return true
-	}
-	_, ok := errors.AsType[net.Error](err)
-	return ok || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "unexpected EOF") || strings.Contains(err.Error(), "conn closed")
+	return "no " + subject + " has this id: it never existed, has been deleted, or belongs to another app"
 }
 
 func writeProblem(w http.ResponseWriter, r *http.Request, p *Problem) {

@@ -16,12 +16,19 @@ const (
 	AccountUnavailable = "unavailable"  // memories.ai is down, or answers garbage
 )
 
+// The generations of memories.ai's API that an account can be of.
+const (
+	AccountV1       = "v1"
+	AccountDatalake = "datalake"
+)
+
 // Account is an account of memories.ai: a key and a request budget, shared by all apps on it.
 type Account struct {
 	ID                uuid.UUID
 	Name              string
 	APIKey            []byte  // sealed
 	Key               []byte  `db:"-"` // in clear, where the method says so
+	API               string  // AccountV1 or AccountDatalake
 	RequestsPerSecond float64 // the budget
 	State             string
 	StateReason       *string // memories.ai's own words
@@ -32,13 +39,14 @@ type Account struct {
 	Used              float64 // requests a second, over the last minute or so
 }
 
-var accountColumns = `a.id, a.name, a.api_key, a.requests_per_second, a.state, a.state_reason, a.paused_until,
+var accountColumns = `a.id, a.name, a.api_key, a.api, a.requests_per_second, a.state, a.state_reason, a.paused_until,
 	a.troubles, a.survival, a.created_at, ` + usageOf("a") + ` / 60 as used`
 
 // AccountChange changes what is not nil.
 type AccountChange struct {
 	Name              *string
 	APIKey            *string
+	API               *string
 	RequestsPerSecond *float64
 }
 

@@ -20,7 +20,7 @@ func (s *Store) EnsureDefaults(ctx context.Context, memoriesKey string, requests
 	account, err := s.accountByName(ctx, DefaultName)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		account, err = s.CreateAccount(ctx, DefaultName, memoriesKey, requestsPerSecond)
+		account, err = s.CreateAccount(ctx, NewAccount{Name: DefaultName, APIKey: memoriesKey, RequestsPerSecond: requestsPerSecond})
 		if errors.Is(err, ErrConflict) { // another instance was first
 			account, err = s.accountByName(ctx, DefaultName)
 		}

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"time"
 
@@ -9,15 +11,30 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// CreateAccount creates an account. A name that is taken is ErrConflict.
-func (s *Store) CreateAccount(ctx context.Context, name, apiKey string, requestsPerSecond float64) (Account, error) {
+// NewAccount is an account to be created.
+type NewAccount struct {
+	Name              string
+	APIKey            string // of memories.ai
+	API               string // the generation of memories.ai's API: AccountV1 (also for "") or AccountDatalake
+	RequestsPerSecond float64
+}
+
+// keyHash identifies a key of memories.ai: one key is one budget.
+func keyHash(apiKey string) []byte {
+	hash := sha256.Sum256([]byte(apiKey))
+	return hash[:]
+}
+
+// CreateAccount creates an account. A name or key that another account has is ErrConflict.
+func (s *Store) CreateAccount(ctx context.Context, n NewAccount) (Account, error) {
 	rows, err := s.pool.Query(ctx, `
-		insert into accounts as a (id, name, api_key, requests_per_second)
-		values ($1, $2, $3, $4)
-		returning `+accountColumns, newID(), name, s.keys.Seal("account.api_key", []byte(apiKey)), requestsPerSecond)
+		insert into accounts as a (id, name, api_key, key_hash, api, requests_per_second)
+		values ($1, $2, $3, $4, $5, $6)
+		returning `+accountColumns,
+		newID(), n.Name, s.keys.Seal("account.api_key", []byte(n.APIKey)), keyHash(n.APIKey), cmp.Or(n.API, AccountV1), n.RequestsPerSecond)
 	a, err := one[Account](rows, err)
 	if isUnique(err) {
-		return a, fmt.Errorf("create account: %w: the name %q is taken", ErrConflict, name)
+		return a, s.accountTaken(ctx, uuid.Nil, n.Name, &n.APIKey)
 	}
 	if err != nil {
 		return a, fmt.Errorf("create account: %w", err)
@@ -25,21 +42,59 @@ func (s *Store) CreateAccount(ctx context.Context, name, apiKey string, requests
 	return a, nil
 }
 
+// accountTaken says what of an account another one has.
+func (s *Store) accountTaken(ctx context.Context, id uuid.UUID, name string, apiKey *string) error {
+	if apiKey != nil {
+		var other string
+		err := s.pool.QueryRow(ctx, `select name from accounts where key_hash = $1 and id <> $2`, keyHash(*apiKey), id).Scan(&other)
+		if err == nil {
+			return conflict("the account %q has this API key: one key of memories.ai is one budget", other)
+		}
+	}
+	return conflict("another account has the name %q", name)
+}
+
+// HashKeys notes which key each account has, of accounts that a version before has created. Accounts that share a key keep
+// their budgets; it returns their names.
+func (s *Store) HashKeys(ctx context.Context) (doubled []string, err error) {
+	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a where a.key_hash is null order by a.id`)
+	accounts, err := many[Account](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("read accounts: %w", err)
+	}
+	for _, a := range accounts {
+		key, err := s.keys.Open("account.api_key", a.APIKey)
+		if err != nil {
+			return doubled, fmt.Errorf("account %s: %w", a.Name, err)
+		}
+		_, err = s.pool.Exec(ctx, `update accounts set key_hash = $2 where id = $1`, a.ID, keyHash(string(key)))
+		if isUnique(err) {
+			doubled = append(doubled, a.Name)
+			continue
+		}
+		if err != nil {
+			return doubled, fmt.Errorf("note key: %w", err)
+		}
+	}
+	return doubled, nil
+}
+
 // UpdateAccount changes an account. A new key ends the account's pause: its next poll comes at once.
 func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange) (a Account, err error) {
 	err = s.tx(ctx, "update account", func(tx pgx.Tx) error {
-		var sealed []byte
+		var sealed, hash []byte
 		if c.APIKey != nil {
-			sealed = s.keys.Seal("account.api_key", []byte(*c.APIKey))
+			sealed, hash = s.keys.Seal("account.api_key", []byte(*c.APIKey)), keyHash(*c.APIKey)
 		}
 		rows, err := tx.Query(ctx, `
 			update accounts a
-			set name = coalesce($2, name), requests_per_second = coalesce($3, requests_per_second), api_key = coalesce($4, api_key)
+			set name = coalesce($2, name), requests_per_second = coalesce($3, requests_per_second), api_key = coalesce($4, api_key),
+				key_hash = coalesce($5, key_hash), api = coalesce($6, api)
 			where id = $1
-			returning `+accountColumns, id, c.Name, c.RequestsPerSecond, sealed)
+			returning `+accountColumns, id, c.Name, c.RequestsPerSecond, sealed, hash, c.API)
 		if a, err = one[Account](rows, err); err != nil {
 			if isUnique(err) {
-				return fmt.Errorf("%w: the name %q is taken", ErrConflict, *c.Name)
+				return s.accountTaken(ctx, id, *cmp.Or(c.Name, new("")), c.APIKey)
 			}
 			return err
 		}
@@ -64,28 +119,30 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 	return a, err
 }
 
-// DeleteAccount deletes an account that no app uses; otherwise ErrConflict.
+// DeleteAccount deletes an account. One that apps use, or whose tasks are polled, is ErrConflict.
 func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
-	tag, err := s.pool.Exec(ctx, `
-			delete
-			from accounts
-			where id = $1 and not exists (select 1
-			from apps
-			where account_id = $1)`, id)
-	if err != nil {
-		return fmt.Errorf("delete account: %w", err)
-	}
-	if tag.RowsAffected() == 1 {
-		return nil
-	}
-	var exists bool
-	if err := s.pool.QueryRow(ctx, `select exists (select 1 from accounts where id = $1)`, id).Scan(&exists); err != nil {
-		return fmt.Errorf("delete account: %w", err)
-	}
-	if exists {
-		return fmt.Errorf("delete account: %w: apps use it", ErrConflict)
-	}
-	return ErrNotFound
+	return s.tx(ctx, "delete account", func(tx pgx.Tx) error {
+		// FOR UPDATE waits for registrations, which hold the account FOR KEY SHARE, and for apps that are moved to it.
+		tag, err := tx.Exec(ctx, `select 1 from accounts where id = $1 for update`, id)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return ErrNotFound
+		}
+		var apps, tasks int
+		err = tx.QueryRow(ctx, `
+			select (select count(*) from apps where account_id = $1), (select count(*) from tasks where account_id = $1 and polling)`, id).
+			Scan(&apps, &tasks)
+		if err != nil {
+			return err
+		}
+		if apps+tasks > 0 {
+			return conflict("it has %s and %s that are polled; move the apps to another account first", counted(apps, "app"), counted(tasks, "task"))
+		}
+		_, err = tx.Exec(ctx, `delete from accounts where id = $1`, id)
+		return err
+	})
 }
 
 // SetBackoff records an account's backoff, or its end, on behalf of a lease. A lease that was replaced

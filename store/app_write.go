@@ -23,7 +23,7 @@ func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (
 		newID(), name, account, randomText(24), s.keys.Seal("app.signing_key", private.Seed()), []byte(public))
 	a, err := one[App](rows, err)
 	if isUnique(err) {
-		return a, fmt.Errorf("create app: %w: the name %q is taken", ErrConflict, name)
+		return a, conflict("the name %q is taken", name)
 	}
 	if err != nil {
 		return a, fmt.Errorf("create app: %w", err)
@@ -47,13 +47,10 @@ func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, accou
 			a.Name = *name
 		}
 		tag, err := tx.Exec(ctx, `
-				update apps
-				set name = $2, account_id = $3
-				where id = $1 and exists (select 1
-				from accounts
-				where id = $3)`, id, a.Name, a.AccountID)
+			update apps set name = $2, account_id = $3
+			where id = $1 and exists (select 1 from accounts where id = $3)`, id, a.Name, a.AccountID)
 		if isUnique(err) {
-			return fmt.Errorf("%w: the name %q is taken", ErrConflict, a.Name)
+			return conflict("the name %q is taken", a.Name)
 		}
 		if err != nil {
 			return err
@@ -71,10 +68,8 @@ func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, accou
 
 // moveTasks gives an app's tasks to another account's poller. The lease of their account is ended.
 func (s *Store) moveTasks(ctx context.Context, tx pgx.Tx, app, from, to uuid.UUID) error {
-	if _, err := tx.Exec(ctx, `
-			update tasks
-			set account_id = $2, urgent = true
-			where app_id = $1 and polling`, app, to); err != nil {
+	_, err := tx.Exec(ctx, `update tasks set account_id = $2, urgent = true where app_id = $1 and polling`, app, to)
+	if err != nil {
 		return err
 	}
 	var busy bool
@@ -102,21 +97,19 @@ func (s *Store) DeleteApp(ctx context.Context, id uuid.UUID) error {
 		if tag.RowsAffected() == 0 {
 			return ErrNotFound
 		}
+		// Tasks before endpoints, as polls lock them. What polls and attempts add before they see the locks is cancelled, too.
 		for _, sql := range []string{
 			`update api_keys set revoked_at = coalesce(revoked_at, now()) where app_id = $1`,
 			`update tasks
 			set polling = false, urgent = false, status = case when status = 'waiting' then 'cancelled' else status end,
 				closed = case when status = 'waiting' then (extract(epoch from now()) * 1000000)::bigint else closed end
 			where app_id = $1 and polling`,
-			`delete from subscriptions where endpoint_id in (select id from endpoints where app_id = $1)`,
-			`update endpoints set deleted_at = now(), backlog = false where app_id = $1 and deleted_at is null`,
-			`update deliveries set status = 'cancelled', cancelled = true, parked = false, next_attempt_at = null
-			where app_id = $1 and status = 'pending'`,
+			`select 1 from endpoints where app_id = $1 and deleted_at is null order by id for update`,
 		} {
 			if _, err := tx.Exec(ctx, sql, id); err != nil {
 				return err
 			}
 		}
-		return nil
+		return deleteEndpoints(ctx, tx, `app_id = $1`, id)
 	})
 }

@@ -39,8 +39,8 @@ type AttemptResult struct {
 
 	NextAttemptAt *time.Time    // nil: delivered, or the schedule is used up
 	SharedJob     bool          // its job has other deliveries: the next attempt needs a job of its own
-	Blameless     bool          // what failed was not the receiver: the health of its endpoint stays as it is
 	Gone          bool          // the receiver answered 410
+	Blameless     bool          // the failure was not the receiver's, such as one of our proxy
 	Hold          time.Duration // the receiver asked to be left alone for so long
 	Released      bool          // the delivery was released from parking for this attempt
 	Healthy       bool          // as far as the sender knew, a success changes nothing of the endpoint
@@ -153,6 +153,7 @@ func appendRound(ctx context.Context, q querier, attempts []AttemptResult) error
 					when r.delivered then coalesce(d.delivered_at, r.at + r.duration_ms * interval '1 ms')
 					else d.delivered_at
 				end,
+				retrying = not r.delivered and d.status = 'pending' and r.next_attempt_at is not null,
 				parked = d.parked and not r.delivered
 			from result r
 			where d.id = r.id

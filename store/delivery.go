@@ -31,10 +31,12 @@ type Delivery struct {
 	CreatedAt     time.Time
 	DeliveredAt   *time.Time
 
-	Payload     string    // where loaded for sending
-	Traceparent *string   // where loaded for sending, and traced
-	CallbackURL string    // where read for a list
-	Attempts    []Attempt `db:"-"` // where the method says so
+	Suffix        string    // where loaded for sending: what its callback URL has beyond the endpoint's URL
+	MergedSecrets [][]byte  // where loaded for sending: sealed secrets that sign for its suffix beside the endpoint's
+	Payload       string    // where loaded for sending
+	Traceparent   *string   // where loaded for sending, and traced
+	CallbackURL   string    // where read for a list
+	Attempts      []Attempt `db:"-"` // where the method says so
 }
 
 const deliveryColumns = `d.id, d.app_id, d.event_id, d.event_type, d.task, d.endpoint_id, d.status, d.parked, d.generation, d.attempt_count,

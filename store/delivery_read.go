@@ -17,7 +17,10 @@ func (s *Store) LoadDeliveries(ctx context.Context, ids ...uuid.UUID) ([]*Delive
 func (s *Store) loadDeliveryBatch(ctx context.Context, lists [][]uuid.UUID) ([][]*Delivery, error) {
 	ids := slices.Concat(lists...)
 	rows, err := s.pool.Query(ctx, `
-		select `+deliveryColumns+`, e.payload, e.traceparent
+		select `+deliveryColumns+`, d.suffix, e.payload, e.traceparent, array(
+			select x.secret from endpoint_secrets x
+			where x.endpoint_id = d.endpoint_id and x.suffix = d.suffix and (x.expires_at is null or x.expires_at > now())
+		) as merged_secrets
 		from deliveries d
 		join events e on e.id = d.event_id
 		where d.id = any($1)`, ids)
@@ -79,7 +82,7 @@ func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Del
 		conditions += fmt.Sprintf(` and d.task = $%d`, len(args))
 	}
 	rows, err := s.pool.Query(ctx, `
-		select `+deliveryColumns+`, e.url as callback_url
+		select `+deliveryColumns+`, `+callbackURLOf("e", "d")+` as callback_url
 		from (select * from deliveries d where `+conditions+` order by d.id desc limit $4) d
 		join endpoints e on e.id = d.endpoint_id
 		order by d.id desc`, args...)
@@ -93,7 +96,7 @@ func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Del
 // Delivery reads one delivery with its attempts.
 func (s *Store) Delivery(ctx context.Context, scope Scope, id uuid.UUID) (Delivery, error) {
 	rows, err := s.pool.Query(ctx, `
-		select `+deliveryColumns+`, e.url as callback_url
+		select `+deliveryColumns+`, `+callbackURLOf("e", "d")+` as callback_url
 		from deliveries d
 		join endpoints e on e.id = d.endpoint_id
 		where d.id = $1 and ($2::uuid is null or d.app_id = $2)`, id, scope.arg())
@@ -111,7 +114,7 @@ func (s *Store) Delivery(ctx context.Context, scope Scope, id uuid.UUID) (Delive
 // TaskDeliveries reads all deliveries of a task with their attempts, oldest first.
 func (s *Store) TaskDeliveries(ctx context.Context, task uuid.UUID) ([]Delivery, error) {
 	rows, err := s.pool.Query(ctx, `
-		select `+deliveryColumns+`, e.url as callback_url
+		select `+deliveryColumns+`, `+callbackURLOf("e", "d")+` as callback_url
 		from deliveries d
 		join endpoints e on e.id = d.endpoint_id
 		where d.task = $1

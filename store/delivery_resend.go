@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -33,7 +32,7 @@ func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
 			where id = $1 and status <> 'cancelled'
 			returning generation`, id, to.Parked, s.now()).Scan(&job.Generation)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("%w: it was cancelled", ErrConflict)
+			return conflict("it was cancelled")
 		}
 		if err != nil || to.Parked {
 			return err

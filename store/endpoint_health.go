@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,7 +16,7 @@ func (e *Endpoint) apply(r AttemptResult) (events []string) {
 		if e.Breaker != BreakerClosed {
 			events = append(events, EventEndpointRecovered)
 		}
-		e.Breaker, e.Failures, e.Probes, e.FailingSince, e.HoldUntil = BreakerClosed, 0, 0, nil, nil
+		e.recovered()
 		return events
 	}
 	if r.Blameless {
@@ -38,11 +39,17 @@ func (e *Endpoint) apply(r AttemptResult) (events []string) {
 		e.open(r.At)
 	case e.Breaker == BreakerClosed && e.Failures >= breakerThreshold:
 		e.open(r.At)
+		return []string{EventEndpointFailing}
 	case e.Breaker == BreakerClosed && r.Hold > 0:
 		until := r.At.Add(r.Hold)
 		e.HoldUntil = &until
 	}
 	return nil
+}
+
+// recovered forgets all failures.
+func (e *Endpoint) recovered() {
+	e.Breaker, e.Failures, e.Probes, e.FailingSince, e.HoldUntil = BreakerClosed, 0, 0, nil, nil
 }
 
 func (e *Endpoint) open(at time.Time) {
@@ -83,13 +90,27 @@ func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID,
 		if ep == nil {
 			continue
 		}
-		for _, eventType := range ep.apply(r) {
-			if err := s.emitForEndpoint(ctx, tx, ep, eventType, r.At); err != nil {
+		events := ep.apply(r)
+		if slices.Contains(events, EventEndpointRecovered) {
+			if err := s.makeDue(ctx, tx, ep); err != nil {
 				return err
 			}
 		}
+		if err := s.emitAll(ctx, tx, ep, events, r.At); err != nil {
+			return err
+		}
 	}
 	return saveHealth(ctx, tx, changed)
+}
+
+// emitAll emits events of the given types about an endpoint.
+func (s *Store) emitAll(ctx context.Context, tx pgx.Tx, ep *Endpoint, eventTypes []string, at time.Time) error {
+	for _, eventType := range eventTypes {
+		if err := s.emitForEndpoint(ctx, tx, ep, eventType, at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // saveHealth writes what results have changed of endpoints.

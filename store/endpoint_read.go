@@ -5,7 +5,8 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
-	"time"
+	"maps"
+	"slices"
 
 	"github.com/google/uuid"
 )
@@ -36,22 +37,8 @@ func (s *Store) Endpoints(ctx context.Context, scope Scope, p Page) ([]Endpoint,
 
 // HeaderNames returns the names of an endpoint's custom headers; their values stay sealed.
 func (s *Store) HeaderNames(ep *Endpoint) ([]string, error) {
-	if ep.Headers == nil {
-		return nil, nil
-	}
-	plain, err := s.keys.Open("endpoint.headers", ep.Headers)
-	if err != nil {
-		return nil, err
-	}
-	var headers map[string]string
-	if err := json.Unmarshal(plain, &headers); err != nil {
-		return nil, fmt.Errorf("read headers: %w", err)
-	}
-	names := make([]string, 0, len(headers))
-	for name := range headers {
-		names = append(names, name)
-	}
-	return names, nil
+	headers, err := s.openHeaders(ep)
+	return slices.Collect(maps.Keys(headers)), err
 }
 
 // Queued counts an endpoint's parked deliveries.
@@ -63,21 +50,20 @@ func (s *Store) Queued(ctx context.Context, endpoint uuid.UUID) (n int, err erro
 // Receiver is an endpoint with all that a delivery to it needs, in clear.
 type Receiver struct {
 	Endpoint
-	Secrets       [][]byte           // the newest first
-	SigningKey    ed25519.PrivateKey // of the app
-	CustomHeaders map[string]string  // of the operator's choice
+	Secrets       [][]byte             // the newest first
+	SigningKeys   []ed25519.PrivateKey // the newest first; none unless the endpoint's signatures include v1a
+	CustomHeaders map[string]string    // of the operator's choice
+	Broken        error                // what is sealed could not be opened: nothing can be sent
 }
 
-// Receivers reads endpoints for sending; unknown and deleted ones are left out.
+// Receivers reads endpoints for sending. Unknown and deleted ones are left out.
 func (s *Store) Receivers(ctx context.Context, ids []uuid.UUID) ([]Receiver, error) {
 	type row struct {
 		Endpoint
-		Secret, OldSecret  []byte
-		OldSecretExpiresAt *time.Time
-		SigningKey         []byte
+		sealedSecrets
 	}
 	rows, err := s.pool.Query(ctx, `
-		select `+endpointColumns+`, e.secret, e.old_secret, e.old_secret_expires_at, a.signing_key
+		select `+endpointColumns+`, `+secretColumns+`
 		from endpoints e
 		join apps a on a.id = e.app_id
 		where e.id = any($1) and e.deleted_at is null`, ids)
@@ -87,24 +73,33 @@ func (s *Store) Receivers(ctx context.Context, ids []uuid.UUID) ([]Receiver, err
 	}
 	out := make([]Receiver, len(found))
 	for i, r := range found {
-		out[i].Endpoint = r.Endpoint
-		if out[i].Secrets, err = s.openSecrets(r.Secret, r.OldSecret, r.OldSecretExpiresAt); err != nil {
-			return nil, err
-		}
-		seed, err := s.keys.Open("app.signing_key", r.SigningKey)
-		if err != nil {
-			return nil, err
-		}
-		out[i].SigningKey = ed25519.NewKeyFromSeed(seed)
-		if r.Headers != nil {
-			plain, err := s.keys.Open("endpoint.headers", r.Headers)
-			if err != nil {
-				return nil, err
-			}
-			if err := json.Unmarshal(plain, &out[i].CustomHeaders); err != nil {
-				return nil, fmt.Errorf("read headers: %w", err)
-			}
-		}
+		out[i] = s.receiver(r.Endpoint, r.sealedSecrets)
 	}
 	return out, nil
+}
+
+// receiver opens what is sealed of an endpoint. What cannot be opened concerns this endpoint alone.
+func (s *Store) receiver(ep Endpoint, sealed sealedSecrets) Receiver {
+	r := Receiver{Endpoint: ep}
+	if r.Secrets, r.Broken = s.openSecrets(sealed); r.Broken == nil && ep.Signs(SignatureEd25519) {
+		r.SigningKeys, r.Broken = s.openKeys(sealed)
+	}
+	if r.Broken == nil {
+		r.CustomHeaders, r.Broken = s.openHeaders(&ep)
+	}
+	return r
+}
+
+func (s *Store) openHeaders(ep *Endpoint) (headers map[string]string, err error) {
+	if ep.Headers == nil {
+		return nil, nil
+	}
+	plain, err := s.keys.Open("endpoint.headers", ep.Headers)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(plain, &headers); err != nil {
+		return nil, fmt.Errorf("read headers: %w", err)
+	}
+	return headers, nil
 }

@@ -5,67 +5,102 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
-// endpointKey names an endpoint as its app does.
-type endpointKey struct {
+// callback names a callback URL of an app. The URL is in normal form.
+type callback struct {
 	AppID uuid.UUID
 	URL   string
 }
 
-// ensureEndpoints returns the endpoint of each registration's callback URL, created where there is none.
-func (s *Store) ensureEndpoints(ctx context.Context, tx pgx.Tx, regs []Registration) (map[endpointKey]uuid.UUID, error) {
-	found := make(map[endpointKey]uuid.UUID)
-	missing := distinct(regs, Registration.endpoint)
-	slices.SortFunc(missing, func(a, b endpointKey) int {
+// destination is the endpoint of a callback URL and what the URL has beyond the endpoint's.
+type destination struct {
+	endpoint uuid.UUID
+	suffix   string
+}
+
+// ensureEndpoints returns the destination of each registration's callback URL. An endpoint of the URL's own name comes
+// first, then the longest endpoint that ends in /* and holds it; where there is neither, one is created. The endpoints are
+// locked against deletion until the transaction ends.
+func (s *Store) ensureEndpoints(ctx context.Context, tx pgx.Tx, regs []Registration) (map[callback]destination, error) {
+	found := make(map[callback]destination)
+	missing := distinct(regs, func(r Registration) callback { return callback{r.AppID, r.CallbackURL} })
+	slices.SortFunc(missing, func(a, b callback) int {
 		return cmp.Or(slices.Compare(a.AppID[:], b.AppID[:]), cmp.Compare(a.URL, b.URL))
 	})
-	if err := readEndpointIDs(ctx, tx, missing, found); err != nil {
-		return nil, err
+	// Once more where another transaction has deleted an endpoint, or created it, in between.
+	for range 3 {
+		if err := readDestinations(ctx, tx, missing, found); err != nil {
+			return nil, err
+		}
+		missing = slices.DeleteFunc(missing, func(c callback) bool { return found[c].endpoint != uuid.Nil })
+		if len(missing) == 0 {
+			return found, nil
+		}
+		batch := &pgx.Batch{}
+		for _, c := range missing {
+			name, _ := splitCallbackURL(c.URL)
+			batch.Queue(`
+				insert into endpoints (id, app_id, url, secret, named)
+				values ($1, $2, $3, $4, true)
+				on conflict (app_id, url) where deleted_at is null do nothing`, newID(), c.AppID, name, s.newSecret())
+		}
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return nil, fmt.Errorf("insert endpoints: %w", err)
+		}
 	}
-	missing = slices.DeleteFunc(missing, func(k endpointKey) bool { return found[k] != uuid.Nil })
-	if len(missing) == 0 {
-		return found, nil
-	}
-	batch := &pgx.Batch{}
-	for _, k := range missing {
-		batch.Queue(`
-			insert into endpoints (id, app_id, url, secret)
-			values ($1, $2, $3, $4)
-			on conflict (app_id, url) where deleted_at is null do nothing`, newID(), k.AppID, k.URL, s.newSecret())
-	}
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return nil, fmt.Errorf("insert endpoints: %w", err)
-	}
-	return found, readEndpointIDs(ctx, tx, missing, found)
+	return nil, conflict("the endpoint was deleted while a task was being registered")
 }
 
-var endpointKeyColumns = []column[endpointKey]{
-	col("app_id", "uuid", func(k endpointKey) uuid.UUID { return k.AppID }),
-	col("url", "text", func(k endpointKey) string { return k.URL }),
+var callbackColumns = []column[callback]{
+	col("app_id", "uuid", func(c callback) uuid.UUID { return c.AppID }),
+	col("url", "text", func(c callback) string { name, _ := splitCallbackURL(c.URL); return name }),
 }
 
-func readEndpointIDs(ctx context.Context, tx pgx.Tx, keys []endpointKey, found map[endpointKey]uuid.UUID) error {
-	wanted, args := unnest("k", keys, endpointKeyColumns)
+// readDestinations reads which endpoints the callback URLs belong to.
+func readDestinations(ctx context.Context, tx pgx.Tx, wanted []callback, found map[callback]destination) error {
+	names, args := unnest("c", wanted, callbackColumns)
 	rows, err := tx.Query(ctx, `
 		select e.id, e.app_id, e.url
 		from endpoints e
-		join `+wanted+` on e.app_id = k.app_id and e.url = k.url
-		where e.deleted_at is null`, args...)
+		where e.deleted_at is null and (
+			(e.app_id, e.url) in (select c.app_id, c.url from `+names+`)
+			or (right(e.url, 2) = '/*' and e.app_id in (select c.app_id from `+names+`))
+		)
+		order by e.id
+		for key share`, args...)
+	type row struct {
+		ID, AppID uuid.UUID
+		URL       string
+	}
+	endpoints, err := many[row](rows, err)
 	if err != nil {
 		return fmt.Errorf("read endpoints: %w", err)
 	}
-	var id uuid.UUID
-	var k endpointKey
-	_, err = pgx.ForEachRow(rows, []any{&id, &k.AppID, &k.URL}, func() error {
-		found[k] = id
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read endpoints: %w", err)
+	exact := make(map[callback]uuid.UUID, len(endpoints))
+	wildcards := make(map[uuid.UUID][]row)
+	for _, e := range endpoints {
+		exact[callback{e.AppID, e.URL}] = e.ID
+		if isWildcard(e.URL) {
+			wildcards[e.AppID] = append(wildcards[e.AppID], e)
+		}
+	}
+	for _, c := range wanted {
+		name, suffix := splitCallbackURL(c.URL)
+		if id, ok := exact[callback{c.AppID, name}]; ok {
+			found[c] = destination{id, suffix}
+			continue
+		}
+		longest := ""
+		for _, e := range wildcards[c.AppID] {
+			if prefix := base(e.URL); len(prefix) > len(longest) && strings.HasPrefix(name, prefix) {
+				longest, found[c] = prefix, destination{e.ID, strings.TrimPrefix(c.URL, prefix)}
+			}
+		}
 	}
 	return nil
 }

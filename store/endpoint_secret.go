@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
 	"time"
@@ -19,35 +20,51 @@ func (s *Store) newSecret() []byte {
 	return s.keys.Seal("endpoint.secret", secret)
 }
 
-// Secrets returns the secrets that sign for an endpoint now, the newest first, in clear.
-func (s *Store) Secrets(ctx context.Context, scope Scope, id uuid.UUID) ([][]byte, error) {
-	var secret, old []byte
-	var oldUntil *time.Time
-	rows, err := s.pool.Query(ctx, `
-			select secret, old_secret, old_secret_expires_at
-			from endpoints
-			where id = $1 and ($2::uuid is null or app_id = $2) and deleted_at is null`, id, scope.arg())
-	if err != nil {
-		return nil, fmt.Errorf("read secrets: %w", err)
-	}
-	tag, err := pgx.ForEachRow(rows, []any{&secret, &old, &oldUntil}, func() error { return nil })
-	if err != nil {
-		return nil, fmt.Errorf("read secrets: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
-		return nil, ErrNotFound
-	}
-	return s.openSecrets(secret, old, oldUntil)
+// newSigningKey returns the sealed seed of a new ed25519 key.
+func (s *Store) newSigningKey() []byte {
+	seed := make([]byte, ed25519.SeedSize)
+	_, _ = rand.Read(seed)
+	return s.keys.Seal("endpoint.signing_key", seed)
 }
 
-func (s *Store) openSecrets(secret, old []byte, oldUntil *time.Time) ([][]byte, error) {
-	plain, err := s.keys.Open("endpoint.secret", secret)
-	if err != nil {
-		return nil, err
+// sealedSecrets are the secrets and keys of an endpoint as they are stored.
+type sealedSecrets struct {
+	Secret, OldSecret         []byte
+	SigningKey, OldSigningKey []byte
+	OldSecretExpiresAt        *time.Time
+	AppKey                    []byte   // signs where the endpoint, made by an earlier version, has no key of its own
+	Merged                    [][]byte // secrets of endpoints that were merged into this one
+}
+
+// mergedMost is how many secrets of merged endpoints sign every delivery. Beyond it, one signs the deliveries with its
+// suffix alone.
+const mergedMost = 15
+
+var secretColumns = fmt.Sprintf(`e.secret, e.old_secret, e.signing_key, e.old_signing_key, e.old_secret_expires_at, a.signing_key as app_key, array(
+		select x.secret from endpoint_secrets x
+		where x.endpoint_id = e.id and (x.expires_at is null or x.expires_at > now())
+		order by x.id limit %d
+	) as merged`, mergedMost)
+
+// overlaps reports whether the secret that was replaced still signs.
+func (s sealedSecrets) overlaps(now time.Time) bool {
+	return s.OldSecretExpiresAt != nil && s.OldSecretExpiresAt.After(now)
+}
+
+// openSecrets returns the secrets that sign now, the newest first, in clear.
+func (s *Store) openSecrets(sealed sealedSecrets) (secrets [][]byte, err error) {
+	all := [][]byte{sealed.Secret}
+	if sealed.OldSecret != nil && sealed.overlaps(s.now()) {
+		all = append(all, sealed.OldSecret)
 	}
-	secrets := [][]byte{plain}
-	if old != nil && oldUntil != nil && oldUntil.After(s.now()) {
-		if plain, err = s.keys.Open("endpoint.secret", old); err != nil {
+	return s.OpenSecrets(append(all, sealed.Merged...))
+}
+
+// OpenSecrets opens secrets of endpoints, such as a delivery's MergedSecrets.
+func (s *Store) OpenSecrets(sealed [][]byte) (secrets [][]byte, err error) {
+	for _, one := range sealed {
+		plain, err := s.keys.Open("endpoint.secret", one)
+		if err != nil {
 			return nil, err
 		}
 		secrets = append(secrets, plain)
@@ -55,18 +72,88 @@ func (s *Store) openSecrets(secret, old []byte, oldUntil *time.Time) ([][]byte, 
 	return secrets, nil
 }
 
-// RotateSecret gives an endpoint a new secret and returns it. During overlap the old one signs too.
-func (s *Store) RotateSecret(ctx context.Context, scope Scope, id uuid.UUID, overlap time.Duration) ([]byte, error) {
-	sealed := s.newSecret()
-	tag, err := s.pool.Exec(ctx, `
-		update endpoints
-		set old_secret = case when $4 > now() then secret end, old_secret_expires_at = $4, secret = $3
-		where id = $1 and ($2::uuid is null or app_id = $2) and deleted_at is null`, id, scope.arg(), sealed, s.now().Add(overlap))
-	if err != nil {
-		return nil, fmt.Errorf("rotate secret: %w", err)
+// openKeys returns the ed25519 keys that sign now, the newest first.
+func (s *Store) openKeys(sealed sealedSecrets) (keys []ed25519.PrivateKey, err error) {
+	open := func(place string, value []byte) {
+		if err != nil || value == nil {
+			return
+		}
+		var seed []byte
+		if seed, err = s.keys.Open(place, value); err == nil {
+			keys = append(keys, ed25519.NewKeyFromSeed(seed))
+		}
 	}
-	if tag.RowsAffected() == 0 {
-		return nil, ErrNotFound
+	open("endpoint.signing_key", sealed.SigningKey)
+	if sealed.SigningKey == nil {
+		open("app.signing_key", sealed.AppKey)
+	} else if sealed.overlaps(s.now()) {
+		open("endpoint.signing_key", sealed.OldSigningKey)
+	}
+	return keys, err
+}
+
+func (s *Store) readSecrets(ctx context.Context, scope Scope, id uuid.UUID) (sealedSecrets, Endpoint, error) {
+	type row struct {
+		Endpoint
+		sealedSecrets
+	}
+	rows, err := s.pool.Query(ctx, `
+		select `+endpointColumns+`, `+secretColumns+`
+		from endpoints e
+		join apps a on a.id = e.app_id
+		where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null`, id, scope.arg())
+	r, err := one[row](rows, err)
+	return r.sealedSecrets, r.Endpoint, err
+}
+
+// Secrets returns the secrets that sign for an endpoint now, the newest first, in clear.
+func (s *Store) Secrets(ctx context.Context, scope Scope, id uuid.UUID) ([][]byte, error) {
+	sealed, _, err := s.readSecrets(ctx, scope, id)
+	if err != nil {
+		return nil, err
+	}
+	return s.openSecrets(sealed)
+}
+
+// PublicKey returns the ed25519 key that verifies an endpoint's v1a signatures. It is ErrConflict where the endpoint's
+// signatures do not include v1a.
+func (s *Store) PublicKey(ctx context.Context, scope Scope, id uuid.UUID) (ed25519.PublicKey, error) {
+	sealed, ep, err := s.readSecrets(ctx, scope, id)
+	if err != nil {
+		return nil, err
+	}
+	if !ep.Signs(SignatureEd25519) {
+		return nil, conflict("the endpoint's signatures do not include v1a; add it with PATCH")
+	}
+	keys, err := s.openKeys(sealed)
+	if err != nil {
+		return nil, err
+	}
+	return keys[0].Public().(ed25519.PublicKey), nil //nolint:forcetypeassert // crypto/ed25519 says that it is one
+}
+
+// RotateSecret gives an endpoint a new secret, and a new signing key where it has v1a, and returns the secret. During
+// overlap the old ones sign, too, and those of endpoints that were merged into it.
+func (s *Store) RotateSecret(ctx context.Context, scope Scope, id uuid.UUID, overlap time.Duration) ([]byte, error) {
+	sealed, until := s.newSecret(), s.now().Add(overlap)
+	err := s.tx(ctx, "rotate secret", func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			update endpoints e
+			set old_secret = case when $4 > now() then secret end, old_signing_key = case when $4 > now() then e.signing_key end,
+				old_secret_expires_at = $4, secret = $3, signing_key = $5, manual = true
+			where id = $1 and ($2::uuid is null or app_id = $2) and deleted_at is null`,
+			id, scope.arg(), sealed, until, s.newSigningKey())
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return ErrNotFound
+		}
+		_, err = tx.Exec(ctx, `update endpoint_secrets set expires_at = $2 where endpoint_id = $1 and expires_at is null`, id, until)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return s.keys.Open("endpoint.secret", sealed)
 }

@@ -1,9 +1,8 @@
 package store
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
-	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -11,16 +10,18 @@ import (
 
 // EndpointSettings are what its owner chooses of an endpoint. In a change, nil leaves a field as it is.
 type EndpointSettings struct {
-	URL         *string
+	URL         *string // in normal form, without a query
 	Description *string
 	Enabled     *bool
-	EventTypes  *[]string // an empty list means all events of its tasks
-	Headers     *map[string]string
-	RateLimit   *float64 // deliveries a second; 0 means none
-	Secret      []byte   // of a new endpoint; nil makes one
+	EventTypes  *[]string          // empty: all events of its tasks
+	Headers     map[string]*string // nil: as they are; a nil value keeps the header that is there
+	RateLimit   *float64           // deliveries a second; 0: none
+	Signatures  *[]string
+	Secret      []byte // of a new endpoint; nil makes one
 }
 
-// CreateEndpoint creates an endpoint. A URL that the app has an endpoint for is ErrConflict.
+// CreateEndpoint creates an endpoint. One for the same URL is ErrConflict. One whose URL ends in /* takes over the endpoints
+// below it that no app has created or changed.
 func (s *Store) CreateEndpoint(ctx context.Context, app uuid.UUID, set EndpointSettings) (Endpoint, error) {
 	secret := s.newSecret()
 	if set.Secret != nil {
@@ -28,41 +29,96 @@ func (s *Store) CreateEndpoint(ctx context.Context, app uuid.UUID, set EndpointS
 	}
 	var ep Endpoint
 	err := s.tx(ctx, "create endpoint", func(tx pgx.Tx) error {
+		if apps, err := lockApps(ctx, tx, []uuid.UUID{app}); err != nil || len(apps) == 0 {
+			return cmp.Or(err, ErrNotFound)
+		}
 		id := newID()
-		_, err := tx.Exec(ctx, `insert into endpoints (id, app_id, url, secret) values ($1, $2, $3, $4)`, id, app, *set.URL, secret)
+		_, err := tx.Exec(ctx, `
+			insert into endpoints (id, app_id, url, secret, named, manual) values ($1, $2, $3, $4, true, true)`, id, app, *set.URL, secret)
 		if isUnique(err) {
-			return fmt.Errorf("%w: there is an endpoint for this URL", ErrConflict)
+			return s.urlTaken(ctx, app, *set.URL)
 		}
 		if err != nil {
 			return err
 		}
-		ep, err = s.changeEndpoint(ctx, tx, OfApp(app), id, set)
-		return err
+		set.URL = nil
+		if ep, err = s.changeEndpoint(ctx, tx, OfApp(app), id, set); err != nil || !isWildcard(ep.URL) {
+			return err
+		}
+		return s.absorb(ctx, tx, &ep)
 	})
 	return ep, err
+}
+
+// urlTaken says which endpoint of the app has the URL.
+func (s *Store) urlTaken(ctx context.Context, app uuid.UUID, url string) error {
+	var id uuid.UUID
+	err := s.pool.QueryRow(ctx, `select id from endpoints where app_id = $1 and url = $2 and deleted_at is null`, app, url).Scan(&id)
+	if err != nil {
+		return conflict("another endpoint has this URL")
+	}
+	return conflict("the endpoint %s has this URL", id)
 }
 
 // UpdateEndpoint changes an endpoint.
 func (s *Store) UpdateEndpoint(ctx context.Context, scope Scope, id uuid.UUID, set EndpointSettings) (ep Endpoint, err error) {
 	err = s.tx(ctx, "update endpoint", func(tx pgx.Tx) error {
 		ep, err = s.changeEndpoint(ctx, tx, scope, id, set)
+		if isUnique(err) {
+			return s.urlTaken(ctx, ep.AppID, ep.URL)
+		}
 		return err
 	})
 	return ep, err
 }
 
-// changeEndpoint changes an endpoint and returns it as changed.
-func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, scope Scope, id uuid.UUID, set EndpointSettings) (Endpoint, error) {
+// lockEndpoint reads an endpoint and keeps others from changing it until the transaction ends.
+func lockEndpoint(ctx context.Context, tx pgx.Tx, scope Scope, id uuid.UUID) (Endpoint, error) {
 	rows, err := tx.Query(ctx, `
 		select `+endpointColumns+`
 		from endpoints e
 		where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null
 		for no key update`, id, scope.arg())
-	ep, err := one[Endpoint](rows, err)
+	return one[Endpoint](rows, err)
+}
+
+// changeEndpoint changes an endpoint and returns it as changed.
+func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, scope Scope, id uuid.UUID, set EndpointSettings) (Endpoint, error) {
+	ep, err := lockEndpoint(ctx, tx, scope, id)
 	if err != nil {
 		return ep, err
 	}
+	if err := s.choose(&ep, set); err != nil {
+		return ep, err
+	}
+	var signingKey []byte
+	if ep.Signs(SignatureEd25519) {
+		signingKey = s.newSigningKey()
+	}
+	if _, err = tx.Exec(ctx, `
+		update endpoints
+		set url = $2, description = $3, event_types = $4, rate_limit = $5, headers = $6, manual = $7, signatures = $8,
+			signing_key = case when 'v1a' = any(signatures) then signing_key else coalesce(signing_key, $9) end
+		where id = $1`,
+		id, ep.URL, ep.Description, ep.EventTypes, ep.RateLimit, ep.Headers, ep.Manual, ep.Signatures, signingKey); err != nil {
+		return ep, err
+	}
+	if set.Enabled != nil && *set.Enabled != ep.Enabled {
+		if err := s.enable(ctx, tx, &ep, *set.Enabled); err != nil {
+			return ep, err
+		}
+	}
+	return ep, saveHealth(ctx, tx, []*Endpoint{&ep})
+}
+
+// choose applies an owner's settings but for Enabled.
+func (s *Store) choose(ep *Endpoint, set EndpointSettings) error {
+	ep.Manual = ep.Manual || set.Secret != nil || set.URL != nil || set.Description != nil || set.EventTypes != nil || set.Headers != nil ||
+		set.RateLimit != nil || set.Signatures != nil
 	if set.URL != nil {
+		if isWildcard(*set.URL) != isWildcard(ep.URL) {
+			return conflict("an endpoint whose URL ends in /* cannot become one without, nor the other way round; create another")
+		}
 		ep.URL = *set.URL
 	}
 	if set.Description != nil {
@@ -80,46 +136,41 @@ func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, scope Scope, id u
 			ep.RateLimit = nil
 		}
 	}
-	if set.Headers != nil {
-		ep.Headers = nil
-		if len(*set.Headers) > 0 {
-			plain, err := json.Marshal(*set.Headers)
-			if err != nil {
-				return ep, fmt.Errorf("encode headers: %w", err)
-			}
-			ep.Headers = s.keys.Seal("endpoint.headers", plain)
-		}
+	if set.Signatures != nil {
+		ep.Signatures = *set.Signatures
 	}
-	if set.Enabled != nil && *set.Enabled != ep.Enabled {
-		if err := s.enable(ctx, tx, &ep, *set.Enabled); err != nil {
-			return ep, err
-		}
-	}
-	_, err = tx.Exec(ctx, `
-		update endpoints set url = $2, description = $3, event_types = $4, rate_limit = $5, headers = $6
-		where id = $1`, id, ep.URL, ep.Description, ep.EventTypes, ep.RateLimit, ep.Headers)
-	if isUnique(err) {
-		return ep, fmt.Errorf("%w: there is an endpoint for this URL", ErrConflict)
-	}
-	if err != nil {
-		return ep, err
-	}
-	return ep, saveHealth(ctx, tx, []*Endpoint{&ep})
-}
-
-// enable turns an endpoint on, with a closed breaker, or off. What was parked while it was off is
-// released as soon as it is on.
-func (s *Store) enable(ctx context.Context, tx pgx.Tx, ep *Endpoint, on bool) error {
-	if !on {
-		for _, eventType := range ep.disable(DisabledByHand) {
-			if err := s.emitForEndpoint(ctx, tx, ep, eventType, s.now()); err != nil {
-				return err
-			}
-		}
+	if set.Headers == nil {
 		return nil
 	}
+	known, err := s.openHeaders(ep)
+	if err != nil {
+		return err
+	}
+	headers := make(map[string]string, len(set.Headers))
+	for name, value := range set.Headers {
+		if value != nil {
+			headers[name] = *value
+		} else if old, ok := known[name]; ok {
+			headers[name] = old
+		}
+	}
+	ep.Headers = nil
+	if len(headers) > 0 {
+		ep.Headers = s.keys.Seal("endpoint.headers", []byte(toJSON(headers)))
+	}
+	return nil
+}
+
+// enable turns an endpoint on, with a closed breaker and all that waits for it due at once, or off.
+func (s *Store) enable(ctx context.Context, tx pgx.Tx, ep *Endpoint, on bool) error {
+	if !on {
+		return s.emitAll(ctx, tx, ep, ep.disable(DisabledByHand), s.now())
+	}
 	ep.Enabled, ep.DisabledReason = true, nil
-	ep.Breaker, ep.Failures, ep.Probes, ep.FailingSince, ep.HoldUntil = BreakerClosed, 0, 0, nil, nil
+	ep.recovered()
+	if err := s.makeDue(ctx, tx, ep); err != nil {
+		return err
+	}
 	return s.emitForEndpoint(ctx, tx, ep, EventEndpointRecovered, s.now())
 }
 
@@ -128,52 +179,59 @@ func (s *Store) EnableEndpoint(ctx context.Context, scope Scope, id uuid.UUID, o
 	return s.UpdateEndpoint(ctx, scope, id, EndpointSettings{Enabled: &on})
 }
 
-// DeleteEndpoint deletes an endpoint with its subscriptions; what it had still to get is cancelled.
+// DeleteEndpoint deletes an endpoint with its subscriptions and cancels what it had still to get.
 func (s *Store) DeleteEndpoint(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "delete endpoint", func(tx pgx.Tx) error {
+		// FOR UPDATE waits for registrations and events that hold the endpoint FOR KEY SHARE: what they add is seen below.
 		tag, err := tx.Exec(ctx, `
-				update endpoints
-				set deleted_at = now(), backlog = false
-				where id = $1 and ($2::uuid is null or app_id = $2) and deleted_at is null`, id, scope.arg())
+			select 1 from endpoints where id = $1 and ($2::uuid is null or app_id = $2) and deleted_at is null for update`, id, scope.arg())
 		if err != nil {
 			return err
 		}
 		if tag.RowsAffected() == 0 {
 			return ErrNotFound
 		}
-		if _, err := tx.Exec(ctx, `delete from subscriptions where endpoint_id = $1`, id); err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, `
-			update deliveries set status = 'cancelled', cancelled = true, parked = false, next_attempt_at = null
-			where endpoint_id = $1 and status = 'pending'`, id)
-		return err
+		return deleteEndpoints(ctx, tx, `id = $1`, id)
 	})
 }
 
-// TestEndpoint sends webhook.test to an endpoint now and returns the delivery's id.
+// deleteEndpoints deletes the endpoints that a condition on $1 selects. The caller has locked them FOR UPDATE.
+func deleteEndpoints(ctx context.Context, tx pgx.Tx, which string, arg uuid.UUID) error {
+	for _, sql := range []string{
+		`delete from subscriptions where endpoint_id in (select id from endpoints where ` + which + `)`,
+		`update deliveries set status = 'cancelled', cancelled = true, parked = false, retrying = false, next_attempt_at = null
+		where endpoint_id in (select id from endpoints where ` + which + `) and status = 'pending'`,
+		`update endpoints set deleted_at = coalesce(deleted_at, now()), backlog = false where ` + which,
+	} {
+		if _, err := tx.Exec(ctx, sql, arg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestEndpoint sends webhook.test to an endpoint now, even while its breaker is open, and returns the delivery's id.
 func (s *Store) TestEndpoint(ctx context.Context, scope Scope, id uuid.UUID) (delivery uuid.UUID, err error) {
 	err = s.tx(ctx, "test endpoint", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-				select `+endpointColumns+`
-				from endpoints e
-				where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null for no key update`, id, scope.arg())
-		ep, err := one[Endpoint](rows, err)
+		ep, err := lockEndpoint(ctx, tx, scope, id)
 		if err != nil {
 			return err
 		}
 		if !ep.Enabled {
-			return fmt.Errorf("%w: the endpoint is disabled; enable it first", ErrConflict)
+			return conflict("the endpoint is disabled; enable it first")
 		}
 		event := Event{AppID: ep.AppID, Type: EventTest, CreatedAt: s.now(), Endpoint: &ep}
-		emissions := []emission{{event: event, to: []recipient{{EndpointID: id}}}}
+		// Parked, so that it has no shared job; its own job is released past rate limit and breaker.
+		emissions := []emission{{event: event, to: []recipient{{EndpointID: id, Parked: true}}}}
 		if err := s.emit(ctx, tx, emissions); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, `
-				select id
-				from deliveries
-				where event_id = $1 and endpoint_id = $2`, emissions[0].event.ID, id).Scan(&delivery)
+		err = tx.QueryRow(ctx, `
+			update deliveries set parked = false where event_id = $1 and endpoint_id = $2 returning id`, emissions[0].event.ID, id).Scan(&delivery)
+		if err != nil {
+			return err
+		}
+		return s.insertDeliverJobs(ctx, tx, []DeliverArgs{{DeliveryID: delivery, Released: 1}})
 	})
 	return delivery, err
 }

@@ -15,6 +15,7 @@ const (
 	EventIndexed           = "task.indexed"
 	EventFailed            = "task.failed"
 	EventExpired           = "task.expired"
+	EventEndpointFailing   = "endpoint.failing"
 	EventEndpointDisabled  = "endpoint.disabled"
 	EventEndpointRecovered = "endpoint.recovered"
 	EventTest              = "webhook.test"
@@ -23,7 +24,7 @@ const (
 // EventTypes lists them all.
 var EventTypes = []string{
 	EventReady, EventUpdated, EventIndexed, EventFailed, EventExpired,
-	EventEndpointDisabled, EventEndpointRecovered, EventTest,
+	EventEndpointFailing, EventEndpointDisabled, EventEndpointRecovered, EventTest,
 }
 
 // Event is something that happened and that subscribers hear of. When it is made, Task or Endpoint

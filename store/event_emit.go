@@ -17,6 +17,7 @@ import (
 type recipient struct {
 	TaskID     uuid.UUID `db:"task"`
 	EndpointID uuid.UUID
+	Suffix     string
 	EventTypes []string
 	Parked     bool // its deliveries are parked for now
 }
@@ -57,7 +58,9 @@ func (s *Store) emitForEndpoint(ctx context.Context, tx pgx.Tx, ep *Endpoint, ev
 	rows, err := tx.Query(ctx, `
 		select e.id as endpoint_id, `+parksNow("e")+` as parked
 		from endpoints e
-		where e.app_id = $1 and e.id <> $2 and e.deleted_at is null and e.event_types @> array[$3::text]`, ep.AppID, ep.ID, eventType)
+		where e.app_id = $1 and e.id <> $2 and e.deleted_at is null and e.event_types @> array[$3::text]
+		order by e.id
+		for key share`, ep.AppID, ep.ID, eventType)
 	found, err := many[recipient](rows, err)
 	if err != nil {
 		return fmt.Errorf("read endpoints that ask for %s: %w", eventType, err)
@@ -69,14 +72,16 @@ func (s *Store) emitForEndpoint(ctx context.Context, tx pgx.Tx, ep *Endpoint, ev
 	return s.emit(ctx, tx, []emission{{event: event, to: found}})
 }
 
-// recipientsOf reads the tasks' subscribers, by task. Those that park now keep their backlog until the transaction ends.
+// recipientsOf reads the tasks' subscribers, by task. Their endpoints are locked against deletion, and those that park now
+// keep their backlog, until the transaction ends.
 func (s *Store) recipientsOf(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID) (map[uuid.UUID][]recipient, error) {
 	rows, err := tx.Query(ctx, `
-		select s.task, s.endpoint_id, e.event_types, `+parksNow("e")+` as parked
+		select s.task, s.endpoint_id, s.suffix, e.event_types, `+parksNow("e")+` as parked
 		from subscriptions s
 		join endpoints e on e.id = s.endpoint_id
 		where s.task = any($1) and e.deleted_at is null
-		order by s.created_at, s.id`, tasks)
+		order by s.created_at, s.id
+		for key share of e`, tasks)
 	found, err := many[recipient](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read subscribers: %w", err)
@@ -157,6 +162,7 @@ var newDeliveryColumns = []column[newDelivery]{
 	col("event_type", "text", func(d newDelivery) string { return d.event.Type }),
 	col("task", "uuid", func(d newDelivery) uuid.NullUUID { return nullable(d.event.TaskID) }),
 	col("endpoint_id", "uuid", func(d newDelivery) uuid.UUID { return d.to.EndpointID }),
+	col("suffix", "text", func(d newDelivery) string { return d.to.Suffix }),
 	col("parked", "boolean", func(d newDelivery) bool { return d.to.Parked }),
 	col("next_attempt_at", "timestamptz", func(d newDelivery) time.Time { return d.at }),
 	col("created_at", "timestamptz", func(d newDelivery) time.Time { return d.at }),

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -46,9 +47,7 @@ func (s *Store) ClaimIdempotent(ctx context.Context, app uuid.UUID, key string, 
 	var theirs []byte
 	var status *int
 	err = s.pool.QueryRow(ctx, `
-			select request_hash, status, response
-			from idempotency_keys
-			where app_id = $1 and key = $2`, app, key).Scan(&theirs, &status, &c.Response)
+		select request_hash, status, response from idempotency_keys where app_id = $1 and key = $2`, app, key).Scan(&theirs, &status, &c.Response)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return c, nil // given back just now: as if it were under way, the caller asks again
 	}
@@ -56,17 +55,30 @@ func (s *Store) ClaimIdempotent(ctx context.Context, app uuid.UUID, key string, 
 		return c, fmt.Errorf("read idempotency key: %w", err)
 	}
 	c.Differs = !bytes.Equal(theirs, hash)
-	if status != nil {
-		c.Status = *status
+	if status == nil {
+		return c, nil
+	}
+	c.Status = *status
+	if c.Response != nil {
+		// An answer can hold a secret. One of the version before is in clear, for a day.
+		if plain, err := s.keys.Open("idempotency.response", c.Response); err == nil {
+			c.Response = plain
+		} else if !json.Valid(c.Response) {
+			return c, fmt.Errorf("read the answer of an idempotency key: %w", err)
+		}
 	}
 	return c, nil
 }
 
 // FinishIdempotent keeps the answer to the claim's request.
 func (s *Store) FinishIdempotent(ctx context.Context, app uuid.UUID, key string, c Idempotent, status int, response []byte) error {
+	var sealed []byte
+	if len(response) > 0 {
+		sealed = s.keys.Seal("idempotency.response", response)
+	}
 	_, err := s.pool.Exec(ctx, `
 		update idempotency_keys set status = $4, response = $5
-		where app_id = $1 and key = $2 and created_at = $3`, app, key, c.claimedAt, status, response)
+		where app_id = $1 and key = $2 and created_at = $3`, app, key, c.claimedAt, status, sealed)
 	if err != nil {
 		return fmt.Errorf("keep answer: %w", err)
 	}

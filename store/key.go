@@ -72,7 +72,7 @@ func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, plain string
 		returning `+keyColumns, newID(), app, name, plain[:6], hash[:], rateLimit)
 	k, err := one[APIKey](rows, err)
 	if isUnique(err) {
-		return k, fmt.Errorf("create key: %w: the key exists", ErrConflict)
+		return k, conflict("the key exists")
 	}
 	if err != nil {
 		return k, fmt.Errorf("create key: %w", err)

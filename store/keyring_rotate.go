@@ -15,7 +15,10 @@ var sealedColumns = []struct{ table, column, place string }{
 	{"apps", "signing_key", "app.signing_key"},
 	{"endpoints", "secret", "endpoint.secret"},
 	{"endpoints", "old_secret", "endpoint.secret"},
+	{"endpoints", "signing_key", "endpoint.signing_key"},
+	{"endpoints", "old_signing_key", "endpoint.signing_key"},
 	{"endpoints", "headers", "endpoint.headers"},
+	{"endpoint_secrets", "secret", "endpoint.secret"},
 }
 
 // rekeyBatch is how many values a transaction seals.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -86,9 +87,12 @@ func lockBacklog(ctx context.Context, tx pgx.Tx, endpoints []uuid.UUID) error {
 	return nil
 }
 
-// clearBacklog takes the mark off an endpoint that has no parked deliveries left, unless somebody is parking one.
-func clearBacklog(ctx context.Context, tx pgx.Tx, endpoint uuid.UUID) error {
-	rows, err := tx.Query(ctx, `select id from endpoints where id = $1 for update skip locked`, endpoint)
+// clearBacklog takes the mark off endpoints that have no parked deliveries left, unless somebody is parking one.
+func clearBacklog(ctx context.Context, tx pgx.Tx, endpoints []uuid.UUID) error {
+	if len(endpoints) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `select id from endpoints where id = any($1) order by id for update skip locked`, endpoints)
 	if err != nil {
 		return fmt.Errorf("clear backlog: %w", err)
 	}
@@ -97,66 +101,123 @@ func clearBacklog(ctx context.Context, tx pgx.Tx, endpoint uuid.UUID) error {
 		return err
 	}
 	_, err = tx.Exec(ctx, `
-		update endpoints set backlog = false
-		where id = $1 and not exists (select 1 from deliveries where endpoint_id = $1 and parked)`, endpoint)
+		update endpoints e set backlog = false
+		where id = any($1) and not exists (select 1 from deliveries where endpoint_id = e.id and parked)`, locked)
 	if err != nil {
 		return fmt.Errorf("clear backlog: %w", err)
 	}
 	return nil
 }
 
-// Releasable returns the endpoints that have parked deliveries and may be sent some of them now.
-func (s *Store) Releasable(ctx context.Context) ([]uuid.UUID, error) {
+// Backlogged is an endpoint that has parked deliveries and may be sent some of them now.
+type Backlogged struct {
+	ID, AppID uuid.UUID
+	URL       string
+}
+
+// Backlogged returns the endpoints that have parked deliveries and may be sent some of them now.
+func (s *Store) Backlogged(ctx context.Context) ([]Backlogged, error) {
 	rows, err := s.pool.Query(ctx, `
-		select id from endpoints
-		where backlog and enabled and deleted_at is null and (hold_until is null or hold_until <= $1)`, s.now())
+		select id, app_id, url from endpoints
+		where backlog and enabled and deleted_at is null and (hold_until is null or hold_until <= $1)
+		order by id`, s.now())
+	list, err := many[Backlogged](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("find endpoints with a backlog: %w", err)
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	return list, nil
 }
 
-// Release gives up to room of an endpoint's parked deliveries a job, the oldest first, and returns their number. A rate
-// limit grants no more than it allows; an open breaker whose time has come grants one, the probe.
-func (s *Store) Release(ctx context.Context, endpoint uuid.UUID, room int) (released int, err error) {
+// Room is how many deliveries of an endpoint have room among the attempts in flight.
+type Room struct {
+	EndpointID uuid.UUID
+	Places     int
+}
+
+var roomColumns = []column[Room]{
+	col("endpoint_id", "uuid", func(r Room) uuid.UUID { return r.EndpointID }),
+	col("places", "int", func(r Room) int { return r.Places }),
+}
+
+// Release gives parked deliveries of endpoints a job, of each the oldest and as many as there is room for, and returns
+// their number by endpoint. A rate limit grants no more than it allows; an open breaker whose time has come grants one,
+// the probe.
+func (s *Store) Release(ctx context.Context, rooms []Room) (released map[uuid.UUID]int, err error) {
 	err = s.tx(ctx, "release deliveries", func(tx pgx.Tx) error {
-		now := s.now()
 		rows, err := tx.Query(ctx, `
-			select `+endpointColumns+` from endpoints e
-			where e.id = $1 and e.backlog and e.enabled and e.deleted_at is null for no key update`, endpoint)
-		ep, err := one[Endpoint](rows, err)
-		if err != nil {
-			return ignoring(err, ErrNotFound)
-		}
-		if ep.HoldUntil != nil && ep.HoldUntil.After(now) {
-			return nil
-		}
-		probe := ep.Breaker != BreakerClosed
-		if probe {
-			room = 1
-		}
-		if room, err = takeRate(ctx, tx, ep, room, now); err != nil || room == 0 {
-			return err
-		}
-		jobs, err := unpark(ctx, tx, endpoint, room)
+			select `+endpointColumns+`
+			from endpoints e
+			where e.id = any($1) and e.backlog and e.enabled and e.deleted_at is null
+			order by e.id
+			for no key update`, distinct(rooms, func(r Room) uuid.UUID { return r.EndpointID }))
+		endpoints, err := many[Endpoint](rows, err)
 		if err != nil {
 			return err
 		}
-		released = len(jobs)
+		granted, probes, err := s.grant(ctx, tx, endpoints, rooms)
+		if err != nil {
+			return err
+		}
+		jobs, counts, err := unpark(ctx, tx, granted)
+		if err != nil {
+			return err
+		}
+		released = counts
 		if err := s.insertDeliverJobs(ctx, tx, jobs); err != nil {
 			return err
 		}
-		if probe && released == 1 {
-			_, err := tx.Exec(ctx, `
-				update endpoints set breaker = $2, hold_until = $3 where id = $1`, endpoint, BreakerHalfOpen, now.Add(probeTimeout))
-			return err
-		}
-		if released < room {
-			return clearBacklog(ctx, tx, endpoint)
-		}
-		return nil
+		return s.finishRelease(ctx, tx, granted, probes, released)
 	})
 	return released, err
+}
+
+// grant returns how many deliveries of each endpoint its health and its rate limit let out, and which of the
+// endpoints are probed.
+func (s *Store) grant(ctx context.Context, tx pgx.Tx, endpoints []Endpoint, rooms []Room) (granted []Room, probes []uuid.UUID, err error) {
+	places := make(map[uuid.UUID]int, len(rooms))
+	for _, r := range rooms {
+		places[r.EndpointID] = r.Places
+	}
+	now := s.now()
+	for _, ep := range endpoints {
+		n := places[ep.ID]
+		if ep.HoldUntil != nil && ep.HoldUntil.After(now) {
+			continue
+		}
+		if ep.Breaker != BreakerClosed {
+			n = min(n, 1)
+		}
+		if n, err = takeRate(ctx, tx, ep, n, now); err != nil {
+			return nil, nil, err
+		}
+		if n == 0 {
+			continue
+		}
+		granted = append(granted, Room{ep.ID, n})
+		if ep.Breaker != BreakerClosed {
+			probes = append(probes, ep.ID)
+		}
+	}
+	return granted, probes, nil
+}
+
+// finishRelease marks the probed endpoints, and clears the backlog of those that had fewer parked deliveries than there was room.
+func (s *Store) finishRelease(ctx context.Context, tx pgx.Tx, granted []Room, probes []uuid.UUID, released map[uuid.UUID]int) error {
+	probes = slices.DeleteFunc(probes, func(id uuid.UUID) bool { return released[id] == 0 })
+	if len(probes) > 0 {
+		_, err := tx.Exec(ctx, `
+			update endpoints set breaker = $2, hold_until = $3 where id = any($1)`, probes, BreakerHalfOpen, s.now().Add(probeTimeout))
+		if err != nil {
+			return fmt.Errorf("mark probes: %w", err)
+		}
+	}
+	var empty []uuid.UUID
+	for _, r := range granted {
+		if released[r.EndpointID] < r.Places {
+			empty = append(empty, r.EndpointID)
+		}
+	}
+	return clearBacklog(ctx, tx, empty)
 }
 
 // takeRate reserves up to room deliveries of the endpoint's rate limit. At most a second's worth, or one delivery,
@@ -183,55 +244,106 @@ func takeRate(ctx context.Context, tx pgx.Tx, ep Endpoint, room int, now time.Ti
 	return max(granted, 0), nil
 }
 
-func unpark(ctx context.Context, tx pgx.Tx, endpoint uuid.UUID, n int) ([]DeliverArgs, error) {
+// unpark takes the oldest parked deliveries of endpoints out of parking, and returns the jobs that they need.
+func unpark(ctx context.Context, tx pgx.Tx, granted []Room) (jobs []DeliverArgs, counts map[uuid.UUID]int, err error) {
+	if len(granted) == 0 {
+		return nil, nil, nil
+	}
+	from, args := unnest("n", granted, roomColumns)
 	rows, err := tx.Query(ctx, `
 		update deliveries
 		set parked = false, generation = generation + 1
-		where id in (select id from deliveries where endpoint_id = $1 and parked order by id limit $2 for update skip locked)
-		returning id, generation, attempt_count + 1`, endpoint, n)
+		where id in (
+			select p.id
+			from `+from+`
+			cross join lateral (
+				select id from deliveries where endpoint_id = n.endpoint_id and parked order by id limit n.places for update skip locked
+			) p
+		)
+		returning id, generation, attempt_count + 1, endpoint_id`, args...)
 	if err != nil {
-		return nil, fmt.Errorf("unpark: %w", err)
+		return nil, nil, fmt.Errorf("unpark: %w", err)
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (j DeliverArgs, err error) {
-		return j, row.Scan(&j.DeliveryID, &j.Generation, &j.Released)
+	counts = make(map[uuid.UUID]int, len(granted))
+	var j DeliverArgs
+	var endpoint uuid.UUID
+	_, err = pgx.ForEachRow(rows, []any{&j.DeliveryID, &j.Generation, &j.Released, &endpoint}, func() error {
+		jobs = append(jobs, j)
+		counts[endpoint]++
+		return nil
 	})
+	return jobs, counts, err
+}
+
+// makeDue makes all that waits for an endpoint due at once: the deliveries between two attempts are parked, so that they are
+// sent as the endpoint takes them. The caller has locked the endpoint.
+func (s *Store) makeDue(ctx context.Context, tx pgx.Tx, ep *Endpoint) error {
+	now := s.now()
+	tag, err := tx.Exec(ctx, `
+		update deliveries
+		set parked = true, next_attempt_at = $2
+		where endpoint_id = $1 and retrying and not parked and status = 'pending' and next_attempt_at > $2`, ep.ID, now)
+	if err != nil {
+		return fmt.Errorf("make deliveries due: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return nil
+	}
+	ep.Backlog = true
+	return lockBacklog(ctx, tx, []uuid.UUID{ep.ID})
 }
 
 // recoverBatch is how many failed deliveries a transaction parks.
 const recoverBatch = 2000
 
 // Recover parks all deliveries of an endpoint that have failed since a time, so that they are sent again as the endpoint
-// takes them, and returns their number.
+// takes them, makes due at once what still waits for it, and lets an open breaker be probed at once. It returns how many
+// deliveries will be sent.
 func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, since time.Time) (n int, err error) {
-	if _, err := s.Endpoint(ctx, scope, endpoint); err != nil {
-		return 0, err
-	}
-	for {
-		var batch int64
-		err := s.tx(ctx, "recover", func(tx pgx.Tx) error {
-			if err := lockBacklog(ctx, tx, []uuid.UUID{endpoint}); err != nil {
-				return err
-			}
-			// A delivery may have been created long before it failed. The failed ones are few and have an index, so the
-			// time of their last attempt decides.
-			tag, err := tx.Exec(ctx, `
-				update deliveries
-				set status = 'pending', failed = false, parked = true, round_start = attempt_count, next_attempt_at = $3
-				where id in (
-					select d.id
-					from deliveries d
-					where d.endpoint_id = $1 and d.failed
-						and exists (select 1 from attempts a where a.delivery_id = d.id and a.number = d.attempt_count and a.at >= $2)
-					order by d.id
-					limit $4
-					for update skip locked
-				)`, endpoint, since, s.now(), recoverBatch)
-			batch = tag.RowsAffected()
+	err = s.tx(ctx, "recover", func(tx pgx.Tx) error {
+		ep, err := lockEndpoint(ctx, tx, scope, endpoint)
+		if err != nil {
 			return err
-		})
-		n += int(batch)
-		if err != nil || batch < recoverBatch {
-			return n, err
 		}
+		if err := s.makeDue(ctx, tx, &ep); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `update endpoints set hold_until = null where id = $1`, endpoint); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `select count(*) from deliveries where endpoint_id = $1 and parked`, endpoint).Scan(&n)
+	})
+	for batch := int64(recoverBatch); err == nil && batch == recoverBatch; n += int(batch) {
+		batch, err = s.recoverFailed(ctx, endpoint, since)
 	}
+	return n, err
+}
+
+// recoverFailed parks up to recoverBatch failed deliveries.
+func (s *Store) recoverFailed(ctx context.Context, endpoint uuid.UUID, since time.Time) (n int64, err error) {
+	err = s.tx(ctx, "recover", func(tx pgx.Tx) error {
+		if _, err := lockEndpoint(ctx, tx, Everything(), endpoint); err != nil {
+			return err
+		}
+		if err := lockBacklog(ctx, tx, []uuid.UUID{endpoint}); err != nil {
+			return err
+		}
+		// A delivery may have been created long before it failed. The failed ones are few and have an index, so the
+		// time of their last attempt decides.
+		tag, err := tx.Exec(ctx, `
+			update deliveries
+			set status = 'pending', failed = false, parked = true, round_start = attempt_count, next_attempt_at = $3
+			where id in (
+				select d.id
+				from deliveries d
+				where d.endpoint_id = $1 and d.failed
+					and exists (select 1 from attempts a where a.delivery_id = d.id and a.number = d.attempt_count and a.at >= $2)
+				order by d.id
+				limit $4
+				for update skip locked
+			)`, endpoint, since, s.now(), recoverBatch)
+		n = tag.RowsAffected()
+		return err
+	})
+	return n, err
 }

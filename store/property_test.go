@@ -41,7 +41,7 @@ func (c *schedule) step() {
 	switch k := c.rand.IntN(10); {
 	case k < 2 || len(c.tasks) == 0:
 		n := store.Registration{
-			AppID: c.app.ID, AccountID: c.app.AccountID, UpstreamID: fmt.Sprintf("task-%d", c.rand.IntN(3)), UniqueID: "default", CallbackURL: "https://a.example/",
+			AppID: c.app.ID, UpstreamID: fmt.Sprintf("task-%d", c.rand.IntN(3)), UniqueID: "default", CallbackURL: "https://a.example/",
 			Until: []string{store.UntilDownloaded, store.UntilIndexed}[c.rand.IntN(2)], ExpiresAt: c.now.Add(time.Duration(c.rand.Int64N(int64(time.Hour)))),
 		}
 		if c.rand.IntN(2) == 0 {
@@ -147,7 +147,7 @@ func TestRandomSchedules(t *testing.T) {
 	for seed := range uint64(cases) {
 		now = time.Now()
 		c := &schedule{t: t, store: s, rand: rand.New(rand.NewPCG(seed, 3)), now: &now}
-		account, err := s.CreateAccount(t.Context(), fmt.Sprintf("account-%d", seed), "key", rps)
+		account, err := s.CreateAccount(t.Context(), store.NewAccount{Name: fmt.Sprintf("account-%d", seed), APIKey: "key", RequestsPerSecond: rps})
 		c.must(err)
 		c.app, err = s.CreateApp(t.Context(), fmt.Sprintf("app-%d", seed), account.ID)
 		c.must(err)

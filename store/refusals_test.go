@@ -35,7 +35,10 @@ func TestRefusals(t *testing.T) {
 		want error
 		call func(context.Context) error
 	}{
-		"a taken name of an account": {store.ErrConflict, func(ctx context.Context) error { _, err := w.CreateAccount(ctx, "spare", "sk-mavi-3", 1); return err }},
+		"a taken name of an account": {store.ErrConflict, func(ctx context.Context) error {
+			_, err := w.CreateAccount(ctx, store.NewAccount{Name: "spare", APIKey: "sk-mavi-3", RequestsPerSecond: 1})
+			return err
+		}},
 		"an account renamed to a taken": {store.ErrConflict, func(ctx context.Context) error {
 			_, err := w.UpdateAccount(ctx, w.account.ID, store.AccountChange{Name: new("spare")})
 			return err
@@ -121,8 +124,11 @@ func TestAWrongEncryptionKeyOpensNothing(t *testing.T) {
 			return err
 		},
 		"receivers": func(ctx context.Context) error {
-			_, err := other.Receivers(ctx, []uuid.UUID{w.endpoint.ID})
-			return err
+			list, err := other.Receivers(ctx, []uuid.UUID{w.endpoint.ID})
+			if err != nil || len(list) != 1 {
+				return nil // an error of one endpoint is none of the others
+			}
+			return list[0].Broken
 		},
 		"headers":  func(context.Context) error { _, err := other.HeaderNames(&withHeaders); return err },
 		"a shift":  func(ctx context.Context) error { _, err := other.AcquireLease(ctx, w.account.ID); return err },

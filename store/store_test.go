@@ -31,7 +31,7 @@ func newBundle(t *testing.T) *bundle {
 	s := storetest.New(t, store.Config{Encode: encode})
 	b := &bundle{Store: s, t: t, pool: s.Pool()}
 	var err error
-	if b.account, err = s.CreateAccount(t.Context(), "account", "sk-mavi-1", 1000); err != nil {
+	if b.account, err = s.CreateAccount(t.Context(), store.NewAccount{Name: "account", APIKey: "sk-mavi-1", RequestsPerSecond: 1000}); err != nil {
 		t.Fatal(err)
 	}
 	if b.app, err = s.CreateApp(t.Context(), "app", b.account.ID); err != nil {
@@ -44,7 +44,7 @@ func encode(ev store.Event) ([]byte, error) { return json.Marshal(map[string]str
 
 func (b *bundle) task(id, url string) store.Registration {
 	return store.Registration{
-		AppID: b.app.ID, AccountID: b.account.ID, UpstreamID: id, UniqueID: "default", CallbackURL: url, Until: store.UntilDownloaded,
+		AppID: b.app.ID, UpstreamID: id, UniqueID: "default", CallbackURL: url, Until: store.UntilDownloaded,
 		ExpiresAt: time.Now().Add(time.Hour),
 	}
 }

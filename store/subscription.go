@@ -15,18 +15,23 @@ type Subscription struct {
 	ID         uuid.UUID
 	TaskID     uuid.UUID `db:"task"`
 	EndpointID uuid.UUID
-	URL        string
+	Suffix     string // what the callback URL has beyond the endpoint's URL
+	URL        string // the callback URL, where read for a task
 }
 
 // key names a subscription by what is unique of it.
-func (s Subscription) key() subscriptionKey { return subscriptionKey{s.TaskID, s.EndpointID} }
+func (s Subscription) key() subscriptionKey { return subscriptionKey{s.TaskID, s.EndpointID, s.Suffix} }
 
-type subscriptionKey struct{ task, endpoint uuid.UUID }
+type subscriptionKey struct {
+	task, endpoint uuid.UUID
+	suffix         string
+}
 
 var subscriptionColumns = []column[Subscription]{
 	col("id", "uuid", func(s Subscription) uuid.UUID { return s.ID }),
 	col("task", "uuid", func(s Subscription) uuid.UUID { return s.TaskID }),
 	col("endpoint_id", "uuid", func(s Subscription) uuid.UUID { return s.EndpointID }),
+	col("suffix", "text", func(s Subscription) string { return s.Suffix }),
 }
 
 // subscribe inserts those of the subscriptions that do not exist yet and returns them. Subscribers of tasks that are not
@@ -36,10 +41,10 @@ func (s *Store) subscribe(ctx context.Context, tx pgx.Tx, wanted []Subscription,
 ) {
 	// In one order everywhere, so that two batches with the same keys wait for each other in a line.
 	slices.SortFunc(wanted, func(a, b Subscription) int {
-		return cmp.Or(slices.Compare(a.TaskID[:], b.TaskID[:]), slices.Compare(a.EndpointID[:], b.EndpointID[:]))
+		return cmp.Or(slices.Compare(a.TaskID[:], b.TaskID[:]), slices.Compare(a.EndpointID[:], b.EndpointID[:]), cmp.Compare(a.Suffix, b.Suffix))
 	})
 	sql, args := insertInto("subscriptions", wanted, subscriptionColumns)
-	rows, err := tx.Query(ctx, sql+` on conflict (task, endpoint_id) do nothing returning id, task, endpoint_id`, args...)
+	rows, err := tx.Query(ctx, sql+` on conflict (task, endpoint_id, suffix) do nothing returning id, task, endpoint_id, suffix`, args...)
 	inserted, err := many[Subscription](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
@@ -73,7 +78,7 @@ func (s *Store) catchUp(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID, isNew
 	for i, ev := range events {
 		emissions[i].event = ev
 		for _, r := range recipients[*ev.TaskID] {
-			if isNew[subscriptionKey{r.TaskID, r.EndpointID}] && r.wants(ev.Type) {
+			if isNew[subscriptionKey{r.TaskID, r.EndpointID, r.Suffix}] && r.wants(ev.Type) {
 				emissions[i].to = append(emissions[i].to, r)
 			}
 		}
@@ -89,7 +94,7 @@ func readSubscriptions(ctx context.Context, q querier, tasks ...*Task) error {
 		ids[i], byID[t.ID] = t.ID, t
 	}
 	rows, err := q.Query(ctx, `
-		select s.id, s.task, s.endpoint_id, e.url
+		select s.id, s.task, s.endpoint_id, s.suffix, `+callbackURLOf("e", "s")+` as url
 		from subscriptions s
 		join endpoints e on e.id = s.endpoint_id
 		where s.task = any($1)

@@ -21,10 +21,10 @@ func (s *Store) CancelTask(ctx context.Context, scope Scope, id uuid.UUID) error
 			return err
 		}
 		if !t.Polling {
-			return ErrConflict
+			return conflict("the task has ended: it is %s", t.Status)
 		}
 		if t.Status == TaskReady && t.Until != UntilIndexed {
-			return ErrConflict
+			return conflict("the task has ended: it is %s", t.Status)
 		}
 		t.Status, t.Polling = TaskCancelled, false
 		return s.saveTasks(ctx, tx, []taskChange{{Task: &t}})

@@ -22,7 +22,7 @@ func (s *Store) PollTask(ctx context.Context, scope Scope, id uuid.UUID) error {
 		if _, err := s.Task(ctx, scope, id); err != nil {
 			return err
 		}
-		return fmt.Errorf("%w: the task is polled no more", ErrConflict)
+		return conflict("the task is no longer polled")
 	}
 	return nil
 }

@@ -14,9 +14,9 @@ import (
 
 // Registration names a task and one callback URL that is to hear of it.
 type Registration struct {
-	AppID, AccountID     uuid.UUID
+	AppID                uuid.UUID
 	UpstreamID, UniqueID string
-	CallbackURL          string
+	CallbackURL          string // in normal form
 	Metadata             map[string]string
 	Until                string
 	ExpectedVideos       *int
@@ -24,8 +24,7 @@ type Registration struct {
 	Traceparent          *string // where the registration is traced
 }
 
-func (r Registration) key() taskKey          { return taskKey{r.AppID, r.UpstreamID, r.UniqueID} }
-func (r Registration) endpoint() endpointKey { return endpointKey{r.AppID, r.CallbackURL} }
+func (r Registration) key() taskKey { return taskKey{r.AppID, r.UpstreamID, r.UniqueID} }
 
 // Registered is the answer to a registration.
 type Registered struct {
@@ -44,60 +43,111 @@ func compareTaskKeys(a, b taskKey) int {
 }
 
 // RegisterTask registers one task. Registrations that come at the same time share a transaction. What a known
-// task already has (metadata, until, expected videos, expiry) stays.
+// task already has (metadata, until, expected videos, expiry) stays. It returns ErrNotFound where the app was deleted.
 func (s *Store) RegisterTask(ctx context.Context, r Registration) (Registered, error) {
-	return s.register.Do(ctx, r)
-}
-
-// RegisterTasks registers up to 1,000 tasks in one transaction and answers each, in order.
-func (s *Store) RegisterTasks(ctx context.Context, regs []Registration) ([]Registered, error) {
-	return s.registerBatch(ctx, regs)
-}
-
-func (s *Store) registerBatch(ctx context.Context, regs []Registration) (out []Registered, err error) {
-	err = s.tx(ctx, "register tasks", func(tx pgx.Tx) error {
-		endpoints, err := s.ensureEndpoints(ctx, tx, regs)
-		if err != nil {
-			return err
-		}
-		tasks, created, err := s.ensureTasks(ctx, tx, regs)
-		if err != nil {
-			return err
-		}
-		wanted := make(map[subscriptionKey]Subscription, len(regs))
-		for _, r := range regs {
-			sub := Subscription{ID: newID(), TaskID: tasks[r.key()].ID, EndpointID: endpoints[r.endpoint()]}
-			wanted[sub.key()] = sub
-		}
-		isNew, err := s.subscribe(ctx, tx, slices.Collect(maps.Values(wanted)), created)
-		if err != nil {
-			return err
-		}
-		if err := readSubscriptions(ctx, tx, slices.Collect(maps.Values(tasks))...); err != nil {
-			return err
-		}
-		fresh := slices.DeleteFunc(slices.Clone(regs), func(r Registration) bool { return !created[tasks[r.key()].ID] })
-		if err := s.ensurePollJobs(ctx, tx, distinct(fresh, func(r Registration) uuid.UUID { return r.AccountID })); err != nil {
-			return err
-		}
-		out = make([]Registered, len(regs))
-		for i, r := range regs {
-			t := tasks[r.key()]
-			sub := subscriptionKey{t.ID, endpoints[r.endpoint()]}
-			out[i] = Registered{Task: t, Created: isNew[sub]}
-			delete(isNew, sub) // a repetition within the batch finds it there already
-		}
-		return nil
-	})
-	if err == nil {
-		s.activity.count(s.now(), func(m *Minute) { m.Registrations += int64(len(regs)) })
+	out, err := s.register.Do(ctx, r)
+	if err == nil && out.Task == nil {
+		err = fmt.Errorf("register task: the app: %w", ErrNotFound)
 	}
 	return out, err
 }
 
+// RegisterTasks registers up to 1,000 tasks of one app in one transaction and answers each, in order. It returns ErrNotFound
+// where the app was deleted.
+func (s *Store) RegisterTasks(ctx context.Context, regs []Registration) ([]Registered, error) {
+	out, err := s.registerBatch(ctx, regs)
+	if err == nil && len(out) > 0 && out[0].Task == nil {
+		err = fmt.Errorf("register tasks: the app: %w", ErrNotFound)
+	}
+	return out, err
+}
+
+// registerBatch answers a registration whose app was deleted with a zero Registered.
+func (s *Store) registerBatch(ctx context.Context, all []Registration) (out []Registered, err error) {
+	err = s.tx(ctx, "register tasks", func(tx pgx.Tx) error {
+		accounts, err := lockApps(ctx, tx, distinct(all, func(r Registration) uuid.UUID { return r.AppID }))
+		if err != nil {
+			return err
+		}
+		regs := slices.DeleteFunc(slices.Clone(all), func(r Registration) bool { return accounts[r.AppID] == uuid.Nil })
+		out = make([]Registered, len(all))
+		if len(regs) == 0 {
+			return nil
+		}
+		return s.registerLocked(ctx, tx, regs, accounts, all, out)
+	})
+	if err == nil {
+		s.activity.count(s.now(), func(m *Minute) { m.Registrations += int64(len(all)) })
+	}
+	return out, err
+}
+
+// lockApps keeps apps from being changed or deleted until the transaction ends, and returns the account of each that
+// exists. What is registered is so never left to an account or an app that is gone.
+func lockApps(ctx context.Context, tx pgx.Tx, apps []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
+	rows, err := tx.Query(ctx, `
+		select id, account_id from apps where id = any($1) and deleted_at is null order by id for share`, apps)
+	if err != nil {
+		return nil, fmt.Errorf("lock apps: %w", err)
+	}
+	accounts := make(map[uuid.UUID]uuid.UUID, len(apps))
+	var app, account uuid.UUID
+	_, err = pgx.ForEachRow(rows, []any{&app, &account}, func() error {
+		accounts[app] = account
+		return nil
+	})
+	return accounts, err
+}
+
+// registerLocked registers regs, whose apps are locked, and answers those of all that are among them, into out.
+func (s *Store) registerLocked(ctx context.Context, tx pgx.Tx, regs []Registration, accounts map[uuid.UUID]uuid.UUID,
+	all []Registration, out []Registered,
+) error {
+	destinations, err := s.ensureEndpoints(ctx, tx, regs)
+	if err != nil {
+		return err
+	}
+	tasks, created, err := s.ensureTasks(ctx, tx, regs, accounts)
+	if err != nil {
+		return err
+	}
+	subscription := func(r Registration) Subscription {
+		to := destinations[callback{r.AppID, r.CallbackURL}]
+		return Subscription{TaskID: tasks[r.key()].ID, EndpointID: to.endpoint, Suffix: to.suffix}
+	}
+	wanted := make(map[subscriptionKey]Subscription, len(regs))
+	for _, r := range regs {
+		sub := subscription(r)
+		sub.ID = newID()
+		wanted[sub.key()] = sub
+	}
+	isNew, err := s.subscribe(ctx, tx, slices.Collect(maps.Values(wanted)), created)
+	if err != nil {
+		return err
+	}
+	if err := readSubscriptions(ctx, tx, slices.Collect(maps.Values(tasks))...); err != nil {
+		return err
+	}
+	fresh := slices.DeleteFunc(slices.Clone(regs), func(r Registration) bool { return !created[tasks[r.key()].ID] })
+	err = s.ensurePollJobs(ctx, tx, distinct(fresh, func(r Registration) uuid.UUID { return accounts[r.AppID] }))
+	if err != nil {
+		return err
+	}
+	for i, r := range all {
+		if t := tasks[r.key()]; t != nil {
+			key := subscription(r).key()
+			out[i] = Registered{Task: t, Created: isNew[key]}
+			delete(isNew, key) // a repetition within the batch finds it there already
+		}
+	}
+	return nil
+}
+
 // ensureTasks inserts the tasks that do not exist yet and reads the others, locked so that none of them becomes ready
 // before the caller has subscribed. created holds the ids of those that it inserted.
-func (s *Store) ensureTasks(ctx context.Context, tx pgx.Tx, regs []Registration) (map[taskKey]*Task, map[uuid.UUID]bool, error) {
+func (s *Store) ensureTasks(ctx context.Context, tx pgx.Tx, regs []Registration, accounts map[uuid.UUID]uuid.UUID) (
+	map[taskKey]*Task, map[uuid.UUID]bool, error,
+) {
 	tasks, created := make(map[taskKey]*Task, len(regs)), make(map[uuid.UUID]bool, len(regs))
 	// In one order everywhere, so that two batches with the same keys wait for each other in a line.
 	sorted := slices.Clone(regs)
@@ -106,7 +156,7 @@ func (s *Store) ensureTasks(ctx context.Context, tx pgx.Tx, regs []Registration)
 
 	// A task can end between the insert that it blocks and the read that looks for it: then once more.
 	for range 3 {
-		if err := s.insertTasks(ctx, tx, missing, tasks, created); err != nil {
+		if err := s.insertTasks(ctx, tx, missing, accounts, tasks, created); err != nil {
 			return nil, nil, err
 		}
 		found := func(r Registration) bool { return tasks[r.key()] != nil }
@@ -120,7 +170,7 @@ func (s *Store) ensureTasks(ctx context.Context, tx pgx.Tx, regs []Registration)
 			return tasks, created, nil
 		}
 	}
-	return nil, nil, fmt.Errorf("%w: the task ended while it was being registered", ErrConflict)
+	return nil, nil, conflict("the task ended while it was being registered")
 }
 
 var newTaskColumns = []column[*Task]{
@@ -140,14 +190,14 @@ var newTaskColumns = []column[*Task]{
 
 // insertTasks inserts those of the registrations' tasks that do not exist yet.
 func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
-	tasks map[taskKey]*Task, created map[uuid.UUID]bool,
+	accounts map[uuid.UUID]uuid.UUID, tasks map[taskKey]*Task, created map[uuid.UUID]bool,
 ) error {
 	now := s.now().Truncate(time.Microsecond) // as it is read back
 	byID := make(map[uuid.UUID]*Task, len(regs))
 	inserts := make([]*Task, len(regs))
 	for i, r := range regs {
 		t := &Task{
-			ID: newID(), AppID: r.AppID, AccountID: r.AccountID, UpstreamID: r.UpstreamID, UniqueID: r.UniqueID,
+			ID: newID(), AppID: r.AppID, AccountID: accounts[r.AppID], UpstreamID: r.UpstreamID, UniqueID: r.UniqueID,
 			Status: TaskWaiting, Polling: true, Until: r.Until, ExpectedVideos: r.ExpectedVideos, Metadata: r.Metadata,
 			NextPollAt: &now, CreatedAt: now, ExpiresAt: r.ExpiresAt, Traceparent: r.Traceparent,
 		}

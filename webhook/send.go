@@ -29,12 +29,12 @@ const (
 
 // Request is one webhook to one URL.
 type Request struct {
-	URL        string
-	ID         string // the event's, the same for every attempt
-	Body       []byte
-	Secrets    [][]byte           // each signs
-	SigningKey ed25519.PrivateKey // nil for none
-	Headers    map[string]string
+	URL         string
+	ID          string // the event's, the same for every attempt
+	Body        []byte
+	Secrets     [][]byte             // each signs
+	SigningKeys []ed25519.PrivateKey // each signs, too
+	Headers     map[string]string
 	// Traceparent is W3C's header of the same name; nil for none.
 	Traceparent *string
 }
@@ -140,7 +140,7 @@ func (s *Sender) Send(ctx context.Context, r Request) Response {
 	req.Header.Set("User-Agent", s.userAgent)
 	req.Header.Set(HeaderID, r.ID)
 	req.Header.Set(HeaderTimestamp, strconv.FormatInt(at.Unix(), 10))
-	req.Header.Set(HeaderSignature, Sign(r.ID, at, r.Body, r.Secrets, r.SigningKey))
+	req.Header.Set(HeaderSignature, Sign(r.ID, at, r.Body, r.Secrets, r.SigningKeys...))
 	return s.exchange(req, at)
 }
 

@@ -56,10 +56,9 @@ func ParseSecret(s string) ([]byte, error) {
 	return secret, nil
 }
 
-// Sign gives the value of the signature header: an HMAC-SHA256 (v1) for each secret and, where key is
-// not nil, an ed25519 signature (v1a). What is signed is "{id}.{timestamp}.{body}", the timestamp in
-// Unix seconds.
-func Sign(id string, timestamp time.Time, body []byte, secrets [][]byte, key ed25519.PrivateKey) string {
+// Sign returns the value of the signature header: an HMAC-SHA256 (v1) for each secret and an ed25519 signature (v1a) for
+// each key. What is signed is "{id}.{timestamp}.{body}", the timestamp in Unix seconds.
+func Sign(id string, timestamp time.Time, body []byte, secrets [][]byte, keys ...ed25519.PrivateKey) string {
 	content := signedContent(id, strconv.FormatInt(timestamp.Unix(), 10), body)
 	var out strings.Builder
 	for _, secret := range secrets {
@@ -69,7 +68,7 @@ func Sign(id string, timestamp time.Time, body []byte, secrets [][]byte, key ed2
 		out.WriteString("v1,")
 		out.WriteString(base64.StdEncoding.EncodeToString(mac(secret, content)))
 	}
-	if key != nil {
+	for _, key := range keys {
 		if out.Len() > 0 {
 			out.WriteByte(' ')
 		}

@@ -15,14 +15,14 @@ import (
 )
 
 func signed(at time.Time, body []byte, secrets [][]byte, seed []byte) http.Header {
-	var key ed25519.PrivateKey
+	var keys []ed25519.PrivateKey
 	if seed != nil {
-		key = ed25519.NewKeyFromSeed(seed)
+		keys = append(keys, ed25519.NewKeyFromSeed(seed))
 	}
 	h := http.Header{}
 	h.Set(HeaderID, "evt_1")
 	h.Set(HeaderTimestamp, strconv.FormatInt(at.Unix(), 10))
-	h.Set(HeaderSignature, Sign("evt_1", at, body, secrets, key))
+	h.Set(HeaderSignature, Sign("evt_1", at, body, secrets, keys...))
 	return h
 }
 

@@ -13,27 +13,27 @@ import (
 // A bug that one delivery runs into is the end neither of the process nor of the deliveries beside it.
 func TestAPanicIsAnErrorOfItsJob(t *testing.T) {
 	t.Parallel()
-	w := &Worker{turns: make(chan func())} // without gates: each turn panics
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go w.takeTurns(ctx)
-	bad := &store.Delivery{ID: uuid.New(), Status: store.DeliveryPending}
-	done := &store.Delivery{ID: uuid.New(), Status: store.DeliveryDelivered}
-	err := w.makeFirst(ctx, []*store.Delivery{nil, done, bad, bad})
-	if err == nil || !strings.Contains(err.Error(), bad.ID.String()) || !strings.Contains(err.Error(), "panic") {
+	b := newBundle(t)
+	bad, other := b.delivery(t), b.delivery(t)
+	sender := b.cfg.Sender
+	b.cfg.Sender = nil // sending panics
+	err := b.workFirst(t.Context(), bad, uuid.New(), other)
+	if err == nil || !strings.Contains(err.Error(), "panic") || !(strings.Contains(err.Error(), bad.String()) || strings.Contains(err.Error(), other.String())) {
 		t.Errorf("got %v", err)
 	}
-	if err := w.makeFirst(ctx, []*store.Delivery{nil, done}); err != nil {
-		t.Errorf("nothing to do: %v", err)
+	b.cfg.Sender = sender
+	if err := b.workFirst(t.Context(), bad, other); err != nil || b.got.Load() != 2 {
+		t.Errorf("the job that runs again: %v, %d requests", err, b.got.Load())
 	}
+	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := w.makeFirst(ctx, []*store.Delivery{bad}); err == nil {
+	if err := b.workFirst(ctx, b.delivery(t)); err == nil {
 		t.Error("a worker that is stopped says that all is done")
 	}
 }
 
 // A place that a bug kept would be missing until a restart, and with the last one the endpoint would get nothing.
-func TestAPanicKeepsNoPlaceAtTheGate(t *testing.T) {
+func TestAPanicKeepsNoPlaceAtTheLimiter(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	id := b.delivery(t)
@@ -47,7 +47,7 @@ func TestAPanicKeepsNoPlaceAtTheGate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := b.gates.of(d.EndpointID).inFlight; n != 0 {
+	if n := b.limiters.of(d.EndpointID).window.inFlight; n != 0 {
 		t.Errorf("%d places are taken", n)
 	}
 	if err := b.workFirst(t.Context(), id); err != nil || b.got.Load() != 1 {

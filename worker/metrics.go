@@ -2,7 +2,7 @@ package worker
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics are what the workers count.
+// metrics are the counters and histograms of the workers.
 type metrics struct {
 	polls    *prometheus.CounterVec // by outcome
 	attempts *prometheus.CounterVec // by class of outcome
@@ -12,12 +12,23 @@ type metrics struct {
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
+	counters := func(name, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"outcome"})
+	}
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+	}
 	m := &metrics{
-		polls:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "memhook_polls_total", Help: "Requests to memories.ai, by what the answer meant."}, []string{"outcome"}),
-		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "memhook_attempts_total", Help: "Webhooks posted, by what came of them: the class of the status, timeout, forbidden or error."}, []string{"outcome"}),
-		lost:     prometheus.NewCounter(prometheus.CounterOpts{Name: "memhook_slots_lost_total", Help: "Slots of the request budgets that were taken and not used."}),
-		lag:      prometheus.NewHistogram(prometheus.HistogramOpts{Name: "memhook_detection_lag_seconds", Help: "From a list's first video, as far as can be known, to the poll that saw it.", Buckets: prometheus.ExponentialBuckets(0.125, 2, 16)}),
-		latency:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "memhook_delivery_latency_seconds", Help: "From an event to its delivery.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 20)}),
+		polls: counters("memhook_polls_total", "Requests to memories.ai, by what the answer meant."),
+		attempts: counters("memhook_attempts_total",
+			"Webhooks posted, by outcome: the class of the status, timeout, forbidden or error."),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "memhook_slots_lost_total", Help: "Slots of the request budgets that were taken and not used.",
+		}),
+		lag: histogram("memhook_detection_lag_seconds",
+			"Estimated time from a task's first video to the poll that saw it.", prometheus.ExponentialBuckets(0.125, 2, 16)),
+		latency: histogram("memhook_delivery_latency_seconds",
+			"Time from an event to its delivery.", prometheus.ExponentialBuckets(0.001, 2, 20)),
 	}
 	if r != nil {
 		r.MustRegister(m.polls, m.attempts, m.lost, m.lag, m.latency)

@@ -27,11 +27,11 @@ func TestPacerKeepsLateRequestsApart(t *testing.T) {
 				time.Sleep(time.Until(slot))
 				switch i {
 				case 50: // the process is held up: what was due meanwhile comes at once
-					time.Sleep(lateMost - 2*pacerTolerance)
+					time.Sleep(maxLateness - 2*pacerTolerance)
 				case 100:
-					time.Sleep(5*interval + 2*lateMost)
+					time.Sleep(5*interval + 2*maxLateness)
 				}
-				if p.pass(slot.Add(lateMost)) {
+				if p.wait(slot.Add(maxLateness)) {
 					left = append(left, time.Now())
 				} else {
 					lost++
@@ -44,28 +44,28 @@ func TestPacerKeepsLateRequestsApart(t *testing.T) {
 					t.Errorf("%g/s: %d requests within %s", rps, allowed+1, took)
 				}
 			}
-			if most := 6 + int(2*lateMost/interval) + int(lateMost/interval); lost == 0 || lost > most {
+			if most := 6 + int(2*maxLateness/interval) + int(maxLateness/interval); lost == 0 || lost > most {
 				t.Errorf("%g/s: %d of 200 slots were lost, want 1 to %d", rps, lost, most)
 			}
-			if last := left[len(left)-1]; last.Sub(begin) > 200*interval+lateMost {
+			if last := left[len(left)-1]; last.Sub(begin) > 200*interval+maxLateness {
 				t.Errorf("%g/s: the last left after %s", rps, last.Sub(begin))
 			}
 		})
 	}
 }
 
-// The next shift of an account goes on where the one before has ended.
-func TestPacersGoOnFromShiftToShift(t *testing.T) {
+// An account's pacer outlives its leases.
+func TestPacersOutliveLeases(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var all pacers
 		account := uuid.New()
 		begin := time.Now()
-		all.of(account, time.Second).pass(begin.Add(time.Second))
-		if all.of(account, time.Second).pass(begin.Add(lateMost)) {
+		all.of(account, time.Second).wait(begin.Add(time.Second))
+		if all.of(account, time.Second).wait(begin.Add(maxLateness)) {
 			t.Error("two requests of one account left at once")
 		}
-		if !all.of(uuid.New(), time.Second).pass(begin.Add(lateMost)) {
+		if !all.of(uuid.New(), time.Second).wait(begin.Add(maxLateness)) {
 			t.Error("another account's had to wait")
 		}
 	})

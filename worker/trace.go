@@ -11,17 +11,18 @@ import (
 
 var tracer = otel.Tracer("github.com/memhook/memhook/worker")
 
-// traced starts a span that goes on with a trace which was kept in the database; without one there is none.
-// The span links to what the queue kept it waiting for: its parent.
+// traced starts a span that continues the trace whose traceparent the database kept; without one it returns a span that
+// records nothing. The span also links to its parent, because the queue has kept it waiting. The caller ends it.
 func traced(ctx context.Context, traceparent *string, name string, kind trace.SpanKind) (context.Context, trace.Span) {
 	if traceparent == nil {
 		return ctx, noop.Span{}
 	}
 	ctx = otel.GetTextMapPropagator().Extract(ctx, propagation.MapCarrier{"traceparent": *traceparent})
-	return tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithLinks(trace.LinkFromContext(ctx))) //nolint:spancheck // the caller ends it
+	link := trace.WithLinks(trace.LinkFromContext(ctx))
+	return tracer.Start(ctx, name, trace.WithSpanKind(kind), link) //nolint:spancheck // the caller ends it
 }
 
-// traceparent gives a span that [traced] has started in ctx as W3C's header; nil where it has started none.
+// traceparent returns the W3C header of a span that [traced] has started in ctx; nil if it has started none.
 func traceparent(ctx context.Context, span trace.Span) *string {
 	if !span.SpanContext().IsValid() {
 		return nil

@@ -56,7 +56,7 @@ func newBundle(t *testing.T) *bundle {
 	})
 	b.url = receiver.URL
 	var err error
-	if b.account, err = b.store.CreateAccount(t.Context(), "account", "sk-mavi-test", 50); err != nil {
+	if b.account, err = b.store.CreateAccount(t.Context(), store.NewAccount{Name: "account", APIKey: "sk-mavi-test", RequestsPerSecond: 50}); err != nil {
 		t.Fatal(err)
 	}
 	if b.app, err = b.store.CreateApp(t.Context(), "app", b.account.ID); err != nil {
@@ -64,17 +64,14 @@ func newBundle(t *testing.T) *bundle {
 	}
 	guard := webhook.NewGuard(webhook.Policy{AllowHTTP: true, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	b.Worker, err = New(Config{
-		Store: b.store, Memories: memories.New(upstream.URL, 10), Sender: webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: 10 * time.Second, UserAgent: "test", ConnsPerHost: 10}),
+		Store: b.store, Memories: memories.New(upstream.URL, 10, "test"),
+		Sender:   webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: 10 * time.Second, UserAgent: "test", ConnsPerHost: 10}),
 		Schedule: []time.Duration{time.Hour}, Name: t.Name(), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(cancel)
-	for range 4 {
-		go b.takeTurns(ctx)
-	}
+	t.Cleanup(func() { close(b.stopping); b.background.Wait() })
 	return b
 }
 
@@ -82,7 +79,8 @@ func newBundle(t *testing.T) *bundle {
 func (b *bundle) register(t *testing.T) *store.Task {
 	t.Helper()
 	r, err := b.store.RegisterTask(t.Context(), store.Registration{
-		AppID: b.app.ID, AccountID: b.account.ID, UpstreamID: uuid.NewString(), UniqueID: "default", CallbackURL: b.url, Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
+		AppID: b.app.ID, UpstreamID: uuid.NewString(), UniqueID: "default",
+		CallbackURL: b.url, Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -218,7 +216,7 @@ func TestJobsFailWhereTheDatabaseIsAway(t *testing.T) {
 	for name, err := range map[string]error{
 		"first attempts": b.workFirst(t.Context(), id),
 		"an attempt":     b.work(t.Context(), store.DeliverArgs{DeliveryID: id}),
-		"a shift":        b.poll(t.Context(), b.account.ID),
+		"a poll":         b.poll(t.Context(), b.account.ID),
 	} {
 		if err == nil || snoozed(err) {
 			t.Errorf("%s: %v", name, err)
@@ -226,8 +224,8 @@ func TestJobsFailWhereTheDatabaseIsAway(t *testing.T) {
 	}
 }
 
-// A shift whose account another shift has taken ends, and leaves the account to it.
-func TestAShiftEndsWhenItsAccountIsTaken(t *testing.T) {
+// A poller whose account has a new lease ends, and leaves the account to it.
+func TestAPollerEndsWhenItsLeaseIsLost(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	b.register(t)
@@ -242,19 +240,19 @@ func TestAShiftEndsWhenItsAccountIsTaken(t *testing.T) {
 			t.Fatalf("nothing is polled: %v", err)
 		}
 	}
-	sh, err := b.store.AcquireLease(t.Context(), b.account.ID)
+	lease, err := b.store.AcquireLease(t.Context(), b.account.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	select {
 	case err := <-done:
 		if err != nil {
-			t.Errorf("the shift that lost its account ends with %v", err)
+			t.Errorf("the poller that lost its lease ends with %v", err)
 		}
 	case <-time.After(20 * time.Second):
-		t.Fatal("two shifts have one account")
+		t.Fatal("two pollers have one account")
 	}
-	if goOn, err := b.store.ReleaseLease(t.Context(), sh, store.LeaseEnd{}); err != nil || !goOn {
-		t.Errorf("the new shift has nothing to go on with: %v", err)
+	if goOn, err := b.store.ReleaseLease(t.Context(), lease, store.LeaseEnd{}); err != nil || !goOn {
+		t.Errorf("the new lease has nothing to go on with: %v", err)
 	}
 }

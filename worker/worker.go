@@ -20,70 +20,52 @@ import (
 	"github.com/memhook/memhook/webhook"
 )
 
-const (
-	// fetchCooldown is the least time between two fetches of a queue; River's default of 100 ms would be
-	// the median latency of a delivery.
-	fetchCooldown = 5 * time.Millisecond
-	// fetchPoll is how soon a job whose time has come is found without a notification.
-	fetchPoll = 250 * time.Millisecond
-	// keepCompleted is how long River's pages show what is done; memhook's own tables have it for long.
-	keepCompleted = 30 * time.Second
-
-	// leaveTimeout bounds the giving back of what did not end in time.
-	leaveTimeout = time.Second
-
-	deliverWorkers = 500    // they wait on sockets; so many first attempts go on beside them
-	pollWorkers    = 10_000 // one an account; they sleep between slots. River's maximum
-)
-
-// Config is what the workers need.
+// Config is what a Worker needs.
 type Config struct {
 	Store    *store.Store
 	Memories *memories.Client
 	Sender   *webhook.Sender
 
 	Schedule    []time.Duration // delays after the first attempt, the second, …
-	MaxInFlight int             // attempts under way to one endpoint; 0 means 20
-	Retention   time.Duration
+	MaxInFlight int             // attempts in flight; 0 means 1,000
+	Retention   time.Duration   // of finished work; 0 keeps it for ever
 
 	Name    string // of this instance: host, network and address
 	Version string
 
 	Metrics prometheus.Registerer // nil for none
-	Now     func() time.Time      // nil means time.Now
 	Logger  *slog.Logger
 }
 
-// Worker is one instance's share of the background work.
+// Worker does one instance's part of the background work.
 type Worker struct {
-	cfg      Config
-	id       uuid.UUID
-	river    *river.Client[pgx.Tx]
-	bell     *bell
-	gates    *gates
-	metrics  *metrics
-	log      *slog.Logger
-	stopping chan struct{}
-	paused   atomic.Bool // polling, everywhere
-	working  jobSet
-	pacers   pacers
-	turns    chan func() // first attempts, for takeTurns
-	keepers  sync.WaitGroup
-	stop     context.CancelFunc
+	cfg           Config
+	id            uuid.UUID
+	river         *river.Client[pgx.Tx]
+	notifier      *notifier
+	limiters      *limiters
+	metrics       *metrics
+	log           *slog.Logger
+	pacers        pacers
+	running       jobSet
+	firstAttempts chan func()   // for goroutines that are idle, see goAttempt
+	loading       chan struct{} // one for each job that looks for places
+	paused        atomic.Bool   // polling is paused on all instances
+	stopping      chan struct{} // closed by Stop
+	background    sync.WaitGroup
+	stop          context.CancelFunc // ends what runs in the background
 }
 
-// New makes the workers of one instance; Start starts them.
+// New returns the Worker of one instance. It does nothing until Start is called.
 func New(cfg Config) (*Worker, error) {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
 	if cfg.MaxInFlight == 0 {
-		cfg.MaxInFlight = 20
+		cfg.MaxInFlight = inFlight
 	}
-	w := &Worker{cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, stopping: make(chan struct{}), turns: make(chan func())}
-	w.metrics = newMetrics(cfg.Metrics)
-	w.bell = newBell(cfg.Store, w.log)
-	w.gates = newGates(cfg.Store, cfg.MaxInFlight, w.log)
+	w := &Worker{
+		cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, metrics: newMetrics(cfg.Metrics),
+		notifier: newNotifier(cfg.Store, cfg.Logger), limiters: newLimiters(cfg.Store, cfg.MaxInFlight, cfg.Logger),
+		firstAttempts: make(chan func()), loading: make(chan struct{}, loadingJobs), stopping: make(chan struct{}),
+	}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &pollWorker{Worker: w})
 	river.AddWorker(workers, &firstWorker{Worker: w})
@@ -99,10 +81,10 @@ func New(cfg Config) (*Worker, error) {
 		FetchCooldown:               fetchCooldown,
 		FetchPollInterval:           fetchPoll,
 		CompletedJobRetentionPeriod: keepCompleted,
-		ReindexerSchedule:           river.NeverSchedule(), // the indexes that it is for are dropped
+		ReindexerSchedule:           river.NeverSchedule(), // memhook drops the indexes that it is for
 		RetryPolicy:                 retryPolicy{},
 		JobTimeout:                  -1,
-		Logger:                      quiet(w.log),
+		Logger:                      warnOnly(w.log),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("job client: %w", err)
@@ -111,62 +93,64 @@ func New(cfg Config) (*Worker, error) {
 	return w, nil
 }
 
-// River gives the job client, for pausing queues and for River's pages.
+// River returns the job client, for pausing queues and for River's pages.
 func (w *Worker) River() *river.Client[pgx.Tx] { return w.river }
 
-// Start frees what a predecessor of the same name left running and begins to work. The work ends with
+// Start takes over the jobs that an instance of the same name has left running, and starts the work. The work ends with
 // Stop, not with ctx.
 func (w *Worker) Start(ctx context.Context) error {
 	in := store.Instance{ID: w.id, Name: w.cfg.Name, Version: w.cfg.Version, StartedAt: time.Now()}
-	freed, err := w.cfg.Store.RegisterInstance(ctx, in)
+	released, err := w.cfg.Store.RegisterInstance(ctx, in)
 	if err != nil {
 		return err
 	}
-	if freed > 0 {
-		w.log.Info("took over the jobs of a predecessor that had not stopped in good order", "jobs", freed)
+	if released > 0 {
+		w.log.Info("instance took over the jobs of its predecessor, which was not stopped properly", "jobs", released)
 	}
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stop = stop
-	for range deliverWorkers {
-		w.keepers.Go(func() { w.takeTurns(running) })
-	}
-	if err := w.river.Start(running); err != nil {
+	if err := w.river.Start(background); err != nil {
 		stop()
 		return fmt.Errorf("start workers: %w", err)
 	}
-	w.keepers.Go(func() { w.followPauses(running) })
-	w.keepers.Go(func() { w.keep(running, in) })
-	w.keepers.Go(func() { w.sweep(running) })
-	w.keepers.Go(func() { w.reclaim(running) })
-	w.keepers.Go(func() { w.gates.run(running) })
-	w.keepers.Go(func() { w.bell.run(running) })
+	w.background.Go(func() { w.followPauses(background) })
+	w.background.Go(func() { w.heartbeat(background, in) })
+	w.background.Go(func() { w.reclaim(background) })
+	w.background.Go(func() { every(background, expireInterval, w.expire) })
+	w.background.Go(func() { every(background, adoptInterval, w.adopt) })
+	if w.cfg.Retention > 0 {
+		interval := max(expireInterval, min(purgeInterval, w.cfg.Retention/10))
+		w.background.Go(func() { every(background, interval, w.purge) })
+	}
+	w.background.Go(func() { w.limiters.run(background) })
+	w.background.Go(func() { w.notifier.run(background) })
 	return nil
 }
 
-// Stop takes no new work, waits for what is in flight until ctx ends, and gives back the rest: the jobs
-// that did not end in time go to other instances at once.
+// Stop takes no new jobs, waits until ctx is done for those in progress, and releases the rest, which other instances
+// run at once.
 func (w *Worker) Stop(ctx context.Context) error {
 	close(w.stopping)
 	stopped := w.river.Stop(ctx)
-	// The caller's context may be done; what is left must be given back all the same. Its time begins only now.
+	// ctx may be done by now, and the remaining jobs must be released all the same: the time for that begins here.
 	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
 	if stopped != nil {
-		w.log.Warn("giving back what did not end in time")
+		w.log.Warn("instance cancels jobs that did not end in time")
 		if err := w.river.StopAndCancel(leaving); err != nil {
-			w.log.Warn("some jobs did not end", "error", err)
+			w.log.Warn("some jobs did not end after they were cancelled", "error", err)
 		}
 	}
 	w.stop()
-	w.keepers.Wait()
-	freed, err := w.cfg.Store.DeregisterInstance(leaving, w.id)
-	if freed > 0 {
-		w.log.Info("gave back jobs", "jobs", freed)
+	w.background.Wait()
+	released, err := w.cfg.Store.DeregisterInstance(leaving, w.id)
+	if released > 0 {
+		w.log.Info("instance released its remaining jobs", "jobs", released)
 	}
 	return err
 }
 
-// followPauses learns whether polling is paused, so that the shifts under way end too.
+// followPauses keeps w.paused, so that pollers end when polling is paused: River only stops fetching their jobs.
 func (w *Worker) followPauses(ctx context.Context) {
 	events, cancel := w.river.Subscribe(river.EventKindQueuePaused, river.EventKindQueueResumed)
 	defer cancel()
@@ -182,24 +166,21 @@ func (w *Worker) followPauses(ctx context.Context) {
 	}
 }
 
-// stopped tells whether Stop was called or polling is paused.
+// stopped reports whether pollers must end: Stop was called or polling is paused.
 func (w *Worker) stopped() bool {
-	if w.paused.Load() {
-		return true
-	}
 	select {
 	case <-w.stopping:
 		return true
 	default:
-		return false
+		return w.paused.Load()
 	}
 }
 
-// retryPolicy is for jobs that end with an error of ours, such as the database being away: soon again.
+// retryPolicy retries jobs that have failed with an error of memhook's own, such as an unavailable database.
 type retryPolicy struct{}
 
-// NextRetry is a second away, twice as long for each failure of the last minute, and at most half a minute. Failures
-// of long ago do not count: a poll job lives as long as its account has something to poll.
+// NextRetry returns a time one second away, doubled for each failure of the last minute, at most half a minute away.
+// Older failures do not count: a poll job lives as long as its account has tasks to poll.
 func (retryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
 	now, recent := time.Now(), 0
 	for _, e := range job.Errors {
@@ -210,14 +191,11 @@ func (retryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
 	return now.Add(min(time.Second<<min(recent, 5), 30*time.Second))
 }
 
-// quiet gives River a logger that says what operators need: its warnings and errors.
-func quiet(log *slog.Logger) *slog.Logger { return slog.New(atLeast{log.Handler(), slog.LevelWarn}) }
+// warnOnly returns a logger for River that passes on warnings and errors.
+func warnOnly(log *slog.Logger) *slog.Logger { return slog.New(warnHandler{log.Handler()}) }
 
-type atLeast struct {
-	slog.Handler
-	level slog.Level
-}
+type warnHandler struct{ slog.Handler }
 
-func (h atLeast) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= h.level && h.Handler.Enabled(ctx, l)
+func (h warnHandler) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
 }

@@ -17,7 +17,7 @@ const (
 	chartMinutes            = 60
 )
 
-// bars draws a count a minute over the last hour.
+// bars draws a count per minute over the last hour.
 func bars(title string, minutes []store.Minute, now time.Time, value func(store.Minute) int64) template.HTML {
 	byMinute := make([]int64, chartMinutes)
 	start := now.UTC().Truncate(time.Minute).Add(-(chartMinutes - 1) * time.Minute)
@@ -29,7 +29,7 @@ func bars(title string, minutes []store.Minute, now time.Time, value func(store.
 		}
 	}
 	var b strings.Builder
-	open(&b, fmt.Sprintf("%s a minute over the last hour: %d in all, at most %d in one", title, total, most))
+	open(&b, fmt.Sprintf("%s per minute over the last hour: %d in total, at most %d in one minute", title, total, most))
 	ticks := []tick{{0, "0"}}
 	if most > 0 {
 		ticks = append(ticks, tick{1, number(most)})
@@ -48,7 +48,7 @@ func bars(title string, minutes []store.Minute, now time.Time, value func(store.
 	return template.HTML(b.String()) //nolint:gosec // numbers and our own words
 }
 
-// lines draws quantiles of durations a minute over the last hour, on a logarithmic scale.
+// lines draws quantiles of durations per minute over the last hour, on a logarithmic scale.
 func lines(title string, minutes []store.Minute, now time.Time, value func(store.Minute) store.Histogram) template.HTML {
 	quantiles := []struct {
 		name string
@@ -71,14 +71,15 @@ func lines(title string, minutes []store.Minute, now time.Time, value func(store
 	}
 	var b strings.Builder
 	if most == 0 {
-		open(&b, title+" over the last hour: nothing was measured")
+		open(&b, title+" over the last hour: no measurements")
 		axis(&b, start, nil)
 		b.WriteString("</svg>")
 		return template.HTML(b.String()) //nolint:gosec // our own words
 	}
 	low, high := math.Floor(math.Log10(least)), math.Ceil(math.Log10(most)+1e-9)
 	high = max(high, low+1)
-	open(&b, fmt.Sprintf("%s a minute over the last hour, p50, p95 and p99, from %s to %s", title, span(time.Duration(least*1e9)), span(time.Duration(most*1e9))))
+	open(&b, fmt.Sprintf("%s per minute over the last hour, p50, p95 and p99, from %s to %s",
+		title, span(time.Duration(least*1e9)), span(time.Duration(most*1e9))))
 	var ticks []tick
 	for e := low; e <= high; e++ {
 		ticks = append(ticks, tick{(e - low) / (high - low), tickLabel(math.Pow(10, e))})
@@ -125,13 +126,15 @@ func drawLine(b *strings.Builder, name string, points map[int]float64, scale fun
 		}
 		previous = i
 		fmt.Fprintf(&path, "%s%.1f %.1f", command, x(i), y(s))
-		fmt.Fprintf(b, `<circle class="dot %s" cx="%.1f" cy="%.1f" r="2"><title>%s %s: %s</title></circle>`, name, x(i), y(s), start.Add(time.Duration(i)*time.Minute).Format("15:04"), name, span(time.Duration(s*1e9)))
+		fmt.Fprintf(b, `<circle class="dot %s" cx="%.1f" cy="%.1f" r="2"><title>%s %s: %s</title></circle>`,
+			name, x(i), y(s), start.Add(time.Duration(i)*time.Minute).Format("15:04"), name, span(time.Duration(s*1e9)))
 	}
 	fmt.Fprintf(b, `<path class="line %s" d="%s"/>`, name, path.String())
 }
 
 func open(b *strings.Builder, label string) {
-	fmt.Fprintf(b, `<svg class="chart" viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">`, chartWidth, chartHeight, template.HTMLEscapeString(label))
+	fmt.Fprintf(b, `<svg class="chart" viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">`,
+		chartWidth, chartHeight, template.HTMLEscapeString(label))
 }
 
 // tick is a mark of the vertical axis, at a share of its height.
@@ -143,11 +146,13 @@ type tick struct {
 func axis(b *strings.Builder, start time.Time, ticks []tick) {
 	for _, t := range ticks {
 		y := chartHeight - chartBottom - (chartHeight-chartBottom-10)*t.at
-		fmt.Fprintf(b, `<path class="grid" d="M%.0f %.1fH%.0f"/><text class="tick" x="%.0f" y="%.1f" text-anchor="end">%s</text>`, chartLeft, y, chartWidth, chartLeft-6, y+4, t.label)
+		fmt.Fprintf(b, `<path class="grid" d="M%.0f %.1fH%.0f"/><text class="tick" x="%.0f" y="%.1f" text-anchor="end">%s</text>`,
+			chartLeft, y, chartWidth, chartLeft-6, y+4, t.label)
 	}
 	for i := 0; i < chartMinutes; i += 15 {
 		x := chartLeft + float64(i)*(chartWidth-chartLeft)/chartMinutes
-		fmt.Fprintf(b, `<text class="tick" x="%.1f" y="%.0f">%s</text>`, x, chartHeight-4, start.Add(time.Duration(i)*time.Minute).Format("15:04"))
+		fmt.Fprintf(b, `<text class="tick" x="%.1f" y="%.0f">%s</text>`,
+			x, chartHeight-4, start.Add(time.Duration(i)*time.Minute).Format("15:04"))
 	}
 }
 
@@ -161,7 +166,8 @@ func strip(recent []store.Attempt) template.HTML {
 			failed++
 		}
 	}
-	fmt.Fprintf(&b, `<svg class="strip" viewBox="0 0 %.0f %.0f" role="img" aria-label="The last %d attempts, the newest on the right: %d failed">`, most*width, height, len(recent), failed)
+	fmt.Fprintf(&b, `<svg class="strip" viewBox="0 0 %.0f %.0f" role="img" aria-label="The last %d attempts, newest on the right: %d failed">`,
+		most*width, height, len(recent), failed)
 	for i := range recent {
 		a := recent[len(recent)-1-i]
 		class := "good"

@@ -1,5 +1,5 @@
-// Package dashboard is the operator's pages under /admin: rendered on the server, readable without
-// JavaScript, live with it. It reads and steers through the store, as the admin API does.
+// Package dashboard serves the operator's pages under /admin. They are rendered on the server, work without JavaScript and
+// refresh themselves with it. They read and change the store as the admin API does.
 package dashboard
 
 import (
@@ -15,7 +15,9 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	"riverqueue.com/riverui"
 
 	"github.com/memhook/memhook/store"
@@ -26,9 +28,9 @@ type Config struct {
 	Store   *store.Store
 	Token   string // the admin token
 	Version string
-	Refused *prometheus.CounterVec     // by reason; counts what was refused
-	Secure  func(*http.Request) bool   // tells whether a request came over TLS
-	Client  func(*http.Request) string // tells whose request it is
+	Refused *prometheus.CounterVec     // counts refusals, by reason
+	Secure  func(*http.Request) bool   // reports whether a request came over TLS
+	Client  func(*http.Request) string // returns the client's address
 	Logger  *slog.Logger
 }
 
@@ -36,33 +38,37 @@ type Config struct {
 var files embed.FS
 
 type dashboard struct {
-	cfg      Config
-	store    *store.Store
-	log      *slog.Logger
-	pages    map[string]*template.Template
-	attempts *attempts
-	jobs     http.Handler // River's pages
+	cfg         Config
+	store       *store.Store
+	log         *slog.Logger
+	pages       map[string]*template.Template
+	wrongTokens *lru.Cache[string, *rate.Limiter] // limits them, by client
+	jobs        http.Handler                      // River's pages
 }
 
-// contentSecurityPolicy lets pages load what is theirs and nothing else.
-const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+// contentSecurityPolicy lets pages load only files of this service.
+const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// riverPolicy is that of River's pages, which set styles from their scripts, and compile their schemas.
-const riverPolicy = "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+// riverPolicy is the policy of River's pages. Their scripts set styles and compile schemas.
+const riverPolicy = "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; " +
+	"img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// New makes the handler of everything under /admin but /admin/v1. River's pages stop with ctx.
+// New makes the handler of everything under /admin except /admin/v1. The background work of River's pages ends with ctx.
 func New(ctx context.Context, cfg Config) (http.Handler, error) {
-	d := &dashboard{cfg: cfg, store: cfg.Store, log: cfg.Logger, attempts: newAttempts()}
+	d := &dashboard{cfg: cfg, store: cfg.Store, log: cfg.Logger, wrongTokens: newWrongTokens()}
 	var err error
 	if d.pages, err = parsePages(); err != nil {
 		return nil, err
 	}
-	jobs, err := riverui.NewHandler(&riverui.HandlerOpts{Endpoints: riverui.NewEndpoints(cfg.Store.Jobs(), nil), Prefix: "/admin/jobs", Logger: quiet(cfg.Logger)})
+	jobs, err := riverui.NewHandler(&riverui.HandlerOpts{
+		Endpoints: riverui.NewEndpoints(cfg.Store.Jobs(), nil), Prefix: "/admin/jobs", Logger: warningsOnly(cfg.Logger),
+	})
 	if err != nil {
-		return nil, fmt.Errorf("pages of River: %w", err)
+		return nil, fmt.Errorf("start the pages of River: %w", err)
 	}
 	if err := jobs.Start(ctx); err != nil {
-		return nil, fmt.Errorf("pages of River: %w", err)
+		return nil, fmt.Errorf("start the pages of River: %w", err)
 	}
 	d.jobs = jobs
 	static, err := fs.Sub(files, "static")
@@ -71,7 +77,7 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	}
 
 	r := chi.NewRouter()
-	r.Use(headers, d.sameOrigin)
+	r.Use(headers, d.sameOrigin, boundForms)
 	r.Handle("/static/*", http.StripPrefix("/admin/static/", http.FileServerFS(static)))
 	r.Get("/sign-in", d.signInPage)
 	r.Post("/sign-in", d.signIn)
@@ -79,16 +85,13 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 		r.Use(d.signedIn)
 		r.Handle("/jobs", http.RedirectHandler("/admin/jobs/", http.StatusFound))
 		r.Handle("/jobs/*", d.riverPages())
-		r.Group(func(r chi.Router) {
-			r.Use(d.csrf)
-			d.routes(r)
-		})
+		d.routes(r)
 	})
 	r.NotFound(d.signedIn(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.fail(w, r, store.ErrNotFound) })).ServeHTTP)
 	return r, nil
 }
 
-// routes are the pages and what their buttons do.
+// routes registers the pages and the actions of their buttons.
 func (d *dashboard) routes(r chi.Router) {
 	r.Get("/", d.page(d.overview))
 	r.Post("/sign-out", d.signOut)
@@ -106,7 +109,7 @@ func (d *dashboard) routes(r chi.Router) {
 	r.Get("/endpoints", d.page(d.endpoints))
 	r.Get("/endpoints/{id}", d.page(d.endpoint))
 	r.Post("/endpoints/{id}/test", d.action(d.testEndpoint))
-	r.Post("/endpoints/{id}/{verb:enable|disable}", d.action(d.turnEndpoint))
+	r.Post("/endpoints/{id}/{verb:enable|disable}", d.action(d.setEnabled))
 	r.Post("/endpoints/{id}/recover", d.action(d.recoverEndpoint))
 
 	r.Get("/accounts", d.page(d.accounts))
@@ -149,15 +152,15 @@ type view struct {
 	Live     int // seconds between refreshes; 0 for none
 	Data     any
 
-	Path    string
-	CSRF    string
-	Flash   string // what the last button did
-	Problem string
-	Version string
-	Now     time.Time
+	Path     string
+	SignedIn bool
+	Flash    string // what the last button did
+	Problem  string
+	Version  string
+	Now      time.Time
 }
 
-// page makes a handler of what reads a page.
+// page makes the handler of a page from the function that reads its data.
 func (d *dashboard) page(read func(*http.Request) (*view, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		v, err := read(r)
@@ -175,45 +178,57 @@ func (d *dashboard) page(read func(*http.Request) (*view, error)) http.HandlerFu
 
 func (d *dashboard) render(w http.ResponseWriter, r *http.Request, status int, v *view) {
 	v.Path, v.Version, v.Now = r.URL.Path, d.cfg.Version, time.Now()
-	v.CSRF = csrfOf(r)
+	v.SignedIn = isSignedIn(r)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	if err := d.pages[v.template].ExecuteTemplate(w, "layout", v); err != nil {
-		d.log.Warn("a page could not be written", "page", v.template, "error", err)
+		d.log.Warn("cannot write a page", "page", v.template, "error", err)
 	}
 }
 
-// action makes a handler of what a button does: afterwards the browser is sent to a page that says so.
+// action makes the handler of a button. Afterwards the browser is redirected to a page that says what was done.
 func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		to, done, err := do(r)
 		switch {
 		case err == nil:
-			d.log.Info("an operator has acted", "path", r.URL.Path, "client", d.cfg.Client(r))
+			d.log.Info("an operator changed something", "path", r.URL.Path, "client", d.cfg.Client(r))
 			http.Redirect(w, r, withQuery(to, "done", done), http.StatusSeeOther)
 		case errors.Is(err, store.ErrConflict) || errors.As(err, new(badInput)):
-			http.Redirect(w, r, withQuery(back(r), "problem", err.Error()), http.StatusSeeOther) //nolint:gosec // localPath keeps it here
+			http.Redirect(w, r, withQuery(back(r), "problem", reason(err)), http.StatusSeeOther) //nolint:gosec // localPath keeps it here
 		default:
 			d.fail(w, r, err)
 		}
 	}
 }
 
-// badInput is what is wrong with a form.
+// badInput says what is wrong with a form.
 type badInput string
 
 func (b badInput) Error() string { return string(b) }
 
+// reason words an error that the operator caused.
+func reason(err error) string {
+	if errors.Is(err, store.ErrConflict) {
+		return "Not possible: " + store.ConflictReason(err) + "."
+	}
+	return err.Error()
+}
+
 func (d *dashboard) fail(w http.ResponseWriter, r *http.Request, err error) {
-	v := &view{template: "problem", Title: "Something went wrong", Data: "The log knows more."}
+	v := &view{template: "problem", Title: "Something went wrong", Data: "An unexpected error occurred. The service's log explains it."}
 	status := http.StatusInternalServerError
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		status, v.Title, v.Data = http.StatusNotFound, "Not found", "There is nothing here: it may have been deleted, or be past its retention."
+		status, v.Title = http.StatusNotFound, "Not found"
+		v.Data = "This page does not exist, or what it showed was deleted or is past its retention."
 	case errors.As(err, new(badInput)):
-		status, v.Title, v.Data = http.StatusUnprocessableEntity, "That cannot be", err.Error()
+		status, v.Title, v.Data = http.StatusUnprocessableEntity, "The form has an error", err.Error()
 	case r.Context().Err() != nil:
 		return
+	case store.IsUnavailable(err):
+		status, v.Title, v.Data = http.StatusServiceUnavailable, "Unavailable", "The database cannot be reached. Try again in a few seconds."
+		d.log.Warn("the database is unavailable", "path", r.URL.Path, "error", err)
 	default:
 		d.log.Error("a page failed", "path", r.URL.Path, "error", err)
 	}
@@ -228,8 +243,8 @@ func pathID(r *http.Request) (uuid.UUID, error) {
 	return id, nil
 }
 
-// quiet keeps River's pages from logging each of their requests.
-func quiet(log *slog.Logger) *slog.Logger { return slog.New(warnings{log.Handler()}) }
+// warningsOnly keeps River's pages from logging each of their requests.
+func warningsOnly(log *slog.Logger) *slog.Logger { return slog.New(warnings{log.Handler()}) }
 
 type warnings struct{ slog.Handler }
 

@@ -13,17 +13,17 @@ import (
 )
 
 const (
-	// overviewRows is how many accounts and endpoints the overview shows.
+	// overviewRows is the maximum number of accounts and of endpoints that the overview shows.
 	overviewRows = 12
-	// lateQueue is how long a delivery may wait for a worker before customers are said to wait.
+	// lateQueue is how long a delivery may wait for a worker before the overview says that customers wait.
 	lateQueue = 10.0 // seconds
-	// lateLatency is the p95 of event to delivery from which on customers are said to wait.
+	// lateLatency is the p95 from event to delivery above which the overview warns.
 	lateLatency = time.Minute
-	// lateRound is how long a round of polls of an account may take before it is pointed out.
+	// lateRound is how long polling each task of an account once may take before the overview warns.
 	lateRound = 15 * time.Minute
 )
 
-// finding is something that keeps webhooks from customers, or may.
+// finding is something that delays webhooks, or may.
 type finding struct {
 	Bad  bool // customers wait
 	Text string
@@ -78,7 +78,7 @@ func accountLineOf(a store.Account, backlogs map[string]int64) accountLine {
 	return l
 }
 
-// round is how long it takes to poll each of an account's tasks once.
+// round is how long polling each task of an account once takes.
 func round(a store.Account, backlog int64) time.Duration {
 	return time.Duration(float64(backlog) / a.RequestsPerSecond * float64(time.Second))
 }
@@ -91,14 +91,7 @@ func (d *dashboard) overview(r *http.Request) (*view, error) {
 	now := time.Now()
 	data := overviewData{Stats: st, Total: store.Totals(st.Minutes), Queue: make(map[string]queueLine)}
 	data.Lag, data.Latency = quantilesOf(data.Total.DetectionLag), quantilesOf(data.Total.Latency)
-	data.Charts = []chart{
-		{"Registrations", bars("Registrations", st.Minutes, now, func(m store.Minute) int64 { return m.Registrations })},
-		{"Polls", bars("Polls", st.Minutes, now, func(m store.Minute) int64 { return m.Polls })},
-		{"Deliveries", bars("Deliveries", st.Minutes, now, func(m store.Minute) int64 { return m.Deliveries })},
-		{"Failed attempts", bars("Failed attempts", st.Minutes, now, func(m store.Minute) int64 { return m.FailedAttempts })},
-		{"Detection lag: a list's first video → the poll that saw it", lines("Detection lag", st.Minutes, now, func(m store.Minute) store.Histogram { return m.DetectionLag })},
-		{"Delivery latency: event → delivered", lines("Delivery latency", st.Minutes, now, func(m store.Minute) store.Histogram { return m.Latency })},
-	}
+	data.Charts = charts(st.Minutes, now)
 	for name, queues := range store.Pausable {
 		line := queueLine{Paused: slices.ContainsFunc(queues, func(queue string) bool { return st.Paused[queue] })}
 		for _, j := range st.Jobs {
@@ -124,6 +117,24 @@ func (d *dashboard) overview(r *http.Request) (*view, error) {
 	return &view{template: "overview", Title: "Overview", Live: 5, Data: data}, nil
 }
 
+// charts draws the last hour, minute by minute.
+func charts(minutes []store.Minute, now time.Time) []chart {
+	bar := func(title string, value func(store.Minute) int64) chart {
+		return chart{title, bars(title, minutes, now, value)}
+	}
+	line := func(title, of string, value func(store.Minute) store.Histogram) chart {
+		return chart{title + ": " + of, lines(title, minutes, now, value)}
+	}
+	return []chart{
+		bar("Registrations", func(m store.Minute) int64 { return m.Registrations }),
+		bar("Polls", func(m store.Minute) int64 { return m.Polls }),
+		bar("Deliveries", func(m store.Minute) int64 { return m.Deliveries }),
+		bar("Failed attempts", func(m store.Minute) int64 { return m.FailedAttempts }),
+		line("Detection lag", "first video of a list → the poll that saw it", func(m store.Minute) store.Histogram { return m.DetectionLag }),
+		line("Delivery latency", "event → delivered", func(m store.Minute) store.Histogram { return m.Latency }),
+	}
+}
+
 func backlogsByName[K interface {
 	comparable
 	fmt.Stringer
@@ -135,55 +146,33 @@ func backlogsByName[K interface {
 	return out
 }
 
-// findings says why customers wait, the worst first; none means that they get their webhooks in time.
+// findings says why customers wait, the worst first. No finding means that they receive their webhooks in time.
 func findings(o *overviewData) (list []finding) {
 	add := func(bad bool, link, format string, args ...any) {
 		list = append(list, finding{bad, fmt.Sprintf(format, args...), link})
 	}
 	if len(o.Instances) == 0 {
-		add(true, "", "No instance with workers is alive: nothing is polled and nothing is delivered.")
+		add(true, "", "No instance with workers is running. Nothing is polled and nothing is delivered.")
 	}
 	if o.Queue["deliveries"].Paused {
-		add(true, "", "Deliveries are paused: events gather until they are resumed.")
+		add(true, "", "Deliveries are paused. Events wait until they are resumed.")
 	}
 	if o.Queue["polling"].Paused {
-		add(true, "", "Polling is paused: no task turns ready until it is resumed.")
+		add(true, "", "Polling is paused. No task becomes ready until it is resumed.")
 	}
 	for _, a := range o.Accounts {
-		link := "/admin/accounts/" + a.ID.String()
-		reason := ""
-		if a.StateReason != nil {
-			reason = ": " + *a.StateReason
-		}
-		switch {
-		case a.State == store.AccountRefused:
-			add(true, link, "memories.ai refuses the account %s%s", a.Name, reason)
-		case a.State == store.AccountUnavailable:
-			add(true, link, "memories.ai does not answer for the account %s%s", a.Name, reason)
-		case a.State == store.AccountRateLimited:
-			add(true, link, "memories.ai limits the account %s: something else uses its budget%s", a.Name, reason)
-		case round(a.Account, a.Backlog) > lateRound:
-			add(false, link, "A round of the account %s's %d tasks takes %s at %s requests a second.", a.Name, a.Backlog, a.Round, decimal(a.RequestsPerSecond))
+		if f, found := accountFinding(a); found {
+			list = append(list, f)
 		}
 	}
 	if q := o.Queue["deliveries"]; !q.Paused && q.Oldest > lateQueue {
-		add(true, "/admin/jobs/", "Deliveries wait for a worker, the oldest for %s: add an instance, or look at what holds them up.", span(time.Duration(q.Oldest*float64(time.Second))))
+		add(true, "/admin/jobs/", "Deliveries wait for a worker, the oldest for %s. Add an instance, or look for what blocks the workers.",
+			span(time.Duration(q.Oldest*float64(time.Second))))
 	}
 	if p95, ok := o.Total.Latency.Quantile(0.95); ok && p95 > lateLatency {
-		add(false, "/admin/deliveries?status=failed", "One delivery in twenty took longer than %s in the last hour.", span(p95))
+		add(false, "/admin/deliveries?status=failed", "In the last hour, one delivery in twenty took longer than %s.", span(p95))
 	}
-	disabled := 0
-	for _, e := range o.Endpoints {
-		if !e.Enabled {
-			disabled++
-		}
-	}
-	if disabled > 0 {
-		add(false, "/admin/endpoints", "%d endpoints are disabled: their webhooks wait.", disabled)
-	}
-	if broken := len(o.Endpoints) - disabled; broken > 0 {
-		add(false, "/admin/endpoints", "%d endpoints fail or take less than they are sent.", broken)
-	}
+	list = append(list, endpointFindings(o.Endpoints)...)
 	slices.SortStableFunc(list, func(a, b finding) int {
 		if a.Bad == b.Bad {
 			return 0
@@ -193,6 +182,56 @@ func findings(o *overviewData) (list []finding) {
 		}
 		return 1
 	})
+	return list
+}
+
+// accountFinding says what is wrong with an account.
+func accountFinding(a accountLine) (f finding, found bool) {
+	f = finding{Bad: true, Link: "/admin/accounts/" + a.ID.String()}
+	reason := "."
+	if a.StateReason != nil {
+		reason = ": " + *a.StateReason
+	}
+	switch {
+	case a.State == store.AccountRefused:
+		f.Text = fmt.Sprintf("memories.ai refuses the account %s%s", a.Name, reason)
+	case a.State == store.AccountUnavailable:
+		f.Text = fmt.Sprintf("memories.ai does not answer for the account %s%s", a.Name, reason)
+	case a.State == store.AccountRateLimited:
+		f.Text = fmt.Sprintf("memories.ai rate-limits the account %s, so something else uses its budget%s", a.Name, reason)
+	case round(a.Account, a.Backlog) > lateRound:
+		f.Bad = false
+		f.Text = fmt.Sprintf("Polling each of the %s of the account %s once takes %s at its budget of %s requests/s.",
+			count(a.Backlog, "task"), a.Name, a.Round, decimal(a.RequestsPerSecond))
+	default:
+		return f, false
+	}
+	return f, true
+}
+
+// endpointFindings says how many of the endpoints in trouble are disabled and how many fail. There may be more of them than
+// the overview reads.
+func endpointFindings(endpoints []store.Endpoint) (list []finding) {
+	disabled := 0
+	for _, e := range endpoints {
+		if !e.Enabled {
+			disabled++
+		}
+	}
+	say := func(n int, one, several string) {
+		text := one
+		if n != 1 {
+			text = fmt.Sprintf("%d endpoints %s", n, several)
+		}
+		if len(endpoints) == overviewRows {
+			text = "There may be more endpoints in trouble than are shown here. " + text
+		}
+		if n > 0 {
+			list = append(list, finding{Text: text, Link: "/admin/endpoints"})
+		}
+	}
+	say(disabled, "One endpoint is disabled. Its webhooks wait.", "are disabled. Their webhooks wait.")
+	say(len(endpoints)-disabled, "One endpoint is failing or falling behind.", "are failing or falling behind.")
 	return list
 }
 

@@ -4,6 +4,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,7 +31,7 @@ func TestSessionsExpire(t *testing.T) {
 		{"one of half a day ago", d.newSession(now.Add(-sessionLasts - time.Second)), "expired-session"},
 		{"one of another token", (&dashboard{cfg: Config{Token: "another token of the operator"}}).newSession(now), "forged-session"},
 	} {
-		if _, got := d.session(request(c.session), now); got != c.want {
+		if got := d.session(request(c.session), now); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -47,5 +50,60 @@ func TestRedirectsStayHere(t *testing.T) {
 		if got := localPath(to); got != want {
 			t.Errorf("%q leads to %q, want %q", to, got, want)
 		}
+	}
+}
+
+// However many wrong tokens a client has sent, the right one opens the dashboard; wrong ones are limited by client.
+func TestWrongTokensNeverLockOutTheRightOne(t *testing.T) {
+	t.Parallel()
+	const token = "a token of sixteen characters"
+	pages, err := parsePages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &dashboard{
+		cfg: Config{
+			Token: token, Refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "refused_total", Help: "Refused."}, []string{"reason"}),
+			Client: func(r *http.Request) string { return r.RemoteAddr }, Secure: func(*http.Request) bool { return true },
+		},
+		log: slog.New(slog.NewTextHandler(t.Output(), nil)), pages: pages, wrongTokens: newWrongTokens(),
+	}
+	send := func(client, given string) int {
+		r := httptest.NewRequest(http.MethodPost, "/admin/sign-in", strings.NewReader(url.Values{"token": {given}}.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.RemoteAddr = client
+		w := httptest.NewRecorder()
+		d.signIn(w, r)
+		if opened := len(w.Result().Cookies()) > 0; opened != (given == token) {
+			t.Errorf("%q from %s: %d, a session: %v", given, client, w.Code, opened)
+		}
+		return w.Code
+	}
+	for i := range wrongBurst + 5 {
+		want := http.StatusUnauthorized
+		if i >= wrongBurst {
+			want = http.StatusTooManyRequests
+		}
+		if got := send("1.2.3.4", "wrong"); got != want {
+			t.Errorf("wrong token %d: %d, want %d", i+1, got, want)
+		}
+	}
+	if got := send("5.6.7.8", "wrong"); got != http.StatusUnauthorized {
+		t.Errorf("another client: %d", got)
+	}
+	if got := send("1.2.3.4", token); got != http.StatusSeeOther {
+		t.Errorf("the right token: %d", got)
+	}
+	for i := range 2 * clientsKept {
+		send(strconv.Itoa(i), "wrong")
+		if i%1000 == 0 {
+			send("9.9.9.9", "wrong")
+		}
+	}
+	for range wrongBurst {
+		send("9.9.9.9", "wrong")
+	}
+	if got := send("9.9.9.9", "wrong"); got != http.StatusTooManyRequests || d.wrongTokens.Len() != clientsKept {
+		t.Errorf("a client beside many others: %d; %d are kept", got, d.wrongTokens.Len())
 	}
 }

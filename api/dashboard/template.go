@@ -13,7 +13,7 @@ import (
 	"github.com/memhook/memhook/webhook"
 )
 
-// parsePages reads each page with the layout and the parts that they share.
+// parsePages reads each page with the layout that they share.
 func parsePages() (map[string]*template.Template, error) {
 	names, err := files.ReadDir("pages")
 	if err != nil {
@@ -34,7 +34,7 @@ func parsePages() (map[string]*template.Template, error) {
 	return pages, nil
 }
 
-// navigation is one link of the pages' head.
+// navigation is one link in the header of the pages.
 type navigation struct {
 	Href, Text string
 	Here       bool
@@ -47,7 +47,8 @@ var functions = template.FuncMap{
 	},
 	"links":   func(links ...navigation) []navigation { return links },
 	"strings": func(list ...string) []string { return list },
-	"ago":     ago, "clock": clock, "stamp": stamp, "number": number, "decimal": decimal,
+	"ago":     ago, "due": due, "clock": clock, "stamp": stamp,
+	"number": number, "decimal": decimal, "count": count[int], "count64": count[int64],
 	"event": func(id fmt.Stringer) string { return webhook.EventID(id.String()) },
 	"deref": func(s *string) string {
 		if s == nil {
@@ -61,12 +62,13 @@ var functions = template.FuncMap{
 		}
 		return *t
 	},
+	"countp":  func(n *int, noun string) string { return count(*n, noun) },
 	"seconds": func(s float64) string { return span(time.Duration(s * float64(time.Second))) },
 	"ms":      func(n int) string { return span(time.Duration(n) * time.Millisecond) },
 	"class":   stateClass,
 }
 
-// stateClass gives the colour of a state.
+// stateClass returns the CSS class of a state.
 func stateClass(state string) string {
 	switch state {
 	case "ready", "delivered", "active", "closed", "enabled":
@@ -80,14 +82,13 @@ func stateClass(state string) string {
 	}
 }
 
-// span writes a duration in at most two units.
+// span writes a duration, which is not negative, in at most two units.
 func span(d time.Duration) string {
-	if d < 0 {
-		d = -d
-	}
 	switch {
+	case d <= 0:
+		return "0 s"
 	case d < time.Millisecond:
-		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+		return "< 1 ms"
 	case d < time.Second:
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	case d < 10*time.Second:
@@ -110,13 +111,35 @@ func ago(t time.Time) string {
 	return "now"
 }
 
+// due writes when something that is planned happens. A plan whose time has passed is due now.
+func due(t *time.Time) string {
+	if t == nil {
+		return "–"
+	}
+	if d := time.Until(*t).Round(time.Second); d > 0 {
+		return "in " + span(d)
+	}
+	return "due now"
+}
+
+// count writes a number with its noun in the singular or the plural.
+func count[N int | int64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	if stem, ok := strings.CutSuffix(noun, "y"); ok {
+		noun = stem + "ie"
+	}
+	return number(n) + " " + noun + "s"
+}
+
 func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 func decimal(f float64) string { return strconv.FormatFloat(f, 'f', 2, 64) }
 
-// number writes thousands apart.
+// number writes a number with its thousands separated.
 func number(n any) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0; i -= 3 {
@@ -125,7 +148,7 @@ func number(n any) string {
 	return s
 }
 
-// withQuery gives a path with one more query parameter.
+// withQuery returns a path with one query parameter added or replaced.
 func withQuery(to, name, value string) string {
 	u, err := url.Parse(to)
 	if err != nil {
@@ -137,7 +160,7 @@ func withQuery(to, name, value string) string {
 	return u.String()
 }
 
-// back is the page that a form was on.
+// back returns the page on which a form was sent.
 func back(r *http.Request) string {
 	u, err := url.Parse(r.Referer())
 	if err != nil || u.Path == "" {

@@ -133,7 +133,7 @@ func median[T any](list []T, value func(T) float64) float64 {
 // register makes the accounts, an app of each with its waiting tasks, and gives the apps.
 func (c benchPollsCommand) register(ctx context.Context, r *rig) (apps []uuid.UUID, err error) {
 	for i := range c.Accounts {
-		account, err := r.store.CreateAccount(ctx, fmt.Sprintf("account-%d", i), fmt.Sprintf("sk-mavi-%d", i), 1)
+		account, err := r.store.CreateAccount(ctx, store.NewAccount{Name: fmt.Sprintf("account-%d", i), APIKey: fmt.Sprintf("sk-mavi-%d", i), RequestsPerSecond: 1})
 		if err != nil {
 			return nil, err
 		}
@@ -145,7 +145,7 @@ func (c benchPollsCommand) register(ctx context.Context, r *rig) (apps []uuid.UU
 		batch := make([]store.Registration, c.Tasks)
 		for k := range batch {
 			batch[k] = store.Registration{
-				AppID: app.ID, AccountID: account.ID, UpstreamID: c.taskID(i, k), UniqueID: "default", CallbackURL: "http://127.0.0.1:1/",
+				AppID: app.ID, UpstreamID: c.taskID(i, k), UniqueID: "default", CallbackURL: "http://127.0.0.1:1/",
 				Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(24 * time.Hour),
 			}
 		}

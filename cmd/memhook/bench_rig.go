@@ -70,7 +70,7 @@ func newRig(ctx context.Context, extra map[string]string) (_ *rig, err error) {
 	if r.store, err = store.New(pool, store.Config{Keys: keys, Encode: worker.EncodeEvent, Settle: 10 * time.Minute}); err != nil {
 		return nil, err
 	}
-	if r.account, err = r.store.CreateAccount(ctx, "bench", "sk-mavi-bench", 1); err != nil {
+	if r.account, err = r.store.CreateAccount(ctx, store.NewAccount{Name: "bench", APIKey: "sk-mavi-bench", RequestsPerSecond: 1}); err != nil {
 		return nil, err
 	}
 	r.app, err = r.store.CreateApp(ctx, "bench", r.account.ID)
@@ -134,7 +134,7 @@ func (r *rig) registerAll(ctx context.Context, n int, urls []string) ([]store.Re
 		for i := range batch {
 			k := len(all) + i
 			batch[i] = store.Registration{
-				AppID: r.app.ID, AccountID: r.account.ID, UpstreamID: fmt.Sprintf("bench-%s-%d", randomBase64(6), k), UniqueID: "default",
+				AppID: r.app.ID, UpstreamID: fmt.Sprintf("bench-%s-%d", randomBase64(6), k), UniqueID: "default",
 				CallbackURL: urls[k%len(urls)], Until: store.UntilDownloaded, Metadata: map[string]string{"order": strconv.Itoa(k)}, ExpiresAt: time.Now().Add(24 * time.Hour),
 			}
 		}

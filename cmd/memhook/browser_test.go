@@ -226,8 +226,8 @@ func TestTheDashboardInABrowser(t *testing.T) {
 	in.seed(in.receiver.URL+"/", 400, "failed")
 	b.open("/admin/endpoints/" + ep)
 	b.press("Recover")
-	b.awaitShown("of 400 taken by the endpoint")
-	b.awaitShown("400 of 400 taken by the endpoint, 0 wait")
+	b.awaitShown("of 400 sent")
+	b.awaitShown("400 of 400 sent, 0 waiting")
 
 	b.open("/admin/")
 	b.awaitShown("tasks waiting")

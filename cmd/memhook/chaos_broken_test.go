@@ -21,15 +21,16 @@ type brokenBuild struct {
 
 var brokenBuilds = []brokenBuild{
 	{
-		"an event is lost", "store/events.go", `untried = append(untried, id)`, `if id[15]%4 != 0 { untried = append(untried, id) }`,
+		"an event is lost", "store/event_emit.go", `queued = append(queued, d.id)`, `if d.id[15]%4 != 0 { queued = append(queued, d.id) }`,
 		25, "got 0 events",
 	},
 	{
-		"a slot is used twice", "worker/shift.go", `a.sentAt = s.w.cfg.Now()`, `a.sentAt = s.w.cfg.Now(); _ = s.w.cfg.Memories.TaskStatus(ctx, string(s.sh.Account.Key), row.taskID, row.uniqueID)`,
+		"a slot is used twice", "worker/poller.go", `a.sentAt = time.Now()`,
+		`a.sentAt = time.Now(); _ = p.w.cfg.Memories.TaskStatus(ctx, p.account, target.upstreamID, target.uniqueID.Value())`,
 		4, "the budget was exceeded",
 	},
 	{
-		"a foreign id is told", "worker/poll.go", `p.Videos[i].ID = v.ID`, `p.Videos[i].ID = v.ID; if rand.IntN(5) == 0 { p.Videos[i].ID = "PI-blue-000000-0" }`,
+		"a foreign id is told", "worker/poll_result.go", `p.Videos[i].ID = v.ID`, `p.Videos[i].ID = v.ID; if rand.IntN(5) == 0 { p.Videos[i].ID = "PI-blue-000000-0" }`,
 		25, "foreign id",
 	},
 	{
@@ -37,11 +38,12 @@ var brokenBuilds = []brokenBuild{
 		25, "not signed",
 	},
 	{
-		"a final event is missing", "store/task.go", `return []Event{{Type: EventExpired}}`, `return nil`,
+		"a final event is missing", "store/task_apply.go", `return []Event{{Type: EventExpired}}`, `return nil`,
 		25, "got 0 events task.expired",
 	},
 	{
-		"a webhook is sent twice", "worker/deliver.go", `result := w.attempt(ctx, gate, d, rec)`, `gate.acquire(ctx); _ = w.attempt(ctx, gate, d, rec); result := w.attempt(ctx, gate, d, rec)`,
+		"a webhook is sent twice", "worker/deliver.go", `result := w.attempt(ctx, lim, d, rec)`,
+		`lim.takePlace(ctx); _ = w.attempt(ctx, lim, d, rec); result := w.attempt(ctx, lim, d, rec)`,
 		25, "again for no reason",
 	},
 }

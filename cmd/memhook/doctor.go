@@ -203,7 +203,7 @@ func (d *doctor) keys(ctx context.Context, pool *pgxpool.Pool) {
 		d.warnf("memories.ai", "set MEMORIES_API_KEY, or add an account in the dashboard", "there is no account yet")
 		return
 	}
-	client := memories.New(d.cfg.MemoriesBaseURL, 1)
+	client := memories.New(d.cfg.MemoriesBaseURL, 1, "memhook/"+version())
 	defer client.Close()
 	key, wait, err := st.ReserveSlot(ctx, accounts[0].ID)
 	if err != nil {
@@ -213,7 +213,7 @@ func (d *doctor) keys(ctx context.Context, pool *pgxpool.Pool) {
 	time.Sleep(wait)
 	asking, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
-	d.judge(accounts[0].Name, client.TaskStatus(asking, string(key), "memhook-doctor-made-this-up", "default"))
+	d.judge(accounts[0].Name, client.TaskStatus(asking, memories.Account{Key: string(key)}, "memhook-doctor-made-this-up", "default"))
 }
 
 func (d *doctor) judge(account string, status memories.Status) {

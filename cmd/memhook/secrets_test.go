@@ -66,7 +66,7 @@ func TestSecretsStandNowhereInClear(t *testing.T) {
 	secrets["another key of memories.ai's"] = "sk-mavi-very-secret-second"
 	_, secrets["an app's API key"], _ = in.newApp("second")
 	var ep struct{ ID string }
-	if status := in.call(http.MethodPost, "/v1/endpoints", map[string]any{"url": b.receiver.URL, "secret": given, "headers": map[string]string{"X-Gateway": header}}, &ep); status != http.StatusCreated {
+	if status := in.call(http.MethodPost, "/v1/endpoints", map[string]any{"url": b.receiver.URL, "secret": given, "headers": map[string]string{"X-Gateway": header}, "signatures": []string{"v1", "v1a"}}, &ep); status != http.StatusCreated {
 		t.Fatalf("endpoint: %d", status)
 	}
 	b.sim.Add(readyAfter("task", 0, "PI-1"))
@@ -82,13 +82,12 @@ func TestSecretsStandNowhereInClear(t *testing.T) {
 	in.callWith("mh_wrong-key-that-was-tried", http.MethodGet, "/v1/tasks", nil, nil)
 	sent := b.receiver.await(t, 2, 10*time.Second)
 
-	s, app := b.store()
+	s, _ := b.store()
 	receivers, err := s.Receivers(t.Context(), []uuid.UUID{uuid.MustParse(ep.ID)})
 	if err != nil || len(receivers) != 1 {
 		t.Fatalf("receivers: %v", err)
 	}
-	secrets["the app's ed25519 seed"] = string(receivers[0].SigningKey.Seed())
-	_ = app
+	secrets["the endpoint's ed25519 seed"] = string(receivers[0].SigningKeys[0].Seed())
 	if len(secrets) != 10 {
 		t.Fatalf("%d secrets", len(secrets))
 	}

@@ -101,7 +101,7 @@ func startService(ctx context.Context, cfg *settings, role string, log *slog.Log
 		return nil, err
 	}
 	if role != roleAPI {
-		s.memories = memories.New(cfg.MemoriesBaseURL, 1000)
+		s.memories = memories.New(cfg.MemoriesBaseURL, 1000, "memhook/"+version())
 		s.sender = newSender(cfg, guard, cfg.DeliveryTimeout)
 		s.worker, err = worker.New(worker.Config{
 			Store: st, Memories: s.memories, Sender: s.sender, Schedule: cfg.RetrySchedule, Retention: cfg.Retention,

@@ -130,7 +130,7 @@ func (b *bench) publish(s *store.Store, app store.App, name string, n, rate int)
 	news := make([]store.Registration, n)
 	for i := range news {
 		news[i] = store.Registration{
-			AppID: app.ID, AccountID: app.AccountID, UpstreamID: fmt.Sprintf("%s-%d", name, i), UniqueID: "default",
+			AppID: app.ID, UpstreamID: fmt.Sprintf("%s-%d", name, i), UniqueID: "default",
 			CallbackURL: fmt.Sprintf("%s/%d", b.receiver.URL, i%50), Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -12,8 +13,10 @@ import (
 //	POST /control/tasks     a Task, or a list of them
 //	GET  /control/tasks     every task's Life
 //	GET  /control/tasks/ID  one task's Life
-//	POST /control/faults    a list of Fault, for the whole service
-//	POST /control/accounts  {"id","keys","requests_per_second","refusal"}
+//	POST /control/faults    a list of Fault, for the whole service's polls
+//	POST /control/upload_faults  a list of Fault, for its uploads
+//	GET  /control/uploads   every Upload
+//	POST /control/accounts  an Account
 //	POST /control/clock     {"jump_ms"}
 //	POST /control/stall     {"for_ms"}
 //	GET  /control/stats     Stats
@@ -43,7 +46,7 @@ func (s *Server) control() {
 			lives = append(lives, t.life())
 		}
 		s.mu.Unlock()
-		write(w, lives)
+		answerJSON(w, http.StatusOK, lives)
 	})
 	s.mux.HandleFunc("GET /control/tasks/{id}", func(w http.ResponseWriter, r *http.Request) {
 		life, ok := s.Life(r.PathValue("id"))
@@ -51,7 +54,7 @@ func (s *Server) control() {
 			http.NotFound(w, r)
 			return
 		}
-		write(w, life)
+		answerJSON(w, http.StatusOK, life)
 	})
 	s.mux.HandleFunc("POST /control/faults", func(w http.ResponseWriter, r *http.Request) {
 		var faults []Fault
@@ -60,15 +63,18 @@ func (s *Server) control() {
 			w.WriteHeader(http.StatusNoContent)
 		}
 	})
-	s.mux.HandleFunc("POST /control/accounts", func(w http.ResponseWriter, r *http.Request) {
-		var a struct {
-			ID                string   `json:"id"`
-			Keys              []string `json:"keys"`
-			RequestsPerSecond float64  `json:"requests_per_second"`
-			Refusal           string   `json:"refusal"`
+	s.mux.HandleFunc("POST /control/upload_faults", func(w http.ResponseWriter, r *http.Request) {
+		var faults []Fault
+		if read(w, r, &faults) {
+			s.BreakUploads(faults...)
+			w.WriteHeader(http.StatusNoContent)
 		}
+	})
+	s.mux.HandleFunc("GET /control/uploads", func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, http.StatusOK, s.Uploads()) })
+	s.mux.HandleFunc("POST /control/accounts", func(w http.ResponseWriter, r *http.Request) {
+		var a Account
 		if read(w, r, &a) {
-			s.SetAccount(a.ID, a.Keys, a.RequestsPerSecond, a.Refusal)
+			s.Set(a)
 			w.WriteHeader(http.StatusNoContent)
 		}
 	})
@@ -90,7 +96,7 @@ func (s *Server) control() {
 			w.WriteHeader(http.StatusNoContent)
 		}
 	})
-	s.mux.HandleFunc("GET /control/stats", func(w http.ResponseWriter, _ *http.Request) { write(w, s.Stats()) })
+	s.mux.HandleFunc("GET /control/stats", func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, http.StatusOK, s.Stats()) })
 }
 
 func read(w http.ResponseWriter, r *http.Request, into any) bool {
@@ -101,11 +107,6 @@ func read(w http.ResponseWriter, r *http.Request, into any) bool {
 	return true
 }
 
-func write(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v)
-}
-
 // scheduleCallbacks posts memories.ai's own news of a task: that it was downloaded, then that each
 // video was indexed. Once each, unsigned, never retried.
 func (s *Server) scheduleCallbacks(t *task) {
@@ -113,9 +114,16 @@ func (s *Server) scheduleCallbacks(t *task) {
 		if len(step.Videos) == 0 {
 			continue
 		}
-		bodies := []map[string]string{{"message": "Download succeeded", "taskId": t.TaskID, "status": "SUCCEEDED"}}
+		var bodies []map[string]string
 		for _, v := range step.Videos {
-			bodies = append(bodies, map[string]string{"videoId": v.ID, "message": "Video indexing succeed", "taskId": t.TaskID, "status": "INDEXING_SUCCEEDED"})
+			body := map[string]string{"videoId": v.ID, "message": "Video indexing succeed", "taskId": t.TaskID, "status": "INDEXING_SUCCEEDED"}
+			if t.HintVideos {
+				body = map[string]string{"videoNo": v.ID, "status": "PARSE"}
+			}
+			bodies = append(bodies, body)
+		}
+		if !t.HintVideos {
+			bodies = slices.Insert(bodies, 0, map[string]string{"message": "Download succeeded", "taskId": t.TaskID, "status": "SUCCEEDED"})
 		}
 		s.calls.Add(1)
 		s.timers = append(s.timers, time.AfterFunc(time.Duration(step.AfterMS)*time.Millisecond, func() {

@@ -1,4 +1,3 @@
-// Package polling states which of an account's tasks gets the next request: the index policy, the
-// survival function that it learns, and a simulation of both on virtual time. It knows no database and
-// no clock.
+// Package polling decides which of an account's tasks gets the next request: policy.go is the index policy, survival.go
+// the distribution of the time that tasks take, which it learns. The package uses neither a database nor a clock.
 package polling

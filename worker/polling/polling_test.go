@@ -99,7 +99,7 @@ func TestSurvivalLearnsAndIsKept(t *testing.T) {
 	}
 }
 
-// Whatever is observed, probabilities are probabilities.
+// Probabilities stay between 0 and 1 whatever is observed.
 func TestSurvivalStaysADistribution(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// The ages at which the hazard may change are spaced by half octaves from a second up; the first bucket
-// holds what is younger, the last all that is older than a day and a half.
+// The hazard is constant within a bucket of ages. Buckets are half octaves from one second up. The first holds all
+// younger ages, the last all ages above a day and a half. The weights are those that did best in simulations.
 const (
 	buckets     = 36
 	perOctave   = 2
-	memory      = 2000.0 // completions after which older ones count half
-	priorWeight = 0.03   // completions that the prior is worth, in each bucket
+	memory      = 2000.0 // completions after which an observation counts half
+	priorWeight = 0.03   // weight of the prior in each bucket, in completions
 	borrowed    = 0.5    // the part of a bucket's prior that comes from its younger neighbour
-	own         = 0.7    // the part of a bucket's observations that is its own; the rest is its neighbours'
-	priorFirst  = 3.0    // first polls that the prior of AtOnce is worth, half of which found the task ready
-	priorGrowth = 0.05   // the weight of a list's growth that an account starts with
-	growthWorth = 5.0    // the exposure that it is worth: two lists, watched for ten minutes each
+	own         = 0.7    // the part of a bucket's smoothed observations that is its own; the rest is its neighbours'
+	priorFirst  = 3.0    // weight of the prior of AtOnce, in first polls; half of them found the task ready
+	priorGrowth = 0.05   // the prior of Growth
+	growthWorth = 5.0    // weight of the prior of Growth, in exposure: two lists, watched for ten minutes each
 )
 
-// edge gives the age at which bucket k begins, in seconds.
+// edge returns the age at which bucket k begins, in seconds.
 func edge(k int) float64 {
 	if k == 0 {
 		return 0
@@ -28,7 +28,7 @@ func edge(k int) float64 {
 	return math.Exp2(float64(k-1) / perOctave)
 }
 
-// bucket gives the bucket of an age in seconds.
+// bucket returns the bucket of an age in seconds.
 func bucket(age float64) int {
 	if age < 1 {
 		return 0
@@ -36,37 +36,37 @@ func bucket(age float64) int {
 	return min(1+int(perOctave*math.Log2(age)), buckets-1)
 }
 
-// priorHazard is the hazard, per second, that an account starts with: half of all tasks are ready after
-// about a minute, and what is old gets ready ever more rarely.
+// priorHazard returns the hazard per second that an account starts with: half of all tasks are ready after about a
+// minute, and the older a task is, the less likely it is to become ready soon.
 func priorHazard(age float64) float64 { return 1 / ((age + 60) * (1 + age/300)) }
 
-// Survival is what an account's tasks have taught of the time from registration to ready: completions
-// and exposure by age. The hazard of a bucket is its completions by its exposure, both smoothed over its
-// neighbours and begun with a prior, which leans on the younger neighbour's hazard: what was learnt of
-// one age says something of the next (the weights are those that did best in [Simulate]); S(age) = exp(−∫hazard) is the probability that a task is not ready at that age.
+// Survival is the distribution of the time from registration to ready, learnt from an account's tasks: completions and
+// exposure by age. A bucket's hazard is its completions divided by its exposure. Both are smoothed over the neighbouring
+// buckets and begin with a prior, which leans on the hazard of the younger neighbour: neighbouring ages have similar
+// hazards. S(age) = exp(−∫hazard) is the probability that a task is not ready at that age.
 //
-// The zero value is not ready for use; see [NewSurvival].
+// The zero value must not be used; see [NewSurvival].
 type Survival struct {
 	done    [buckets]float64 // completions
 	exposed [buckets]float64 // seconds that tasks were waiting
 	hazard  [buckets]float64 // per second
 	sum     [buckets]float64 // ∫hazard up to the bucket's beginning
 
-	first  float64 // first polls of which the age tells
-	atOnce float64 // those that found the task ready when it was registered
+	first  float64 // first polls
+	atOnce float64 // first polls that found a task which was ready when it was registered
 
-	grown   float64 // polls that found a settling list longer
-	watched float64 // the exposure of settling lists, in the units of [exposure]
+	grown   float64 // polls that found the list of a Settling task longer
+	watched float64 // the exposure of Settling tasks' lists, in units of [exposure]
 }
 
-// NewSurvival gives what is known before anything was observed.
+// NewSurvival returns the distribution that an account starts with.
 func NewSurvival() *Survival {
 	s := &Survival{}
 	s.derive()
 	return s
 }
 
-// Values gives the observations for [Restore].
+// Values returns the observations, for [Restore].
 func (s *Survival) Values() []float32 {
 	out := make([]float32, 0, 2*buckets+2)
 	for k := range buckets {
@@ -75,11 +75,12 @@ func (s *Survival) Values() []float32 {
 	return append(out, float32(s.first), float32(s.atOnce), float32(s.grown), float32(s.watched))
 }
 
-// Restore makes a Survival of what Values gave; of zeros, a new one.
+// Restore returns the Survival whose Values are given; zeros give a new one. It also reads the values of versions that
+// did not learn the growth of lists.
 func Restore(values []float32) (*Survival, error) {
-	const known, before = 2*buckets + 4, 2*buckets + 2 // before: lists' growth was not learnt yet
-	if len(values) != known && len(values) != before {
-		return nil, fmt.Errorf("survival: want %d values, got %d", known, len(values))
+	const full, withoutGrowth = 2*buckets + 4, 2*buckets + 2
+	if len(values) != full && len(values) != withoutGrowth {
+		return nil, fmt.Errorf("survival: want %d values, got %d", full, len(values))
 	}
 	for _, v := range values {
 		if !(v >= 0) {
@@ -87,7 +88,7 @@ func Restore(values []float32) (*Survival, error) {
 		}
 	}
 	s := &Survival{first: float64(values[2*buckets]), atOnce: float64(min(values[2*buckets], values[2*buckets+1]))}
-	if len(values) == known {
+	if len(values) == full {
 		s.grown, s.watched = float64(values[2*buckets+2]), float64(values[2*buckets+3])
 	}
 	for k := range buckets {
@@ -104,7 +105,7 @@ func (s *Survival) derive() {
 		s.sum[k] = total
 		middle := (edge(k) + edge(k+1)) / 2
 		prior := priorHazard(middle)
-		if k > 0 { // a hazard falls with age as 1/age where nothing else is known
+		if k > 0 { // without observations a hazard falls as 1/age
 			neighbour := s.hazard[k-1] * math.Exp2(-1.0/perOctave)
 			prior = math.Pow(prior, 1-borrowed) * math.Pow(neighbour, borrowed)
 		}
@@ -113,26 +114,27 @@ func (s *Survival) derive() {
 	}
 }
 
+// smoothed returns bucket k's value, smoothed over its neighbours.
 func smoothed(v *[buckets]float64, k int) float64 {
 	return own*v[k] + (1-own)/2*(v[max(k-1, 0)]+v[min(k+1, buckets-1)])
 }
 
-// Cumulative gives ∫hazard from 0 to an age.
+// Cumulative returns ∫hazard from 0 to an age.
 func (s *Survival) Cumulative(age time.Duration) float64 {
 	a := max(age.Seconds(), 0)
 	k := bucket(a)
 	return s.sum[k] + s.hazard[k]*(a-edge(k))
 }
 
-// Ready gives F, the probability that a task which was not ready at age last is ready at age now:
+// Ready returns F, the probability that a task which was not ready at age last is ready at age now:
 // 1 − S(now)/S(last).
 func (s *Survival) Ready(last, now time.Duration) float64 {
 	return -math.Expm1(s.Cumulative(last) - s.Cumulative(now))
 }
 
-// Observe takes in one poll: a task that was not ready at age last was, or was not, at age now. When
-// exactly it became ready is not known; the completion is spread over the time between as the hazard so
-// far expects it (one step of expectation-maximisation).
+// Observe adds one poll: a task that was not ready at age last was found ready, or not, at age now. It is not known when
+// exactly the task became ready, so the completion is spread over the time between as the hazard so far predicts (one
+// step of expectation-maximisation).
 func (s *Survival) Observe(last, now time.Duration, ready bool) {
 	from, to := max(last.Seconds(), 0), max(now.Seconds(), 0)
 	if from == 0 && s.observeFirst(now, ready) {
@@ -142,7 +144,7 @@ func (s *Survival) Observe(last, now time.Duration, ready bool) {
 		return
 	}
 	all := s.Ready(last, now)
-	alive := 1.0 // probability that it is not ready yet, given what was seen
+	alive := 1.0 // the probability that the task is not ready at the bucket's beginning, given the observation
 	for k := bucket(from); k <= bucket(to); k++ {
 		begin := max(from, edge(k))
 		end := to
@@ -171,8 +173,8 @@ func (s *Survival) Observe(last, now time.Duration, ready bool) {
 	}
 }
 
-// observeFirst takes in a first poll. Of one that found the task ready, the part is counted as ready at
-// once that is probable. It returns true where that is the greater part; else the completion belongs to the ages since.
+// observeFirst adds a first poll. If it found the task ready, it counts as ready at once by the probability of that. It
+// reports whether that is more probable than not; if not, the completion belongs to the ages since registration.
 func (s *Survival) observeFirst(now time.Duration, ready bool) bool {
 	s.first++
 	if !ready {
@@ -185,13 +187,14 @@ func (s *Survival) observeFirst(now time.Duration, ready bool) bool {
 	return share >= 0.5
 }
 
-// exposure is the chance that a list had to grow between two times since it last grew, where the hazard
-// falls with that time as 1/(time + a minute): the integral of it.
+// exposure returns the integral of 1/(time + 1 min) between two times since a list last grew: the form of the hazard
+// that it grows again.
 func exposure(last, now time.Duration) float64 {
 	return math.Log((max(now, 0) + time.Minute).Seconds() / (max(last, 0) + time.Minute).Seconds())
 }
 
-// ObserveGrowth takes in a poll of a settling list that was last polled and last found longer so long ago.
+// ObserveGrowth adds a poll of a Settling task. last and now are the times from the last growth of its list to its last
+// poll and to this one.
 func (s *Survival) ObserveGrowth(last, now time.Duration, grew bool) {
 	if now <= last {
 		return
@@ -205,13 +208,13 @@ func (s *Survival) ObserveGrowth(last, now time.Duration, grew bool) {
 	}
 }
 
-// Growth gives the weight w of lists' growth: that a list which was as long as before at time last has
-// grown at time now since it last grew has the probability 1 − exp(−w·exposure).
+// Growth returns w: a list that had not grown again at time last since it last grew has done so at time now with the
+// probability 1 − exp(−w·exposure(last, now)).
 func (s *Survival) Growth() float64 {
 	return (s.grown + priorGrowth*growthWorth) / (s.watched + growthWorth)
 }
 
-// forget lets older observations weigh less: one completion's share of the memory.
+// forget reduces the weight of older observations by one completion's share of the memory.
 func (s *Survival) forget() {
 	keep := math.Exp2(-1 / memory)
 	for k := range buckets {
@@ -224,7 +227,7 @@ func (s *Survival) forget() {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// AtOnce gives the probability that a task is ready when it is registered.
+// AtOnce returns the probability that a task is ready when it is registered.
 func (s *Survival) AtOnce() float64 {
 	return (s.atOnce + priorFirst/2) / (s.first + priorFirst)
 }

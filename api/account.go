@@ -1,0 +1,114 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+)
+
+// Account is an account of memories.ai.
+type Account struct {
+	ID                uuid.UUID `json:"id"`
+	Name              string    `json:"name"`
+	RequestsPerSecond float64   `json:"requests_per_second" doc:"The account's budget."`
+	State             string    `json:"state" enum:"active,rate_limited,refused,unavailable"`
+	StateReason       *string   `json:"state_reason" doc:"What memories.ai said."`
+	PausedUntil       *Time     `json:"paused_until" nullable:"true"`
+	Used              float64   `json:"used" doc:"Requests per second, averaged over about the last minute."`
+	Backlog           int64     `json:"backlog" doc:"The number of tasks being polled; it can be some seconds old."`
+	CreatedAt         Time      `json:"created_at"`
+}
+
+// NewAccount is an account to be created.
+type NewAccount struct {
+	Name              string  `json:"name" minLength:"1" maxLength:"100"`
+	APIKey            string  `json:"api_key" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai. It is never shown again."`
+	RequestsPerSecond float64 `json:"requests_per_second,omitempty" exclusiveMinimum:"0" maximum:"1000" default:"1" doc:"The account's budget."`
+}
+
+// AccountPatch changes the fields that it has.
+type AccountPatch struct {
+	Name              *string  `json:"name,omitempty" minLength:"1" maxLength:"100"`
+	APIKey            *string  `json:"api_key,omitempty" minLength:"1" maxLength:"1000"`
+	RequestsPerSecond *float64 `json:"requests_per_second,omitempty" exclusiveMinimum:"0" maximum:"1000"`
+}
+
+type (
+	createAccountInput struct{ Body NewAccount }
+	patchAccountInput  struct {
+		IDInput
+		Body AccountPatch
+	}
+	accountOutput struct{ Body Account }
+)
+
+func (s *server) createAccount(ctx context.Context, in *createAccountInput) (*accountOutput, error) {
+	if err := errors.Join(checkText("name", &in.Body.Name), checkText("api_key", &in.Body.APIKey)); err != nil {
+		return nil, err
+	}
+	a, err := s.store.CreateAccount(ctx, store.NewAccount{Name: in.Body.Name, APIKey: in.Body.APIKey, RequestsPerSecond: in.Body.RequestsPerSecond})
+	if err != nil {
+		return nil, err
+	}
+	return s.answerAccount(ctx, a)
+}
+
+// answerAccount answers with one account and its backlog.
+func (s *server) answerAccount(ctx context.Context, a store.Account) (*accountOutput, error) {
+	backlogs, err := s.store.Backlogs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &accountOutput{wireAccount(&a, backlogs)}, nil
+}
+
+func (s *server) listAccounts(ctx context.Context, in *PageInput) (*listOutput[Account], error) {
+	page, err := in.page()
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.store.Accounts(ctx, page)
+	if err != nil {
+		return nil, err
+	}
+	backlogs, err := s.store.Backlogs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	wire := func(a *store.Account) Account { return wireAccount(a, backlogs) }
+	return listOf(list, page.Limit, func(a *store.Account) uuid.UUID { return a.ID }, wire), nil
+}
+
+func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*accountOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(checkText("name", in.Body.Name), checkText("api_key", in.Body.APIKey)); err != nil {
+		return nil, err
+	}
+	change := store.AccountChange{Name: in.Body.Name, APIKey: in.Body.APIKey, RequestsPerSecond: in.Body.RequestsPerSecond}
+	a, err := s.store.UpdateAccount(ctx, id, change)
+	if err != nil {
+		return nil, err
+	}
+	return s.answerAccount(ctx, a)
+}
+
+func (s *server) deleteAccount(ctx context.Context, in *IDInput) (*struct{}, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.store.DeleteAccount(ctx, id)
+}
+
+func wireAccount(a *store.Account, backlogs map[uuid.UUID]int64) Account {
+	return Account{
+		ID: a.ID, Name: a.Name, RequestsPerSecond: a.RequestsPerSecond, State: a.State, StateReason: a.StateReason,
+		PausedUntil: wireTimeOf(a.PausedUntil), Used: a.Used, Backlog: backlogs[a.ID], CreatedAt: wireTime(a.CreatedAt),
+	}
+}

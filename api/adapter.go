@@ -1,0 +1,67 @@
+package api
+
+import (
+	"context"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// handler registers a handler of the given operation.
+type handler func(s *server, api huma.API, op huma.Operation)
+
+// do is the one adapter between handlers and HTTP: a handler returns a plain error, and do answers with its problem.
+func do[I, O any](handle func(context.Context, *I) (*O, error)) handler {
+	return func(s *server, api huma.API, op huma.Operation) {
+		subject := subjectOf(op.Path)
+		huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
+			out, err := handle(ctx, in)
+			if err != nil {
+				return nil, s.problemOf(ctx, err, subject)
+			}
+			return out, nil
+		})
+	}
+}
+
+// operator is do for handlers whose store methods take no scope. It answers callers who may not see everything with 401,
+// also where the route lacks its middleware.
+func operator[I, O any](handle func(context.Context, *I) (*O, error)) handler {
+	return do(func(ctx context.Context, in *I) (*O, error) {
+		if !scopeOf(ctx).All() {
+			return nil, unauthorizedProblem(askForAdminToken)
+		}
+		return handle(ctx, in)
+	})
+}
+
+// filterByApp adds the query parameter app_id to a list. The administrator middleware turns it into the scope.
+func filterByApp(list handler) handler {
+	return func(s *server, api huma.API, op huma.Operation) {
+		op.Parameters = append(op.Parameters, &huma.Param{
+			Name: queryAppID, In: "query", Schema: &huma.Schema{Type: huma.TypeString}, Description: "Return only what belongs to this app.",
+		})
+		list(s, api, op)
+	}
+}
+
+// subjectOf names the entity that the last parameter of a path identifies: "task" for /tasks/{id}/events.
+func subjectOf(path string) string {
+	before, _, found := cutLast(path, "/{")
+	if !found {
+		return ""
+	}
+	name := before[strings.LastIndexByte(before, '/')+1:]
+	if stem, ok := strings.CutSuffix(name, "ies"); ok {
+		return stem + "y"
+	}
+	return strings.TrimSuffix(name, "s")
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}

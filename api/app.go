@@ -1,0 +1,106 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+)
+
+// App is a tenant.
+type App struct {
+	ID        uuid.UUID `json:"id"`
+	Name      string    `json:"name"`
+	AccountID uuid.UUID `json:"account_id"`
+	CreatedAt Time      `json:"created_at"`
+}
+
+// NewApp is an app to be created.
+type NewApp struct {
+	Name      string `json:"name" minLength:"1" maxLength:"100"`
+	AccountID string `json:"account_id"`
+}
+
+// AppPatch changes the fields that it has.
+type AppPatch struct {
+	Name      *string `json:"name,omitempty" minLength:"1" maxLength:"100"`
+	AccountID *string `json:"account_id,omitempty" doc:"The app's waiting tasks move to this account."`
+}
+
+type (
+	createAppInput struct{ Body NewApp }
+	patchAppInput  struct {
+		IDInput
+		Body AppPatch
+	}
+	appOutput struct{ Body App }
+)
+
+func (s *server) createApp(ctx context.Context, in *createAppInput) (*appOutput, error) {
+	account, err := requiredID("account_id", in.Body.AccountID)
+	if err := errors.Join(err, checkText("name", &in.Body.Name)); err != nil {
+		return nil, err
+	}
+	a, err := s.store.CreateApp(ctx, in.Body.Name, account)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, missing("account_id", "account")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &appOutput{wireApp(&a)}, nil
+}
+
+func (s *server) listApps(ctx context.Context, in *PageInput) (*listOutput[App], error) {
+	page, err := in.page()
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.store.Apps(ctx, page)
+	if err != nil {
+		return nil, err
+	}
+	return listOf(list, page.Limit, func(a *store.App) uuid.UUID { return a.ID }, wireApp), nil
+}
+
+func (s *server) patchApp(ctx context.Context, in *patchAppInput) (*appOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkText("name", in.Body.Name); err != nil {
+		return nil, err
+	}
+	var account *uuid.UUID
+	if in.Body.AccountID != nil {
+		moved, err := requiredID("account_id", *in.Body.AccountID)
+		if err != nil {
+			return nil, err
+		}
+		account = &moved
+	}
+	a, err := s.store.UpdateApp(ctx, id, in.Body.Name, account)
+	if errors.Is(err, store.ErrNotFound) && account != nil {
+		if _, ofApp := s.store.App(ctx, id); ofApp == nil {
+			return nil, missing("account_id", "account")
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &appOutput{wireApp(&a)}, nil
+}
+
+func (s *server) deleteApp(ctx context.Context, in *IDInput) (*struct{}, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.store.DeleteApp(ctx, id)
+}
+
+func wireApp(a *store.App) App {
+	return App{ID: a.ID, Name: a.Name, AccountID: a.AccountID, CreatedAt: wireTime(a.CreatedAt)}
+}

@@ -1,0 +1,106 @@
+package dashboard
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/memhook/memhook/store"
+)
+
+func (d *dashboard) accounts(r *http.Request) (*view, error) {
+	list, err := d.store.Accounts(r.Context(), cursor(r))
+	if err != nil {
+		return nil, err
+	}
+	backlogs, err := d.store.Backlogs(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	byName := backlogsByName(backlogs)
+	data := listData[accountLine]{Rows: make([]accountLine, len(list))}
+	for i, a := range list {
+		data.Rows[i] = accountLineOf(a, byName)
+	}
+	if n := len(list); n > 0 {
+		data.Next = next(r, n, list[n-1].ID)
+	}
+	return &view{template: "accounts", Title: "Accounts", Live: 3, Data: data}, nil
+}
+
+func (d *dashboard) account(r *http.Request) (*view, error) {
+	id, err := pathID(r)
+	if err != nil {
+		return nil, err
+	}
+	a, err := d.store.Account(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	backlogs, err := d.store.Backlogs(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	return &view{template: "account", Title: "Account " + a.Name, Live: 3, Data: accountLineOf(a, backlogsByName(backlogs))}, nil
+}
+
+// accountForm reads the fields of an account. Empty fields are nil.
+func accountForm(r *http.Request) (c store.AccountChange, err error) {
+	if name := formText(r, "name"); name != "" {
+		c.Name = &name
+	}
+	if key := formText(r, "api_key"); key != "" {
+		c.APIKey = &key
+	}
+	if text := formText(r, "requests_per_second"); text != "" {
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(n > 0 && n <= 1000) {
+			return c, badInput("Requests per second must be a number above 0 and at most 1000.")
+		}
+		c.RequestsPerSecond = &n
+	}
+	return c, nil
+}
+
+// formText reads a field trimmed, bounded to 1,000 bytes and without NUL, which PostgreSQL cannot store.
+func formText(r *http.Request, name string) string {
+	text := strings.TrimSpace(strings.ReplaceAll(r.PostFormValue(name), "\x00", ""))
+	return text[:min(len(text), 1000)]
+}
+
+func (d *dashboard) createAccount(r *http.Request) (to, done string, err error) {
+	c, err := accountForm(r)
+	if err != nil {
+		return "", "", err
+	}
+	if c.Name == nil || c.APIKey == nil {
+		return "", "", badInput("An account needs a name and an API key of memories.ai.")
+	}
+	budget := 1.0
+	if c.RequestsPerSecond != nil {
+		budget = *c.RequestsPerSecond
+	}
+	a, err := d.store.CreateAccount(r.Context(), store.NewAccount{Name: *c.Name, APIKey: *c.APIKey, RequestsPerSecond: budget})
+	return "/admin/accounts/" + a.ID.String(), "The account was created", err
+}
+
+func (d *dashboard) updateAccount(r *http.Request) (to, done string, err error) {
+	id, err := pathID(r)
+	if err != nil {
+		return "", "", err
+	}
+	c, err := accountForm(r)
+	if err != nil {
+		return "", "", err
+	}
+	_, err = d.store.UpdateAccount(r.Context(), id, c)
+	return "/admin/accounts/" + id.String(), "The account was updated; the change takes effect at once", err
+}
+
+func (d *dashboard) deleteAccount(r *http.Request) (to, done string, err error) {
+	id, err := pathID(r)
+	if err == nil {
+		err = d.store.DeleteAccount(r.Context(), id)
+	}
+	return "/admin/accounts", "The account was deleted", err
+}

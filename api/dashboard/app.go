@@ -1,0 +1,140 @@
+package dashboard
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
+)
+
+// choices is the maximum number of accounts that a form offers.
+const choices = 500
+
+type appsData struct {
+	listData[store.App]
+	Accounts []store.Account
+	Names    map[string]string // of the accounts, by id
+}
+
+func (d *dashboard) apps(r *http.Request) (*view, error) {
+	list, err := d.store.Apps(r.Context(), cursor(r))
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := d.store.Accounts(r.Context(), store.Page{Limit: choices})
+	if err != nil {
+		return nil, err
+	}
+	data := appsData{listData: listData[store.App]{Rows: list}, Accounts: accounts, Names: make(map[string]string, len(accounts))}
+	for _, a := range accounts {
+		data.Names[a.ID.String()] = a.Name
+	}
+	if n := len(list); n > 0 {
+		data.Next = next(r, n, list[n-1].ID)
+	}
+	return &view{template: "apps", Title: "Apps and keys", Data: data}, nil
+}
+
+type appData struct {
+	store.App
+	PublicKey string
+	Keys      []store.APIKey
+	Accounts  []store.Account
+	NewKey    string // shown this once
+}
+
+func (d *dashboard) app(r *http.Request) (*view, error) {
+	id, err := pathID(r)
+	if err != nil {
+		return nil, err
+	}
+	a, err := d.store.App(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	data := appData{App: a, PublicKey: webhook.FormatPublicKey(a.PublicKey)}
+	if data.Keys, err = d.store.Keys(r.Context(), id, store.Page{Limit: choices}); err != nil {
+		return nil, err
+	}
+	if data.Accounts, err = d.store.Accounts(r.Context(), store.Page{Limit: choices}); err != nil {
+		return nil, err
+	}
+	return &view{template: "app", Title: "App " + a.Name, Data: data}, nil
+}
+
+func (d *dashboard) createApp(r *http.Request) (to, done string, err error) {
+	name := formText(r, "name")
+	account, err := uuid.Parse(r.PostFormValue("account_id"))
+	if err != nil || name == "" {
+		return "", "", badInput("An app needs a name and an account.")
+	}
+	a, err := d.store.CreateApp(r.Context(), name, account)
+	return "/admin/apps/" + a.ID.String(), "The app was created; create a key for it next", err
+}
+
+func (d *dashboard) updateApp(r *http.Request) (to, done string, err error) {
+	id, err := pathID(r)
+	if err != nil {
+		return "", "", err
+	}
+	name := formText(r, "name")
+	account, err := uuid.Parse(r.PostFormValue("account_id"))
+	if err != nil || name == "" {
+		return "", "", badInput("An app needs a name and an account.")
+	}
+	_, err = d.store.UpdateApp(r.Context(), id, &name, &account)
+	return "/admin/apps/" + id.String(), "The app was updated", err
+}
+
+func (d *dashboard) deleteApp(r *http.Request) (to, done string, err error) {
+	id, err := pathID(r)
+	if err == nil {
+		err = d.store.DeleteApp(r.Context(), id)
+	}
+	return "/admin/apps", "The app was deleted", err
+}
+
+// createKey answers with the page itself instead of a redirect, because the key is shown only once.
+func (d *dashboard) createKey(r *http.Request) (*view, error) {
+	id, err := pathID(r)
+	if err != nil {
+		return nil, err
+	}
+	var limit *float64
+	if text := formText(r, "rate_limit"); text != "" {
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(n > 0 && n <= 100_000) {
+			return nil, badInput("Requests per second must be empty, or a number above 0 and at most 100000.")
+		}
+		limit = &n
+	}
+	_, plain, err := d.store.CreateKey(r.Context(), id, formText(r, "name"), limit)
+	if err != nil {
+		return nil, err
+	}
+	v, err := d.app(r)
+	if err != nil {
+		return nil, err
+	}
+	data, _ := v.Data.(appData)
+	data.NewKey = plain
+	v.Data, v.Flash = data, "Copy the key now. It is not shown again."
+	return v, nil
+}
+
+func (d *dashboard) revokeKey(r *http.Request) (to, done string, err error) {
+	id, err := pathID(r)
+	if err != nil {
+		return "", "", err
+	}
+	key, err := uuid.Parse(chi.URLParam(r, "key"))
+	if err != nil {
+		return "", "", store.ErrNotFound
+	}
+	err = d.store.RevokeKey(r.Context(), id, key)
+	return "/admin/apps/" + id.String(), "The key was revoked; it stops working within one second", err
+}

@@ -1,0 +1,88 @@
+package dashboard
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+)
+
+func TestWords(t *testing.T) {
+	t.Parallel()
+	in := func(d time.Duration) *time.Time { at := time.Now().Add(d); return &at }
+	for got, want := range map[string]string{
+		count(0, "video"): "0 videos", count(1, "video"): "1 video", count(2, "video"): "2 videos", count(1234, "task"): "1\u202f234 tasks",
+		count(1, "failed delivery"): "1 failed delivery", count(2, "failed delivery"): "2 failed deliveries",
+		times(1): "once", times(2): "2 times",
+		span(0): "0 s", span(-time.Second): "0 s", span(300 * time.Microsecond): "< 1 ms", span(7 * time.Millisecond): "7 ms",
+		span(90 * time.Second): "1 min 30 s", span(25 * time.Hour): "1 d 1 h",
+		"past " + due(in(-time.Minute)): "past due now", "plan " + due(in(90*time.Second+100*time.Millisecond)): "plan in 1 min 30 s", "none " + due(nil): "none –",
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestFindingsCount(t *testing.T) {
+	t.Parallel()
+	ep := func(enabled bool) store.Endpoint { return store.Endpoint{Enabled: enabled} }
+	for _, c := range []struct {
+		endpoints []store.Endpoint
+		want      string
+	}{
+		{nil, ""},
+		{[]store.Endpoint{ep(false)}, "One endpoint is disabled. Its webhooks wait."},
+		{[]store.Endpoint{ep(true)}, "One endpoint is failing or falling behind."},
+		{[]store.Endpoint{ep(true), ep(true), ep(false)}, "One endpoint is disabled. Its webhooks wait.|2 endpoints are failing or falling behind."},
+		{slices.Repeat([]store.Endpoint{ep(true)}, overviewRows), "There may be more endpoints in trouble than are shown here. 12 endpoints are failing or falling behind."},
+	} {
+		var texts []string
+		for _, f := range endpointFindings(c.endpoints) {
+			texts = append(texts, f.Text)
+		}
+		if got := strings.Join(texts, "|"); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
+// What caused something stands before it, though polls are logged in rounded milliseconds and instances' clocks differ.
+func TestTimelineIsInItsTrueOrder(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	status := 204
+	for _, c := range []struct {
+		name          string
+		poll, attempt time.Duration // after start; the event is at the poll
+	}{
+		{"the poll's time is rounded up", 600 * time.Microsecond, 700 * time.Microsecond},
+		{"the poll's time is rounded down", 1400 * time.Microsecond, 1450 * time.Microsecond},
+		{"all within the first millisecond", 0, 10 * time.Microsecond},
+		{"the sender's clock is behind", 10 * time.Millisecond, 2 * time.Millisecond},
+		{"the sender's clock is far behind", 10 * time.Millisecond, -time.Second},
+	} {
+		at := start.Add(c.poll)
+		task := &store.Task{
+			CreatedAt: start, Polls: 1, Status: store.TaskReady, PollLog: []string{fmt.Sprintf("%d 1 video", at.Round(time.Millisecond).UnixMilli())},
+		}
+		events := []store.Event{{ID: uuid.New(), Type: "task.ready", CreatedAt: at}}
+		deliveries := []store.Delivery{{
+			ID: uuid.New(), EventType: "task.ready", Status: store.DeliveryDelivered, CreatedAt: at,
+			Attempts: []store.Attempt{{Number: 1, At: start.Add(c.attempt), Outcome: store.DeliveryDelivered, ResponseStatus: &status}},
+		}}
+		var titles []string
+		for _, m := range timeline(task, events, deliveries) {
+			titles = append(titles, m.Title)
+		}
+		want := []string{"Registered", "Polled: 1 video", "task.ready", "Attempt 1 of task.ready delivered"}
+		if !slices.Equal(titles, want) {
+			t.Errorf("%s: %q", c.name, titles)
+		}
+	}
+}

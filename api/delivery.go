@@ -1,0 +1,120 @@
+package api
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
+)
+
+// Delivery is one event on its way to one endpoint.
+type Delivery struct {
+	ID            uuid.UUID  `json:"id"`
+	EventID       string     `json:"event_id" example:"evt_01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2" doc:"The webhook-id. It is the same for every attempt."`
+	EventType     string     `json:"event_type" example:"task.ready"`
+	Task          *uuid.UUID `json:"task" nullable:"true" doc:"The id of the task in memhook; null for events about endpoints."`
+	EndpointID    uuid.UUID  `json:"endpoint_id"`
+	CallbackURL   string     `json:"callback_url"`
+	Status        string     `json:"status" enum:"pending,delivered,failed,cancelled"`
+	AttemptCount  int        `json:"attempt_count"`
+	NextAttemptAt *Time      `json:"next_attempt_at" nullable:"true"`
+	CreatedAt     Time       `json:"created_at"`
+	DeliveredAt   *Time      `json:"delivered_at" nullable:"true"`
+	Attempts      []Attempt  `json:"attempts,omitempty" nullable:"false" doc:"Absent in lists."`
+}
+
+// Attempt is one POST request of a delivery.
+type Attempt struct {
+	Number          int               `json:"number" minimum:"1"`
+	At              Time              `json:"at"`
+	DurationMS      int               `json:"duration_ms"`
+	Outcome         string            `json:"outcome" enum:"delivered,failed"`
+	ResponseStatus  *int              `json:"response_status" doc:"null if there was no response."`
+	Error           *string           `json:"error" doc:"The reason for getting no complete response."`
+	ResponseHeaders map[string]string `json:"response_headers"`
+	ResponseBody    *string           `json:"response_body" doc:"The first 4 KiB."`
+}
+
+type (
+	deliveryOutput struct{ Body Delivery }
+	// DeliveriesFilter are the query parameters of lists of deliveries.
+	DeliveriesFilter struct {
+		PageInput
+		Status     string `query:"status" enum:"pending,delivered,failed,cancelled"`
+		EndpointID string `query:"endpoint_id" doc:"Return only deliveries to this endpoint."`
+		Task       string `query:"task" doc:"The id of the task in memhook."`
+	}
+)
+
+func (s *server) listDeliveries(ctx context.Context, in *DeliveriesFilter) (*listOutput[Delivery], error) {
+	f, page, err := in.filter(scopeOf(ctx))
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.store.Deliveries(ctx, f, page)
+	if err != nil {
+		return nil, err
+	}
+	return listOf(list, page.Limit, func(d *store.Delivery) uuid.UUID { return d.ID }, wireDelivery), nil
+}
+
+func (in *DeliveriesFilter) filter(scope store.Scope) (f store.DeliveryFilter, page store.Page, err error) {
+	f = store.DeliveryFilter{Scope: scope, Status: in.Status}
+	if f.EndpointID, err = optionalID("endpoint_id", in.EndpointID); err != nil {
+		return f, page, err
+	}
+	if f.TaskID, err = optionalID("task", in.Task); err != nil {
+		return f, page, err
+	}
+	page, err = in.page()
+	return f, page, err
+}
+
+func (s *server) getDelivery(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	return s.answerDelivery(ctx, id)
+}
+
+// answerDelivery answers with one delivery and its attempts.
+func (s *server) answerDelivery(ctx context.Context, id uuid.UUID) (*deliveryOutput, error) {
+	d, err := s.store.Delivery(ctx, scopeOf(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	out := wireDelivery(&d)
+	out.Attempts = make([]Attempt, len(d.Attempts))
+	for i, a := range d.Attempts {
+		out.Attempts[i] = Attempt{
+			Number: a.Number, At: wireTime(a.At), DurationMS: a.DurationMS, Outcome: a.Outcome, ResponseStatus: a.ResponseStatus,
+			Error: a.Error, ResponseHeaders: a.ResponseHeaders, ResponseBody: a.ResponseBody,
+		}
+		if a.ResponseHeaders == nil {
+			out.Attempts[i].ResponseHeaders = map[string]string{}
+		}
+	}
+	return &deliveryOutput{out}, nil
+}
+
+func (s *server) resend(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.Resend(ctx, scopeOf(ctx), id); err != nil {
+		return nil, err
+	}
+	return s.answerDelivery(ctx, id)
+}
+
+func wireDelivery(d *store.Delivery) Delivery {
+	return Delivery{
+		ID: d.ID, EventID: webhook.EventID(d.EventID.String()), EventType: d.EventType, Task: d.TaskID, EndpointID: d.EndpointID,
+		CallbackURL: d.CallbackURL, Status: d.Status, AttemptCount: d.AttemptCount, NextAttemptAt: wireTimeOf(d.NextAttemptAt),
+		CreatedAt: wireTime(d.CreatedAt), DeliveredAt: wireTimeOf(d.DeliveredAt),
+	}
+}

@@ -1,0 +1,121 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
+)
+
+// Bounds of an endpoint's headers; values in bytes.
+const (
+	maxHeaders     = 20
+	maxHeaderValue = 1024
+)
+
+// minRate is the least rate limit, per second: one in 100 seconds.
+const minRate = 0.01
+
+// settings checks the settings of an endpoint; absent ones are not changed.
+func (s *server) settings(p EndpointPatch, secret string) (set store.EndpointSettings, err error) {
+	var wrong []FieldError
+	bad := func(field, message string) { wrong = append(wrong, FieldError{field, message}) }
+	set = store.EndpointSettings{
+		Description: p.Description.orNil(), Enabled: p.Enabled, EventTypes: p.EventTypes.orNil(), RateLimit: p.RateLimit.orNil(),
+	}
+	if p.URL != nil {
+		if set.URL, err = s.endpointURL(*p.URL); err != nil {
+			bad("url", err.Error())
+		}
+	}
+	for i, t := range p.EventTypes.Value {
+		if !slices.Contains(store.EventTypes, t) {
+			bad(fmt.Sprintf("event_types[%d]", i), "must be one of "+strings.Join(store.EventTypes, ", "))
+		}
+	}
+	if p.Headers.Set {
+		wrong = append(wrong, checkHeaders(p.Headers.Value)...)
+		set.Headers = make(map[string]*string, len(p.Headers.Value))
+		for name, value := range p.Headers.Value {
+			if set.Headers[name] = &value; value == masked {
+				set.Headers[name] = nil
+			}
+		}
+	}
+	if r := p.RateLimit.Value; r > 0 && r < minRate {
+		bad("rate_limit", fmt.Sprintf("must be at least %g deliveries per second, or 0 for no limit", minRate))
+	}
+	if p.Signatures.Set {
+		set.Signatures = &[]string{store.SignatureHMAC}
+		if list := p.Signatures.Value; slices.Contains(list, store.SignatureEd25519) {
+			*set.Signatures = append(*set.Signatures, store.SignatureEd25519)
+		}
+		if !validSignatures(p.Signatures.Value) {
+			bad("signatures", `must be ["v1"] or ["v1","v1a"]`)
+		}
+	}
+	if secret != "" {
+		if set.Secret, err = webhook.ParseSecret(secret); err != nil || !strings.HasPrefix(secret, webhook.SecretPrefix) {
+			bad("secret", "must be "+webhook.SecretPrefix+" followed by base64 of 24 to 64 bytes")
+		}
+	}
+	if !storable(p.Description.Value) {
+		bad("description", "must not contain the character NUL")
+	}
+	if wrong != nil {
+		return set, invalid(wrong...)
+	}
+	return set, nil
+}
+
+// validSignatures reports whether a list, which may be empty, has v1 and otherwise at most v1a.
+func validSignatures(list []string) bool {
+	return len(list) == 0 || slices.Contains(list, store.SignatureHMAC) && (len(list) == 1 || slices.Contains(list, store.SignatureEd25519))
+}
+
+// endpointURL returns the normal form of an endpoint's URL.
+func (s *server) endpointURL(raw string) (*string, error) {
+	target, err := s.cfg.Guard.Target(raw)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(raw, "?") {
+		return nil, errors.New("must not have a query: an endpoint is named by scheme, host, port and path, and a query belongs to the callback URL of a task")
+	}
+	return new(target.Endpoint()), nil
+}
+
+var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$") // a token of RFC 9110
+
+// reservedHeaders are those that memhook sets, those of the connection (RFC 9110, 7.6.1), and those that would change where
+// or how the request goes.
+var reservedHeaders = []string{
+	"content-type", "content-length", "content-encoding", "user-agent", "host", "connection", "keep-alive", "proxy-connection",
+	"proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "expect", "http2-settings",
+	"traceparent", "tracestate",
+}
+
+func checkHeaders(headers map[string]string) (wrong []FieldError) {
+	if len(headers) > maxHeaders {
+		wrong = append(wrong, FieldError{"headers", fmt.Sprintf("must be at most %d headers", maxHeaders)})
+	}
+	for name, value := range headers {
+		lower := strings.ToLower(name)
+		switch {
+		case !headerName.MatchString(name):
+			wrong = append(wrong, FieldError{"headers." + name, "must be the name of an HTTP header"})
+		case slices.Contains(reservedHeaders, lower) || strings.HasPrefix(lower, "webhook-"):
+			wrong = append(wrong, FieldError{"headers." + name, "is set by memhook and cannot be changed"})
+		case len(value) > maxHeaderValue || strings.ContainsFunc(value, notInHeader):
+			wrong = append(wrong, FieldError{"headers." + name, fmt.Sprintf("must be at most %d printable ASCII characters", maxHeaderValue)})
+		}
+	}
+	return wrong
+}
+
+// notInHeader reports whether a rune cannot stand in a header's value.
+func notInHeader(r rune) bool { return r < ' ' && r != '\t' || r >= 0x7f }

@@ -1,0 +1,143 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/memhook/memhook/webhook"
+)
+
+const (
+	maxOverlap = 30 * 24 * time.Hour
+	// standardOverlap is how long a replaced secret signs too by default.
+	standardOverlap = 24 * time.Hour
+	// settingsFresh is longer than an instance uses what it has read of an endpoint.
+	settingsFresh = 1200 * time.Millisecond
+)
+
+type (
+	secretOutput struct {
+		Body struct {
+			Secret string `json:"secret" example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" doc:"The newest signing secret."`
+		}
+	}
+	publicKeyOutput struct {
+		Body struct {
+			PublicKey string `json:"public_key" example:"whpk_…" doc:"Verifies the v1a signatures of the app's webhooks."`
+		}
+	}
+	rotateInput struct {
+		IDInput
+		Body *struct {
+			Overlap string `json:"overlap,omitempty" example:"24h" doc:"How long the old secret signs too: 24h by default, 0s for not at all, at most 720h."`
+		} `required:"false"`
+	}
+	recoverInput struct {
+		IDInput
+		Body struct {
+			Since time.Time `json:"since" doc:"Deliveries that failed at or after this time are taken up again."`
+		}
+	}
+	recoverOutput struct {
+		Body struct {
+			Recovered int `json:"recovered" doc:"The number of deliveries taken up again. The endpoint's queued is the number of those that still wait."`
+		}
+	}
+)
+
+func (s *server) enableEndpoint(ctx context.Context, in *IDInput) (*endpointOutput, error) {
+	return s.setEnabled(ctx, in, true)
+}
+
+func (s *server) disableEndpoint(ctx context.Context, in *IDInput) (*endpointOutput, error) {
+	return s.setEnabled(ctx, in, false)
+}
+
+func (s *server) setEnabled(ctx context.Context, in *IDInput, enabled bool) (*endpointOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	ep, err := s.store.EnableEndpoint(ctx, scopeOf(ctx), id, enabled)
+	return s.answerEndpoint(ctx, ep, err)
+}
+
+func (s *server) endpointSecret(ctx context.Context, in *IDInput) (*secretOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := s.store.Secrets(ctx, scopeOf(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	out := &secretOutput{}
+	out.Body.Secret = webhook.FormatSecret(secrets[0])
+	return out, nil
+}
+
+func (s *server) rotateSecret(ctx context.Context, in *rotateInput) (*secretOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	overlap := standardOverlap
+	if in.Body != nil && in.Body.Overlap != "" {
+		overlap, err = time.ParseDuration(in.Body.Overlap)
+	}
+	if err != nil || overlap < 0 || overlap > maxOverlap {
+		return nil, invalid(FieldError{"overlap", "must be a duration from 0s to 720h, such as 24h"})
+	}
+	secret, err := s.store.RotateSecret(ctx, scopeOf(ctx), id, overlap)
+	if err != nil {
+		return nil, err
+	}
+	// Instances keep what they have read of an endpoint for a second. The caller may rely on the new secret once it has this
+	// answer, so the answer waits until every instance signs with it.
+	select {
+	case <-ctx.Done():
+	case <-time.After(settingsFresh):
+	}
+	out := &secretOutput{}
+	out.Body.Secret = webhook.FormatSecret(secret)
+	return out, nil
+}
+
+func (s *server) testEndpoint(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	delivery, err := s.store.TestEndpoint(ctx, scopeOf(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	return s.answerDelivery(ctx, delivery)
+}
+
+func (s *server) recoverEndpoint(ctx context.Context, in *recoverInput) (*recoverOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	out := &recoverOutput{}
+	if out.Body.Recovered, err = s.store.Recover(ctx, scopeOf(ctx), id, in.Body.Since); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// publicKey answers with the key that verifies an endpoint's v1a signatures.
+func (s *server) publicKey(ctx context.Context, in *IDInput) (*publicKeyOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	key, err := s.store.PublicKey(ctx, scopeOf(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	out := &publicKeyOutput{}
+	out.Body.PublicKey = webhook.FormatPublicKey(key)
+	return out, nil
+}

@@ -1,0 +1,98 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
+)
+
+// Event is something that happened to a task or an endpoint.
+type Event struct {
+	ID        string          `json:"id" example:"evt_01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2" doc:"The webhook-id of its deliveries."`
+	Type      string          `json:"type" example:"task.ready"`
+	Timestamp Time            `json:"timestamp"`
+	Task      *uuid.UUID      `json:"task" nullable:"true" doc:"The id of the task in memhook; null for events about endpoints."`
+	Payload   json.RawMessage `json:"payload" doc:"The body of its webhooks."`
+}
+
+type (
+	eventOutput struct{ Body Event }
+	// EventsFilter are the query parameters of the feed.
+	EventsFilter struct {
+		Limit int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"The maximum number of entries."`
+		After string `query:"after" doc:"The id of the last event that you have; absent: start with the oldest event that is kept."`
+		Type  string `query:"type" doc:"Return only events of this type."`
+	}
+	eventListOutput struct{ Body List[Event] }
+)
+
+func (s *server) listTaskEvents(ctx context.Context, in *IDInput) (*eventListOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.store.Task(ctx, scopeOf(ctx), id); err != nil {
+		return nil, err
+	}
+	events, err := s.store.TaskEvents(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &eventListOutput{List[Event]{Data: wireEvents(events)}}, nil
+}
+
+func (s *server) listEvents(ctx context.Context, in *EventsFilter) (*eventListOutput, error) {
+	if in.Type != "" && !slices.Contains(store.EventTypes, in.Type) {
+		return nil, invalid(FieldError{"type", "must be one of " + strings.Join(store.EventTypes, ", ")})
+	}
+	after := uuid.Nil
+	if in.After != "" {
+		var err error
+		if after, err = parseEventID(in.After); err != nil {
+			return nil, invalid(FieldError{"after", "must be the id of an event, such as evt_01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2"})
+		}
+	}
+	events, err := s.store.Events(ctx, scopeOf(ctx), in.Type, after, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	out := &eventListOutput{List[Event]{Data: wireEvents(events)}}
+	if len(events) == in.Limit {
+		last := out.Body.Data[len(events)-1].ID
+		out.Body.NextCursor = &last
+	}
+	return out, nil
+}
+
+func (s *server) getEvent(ctx context.Context, in *IDInput) (*eventOutput, error) {
+	id, err := parseEventID(in.ID)
+	if err != nil {
+		return nil, store.ErrNotFound
+	}
+	ev, err := s.store.Event(ctx, scopeOf(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	return &eventOutput{wireEvents([]store.Event{ev})[0]}, nil
+}
+
+func parseEventID(s string) (uuid.UUID, error) {
+	return uuid.Parse(strings.TrimPrefix(s, webhook.EventID("")))
+}
+
+func wireEvents(events []store.Event) []Event {
+	out := make([]Event, len(events))
+	for i, ev := range events {
+		out[i] = Event{
+			ID: webhook.EventID(ev.ID.String()), Type: ev.Type, Timestamp: wireTime(ev.CreatedAt),
+			Task: ev.TaskID, Payload: json.RawMessage(ev.Payload),
+		}
+	}
+	return out
+}

@@ -1,0 +1,96 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-chi/chi/v5"
+	"golang.org/x/time/rate"
+)
+
+const (
+	// maxHint is the maximum size of a hint's body in bytes.
+	maxHint = 64 << 10
+	// One hint URL may cause hintRate look-ups a second, and hintBurst at once.
+	hintRate, hintBurst = 50, 100
+	hintTokenLength     = 32 // characters
+)
+
+type hintURLOutput struct {
+	Body struct {
+		URL string `json:"url" doc:"Pass it to memories.ai as callback_url at upload."`
+	}
+}
+
+// hintURL answers with the hint URL of the app that calls.
+func (s *server) hintURL(ctx context.Context, _ *struct{}) (*hintURLOutput, error) {
+	if s.cfg.PublicURL == "" {
+		return nil, problemFor(http.StatusConflict, "no-public-url", "the operator has not set MEMHOOK_PUBLIC_URL, so there are no hint URLs")
+	}
+	app, err := s.store.App(ctx, callerOf(ctx).AppID)
+	if err != nil {
+		return nil, err
+	}
+	out := &hintURLOutput{}
+	out.Body.URL = s.cfg.PublicURL + "/v1/hints/" + app.HintToken
+	return out, nil
+}
+
+func newHintLimiter() *rate.Limiter { return rate.NewLimiter(hintRate, hintBurst) }
+
+// hint receives memories.ai's own callback. The callback only schedules a poll; its contents are otherwise ignored. Anyone
+// may post anything here, so the answer is always the same and the cost is at most one look-up.
+func (s *server) hint(w http.ResponseWriter, r *http.Request) {
+	token := chi.URLParam(r, "token")
+	if len(token) != hintTokenLength {
+		writeProblem(w, r, problemFor(http.StatusNotFound, codeNotFound, "this is not a hint URL; GET /v1/hint-url returns it"))
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err == nil && limiterOf(s.hints, token, newHintLimiter).Allow() {
+		if id := hintedTask(body); id != "" && printable(id) && len(id) <= maxTaskID*4 {
+			if err := s.store.HintTask(r.Context(), token, id); err != nil {
+				s.log.Warn("cannot record a hint", "error", err, "request_id", requestIDOf(r.Context()))
+			}
+		}
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// documentHints adds the hint's path to the document. It is served outside of huma because it accepts any body.
+func documentHints(api huma.API) {
+	text := &huma.Schema{Type: huma.TypeString}
+	api.OpenAPI().AddOperation(&huma.Operation{
+		OperationID: "hint", Method: http.MethodPost, Path: "/v1/hints/{token}", Summary: "memories.ai's own callback", Tags: []string{"tasks"},
+		Description: "Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it " +
+			"names; its contents are otherwise ignored. The answer is always the same.",
+		Parameters:  []*huma.Param{{Name: "token", In: "path", Required: true, Schema: text}},
+		RequestBody: &huma.RequestBody{Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{}}}},
+		Responses: map[string]*huma.Response{
+			"204": {Description: "Recorded or ignored."},
+			"404": {Description: "Not a hint URL", Content: problemContent()},
+		},
+	})
+}
+
+// hintedTask returns the task that either shape of callback names, or "".
+func hintedTask(body []byte) string {
+	var shape struct {
+		V1   string `json:"taskId"`
+		V2   string `json:"task_id"`
+		Data struct {
+			V1 string `json:"taskId"`
+			V2 string `json:"task_id"`
+		} `json:"data"`
+	}
+	_ = json.Unmarshal(body, &shape) // whatever could be read is enough
+	for _, id := range []string{shape.V1, shape.V2, shape.Data.V1, shape.Data.V2} {
+		if id != "" {
+			return id
+		}
+	}
+	return ""
+}

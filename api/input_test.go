@@ -1,0 +1,213 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Each refusal names the field, says what is wanted, and speaks of HTTP and JSON rather than of Go.
+func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	h := b.served(b.operations)
+	const unknown = "01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2"
+	ok := `"callback_url":"https://customer.example/"`
+	jsonBody := []string{"Content-Type", "application/json"}
+	for _, c := range []struct {
+		name, method, target, body string
+		header                     []string
+		status                     int
+		code, field, detail        string // field is empty for none; detail is what the text contains
+	}{
+		{"an unknown parameter", "GET", "/v1/tasks?statsu=ready", "", nil, 422, "invalid-request", "statsu", "statsu is unknown; this operation takes limit, cursor, status, task_id, unique_id"},
+		{"a parameter of a read", "GET", "/v1/tasks/" + b.task + "?verbose=1", "", nil, 422, "invalid-request", "verbose", "takes no query parameters"},
+		{"app_id for an app", "GET", "/v1/tasks?app_id=" + unknown, "", nil, 422, "invalid-request", "app_id", "is unknown"},
+		{"bytes that are no text", "GET", "/v1/tasks?task_id=%ff", "", nil, 422, "invalid-request", "task_id", "must be UTF-8 text, percent-encoded"},
+		{"NUL", "GET", "/v1/tasks?task_id=a%00b", "", nil, 422, "invalid-request", "task_id", "must not contain the character NUL (%00)"},
+		{"a broken escape", "GET", "/v1/tasks?task_id=%zz", "", nil, 422, "invalid-request", "query", "not correctly percent-encoded"},
+		{"a parameter twice", "GET", "/v1/tasks?status=ready&status=failed", "", nil, 422, "invalid-request", "status", "is given 2 times"},
+		{"a status that is none", "GET", "/v1/tasks?status=done", "", nil, 422, "invalid-request", "status", `must be one of "waiting, ready, failed, expired, cancelled"`},
+		{"a limit that is none", "GET", "/v1/tasks?limit=many", "", nil, 422, "invalid-request", "limit", "must be an integer"},
+		{"a limit too large", "GET", "/v1/tasks?limit=501", "", nil, 422, "invalid-request", "limit", "must be <= 500"},
+		{"a cursor of elsewhere", "GET", "/v1/tasks?cursor=x", "", nil, 422, "invalid-request", "cursor", "must be the next_cursor"},
+		{"a filter that is no id", "GET", "/v1/deliveries?endpoint_id=x", "", nil, 422, "invalid-request", "endpoint_id", "must be an id (a UUID)"},
+		{"an event type that is none", "GET", "/v1/events?type=x", "", nil, 422, "invalid-request", "type", "must be one of task.ready"},
+		{"an event that is none", "GET", "/v1/events?after=x", "", nil, 422, "invalid-request", "after", "must be the id of an event"},
+		{"an app that is no id", "GET", "/admin/v1/tasks?app_id=x", "", nil, 422, "invalid-request", "app_id", "must be an app's id"},
+
+		{"another media type", "POST", "/v1/tasks", `{}`, []string{"Content-Type", "text/plain"}, 415, "unsupported-media-type", "", "send the body as Content-Type: application/json; text/plain is not supported"},
+		{"another media type of a batch", "POST", "/v1/tasks/batch", `{}`, []string{"Content-Type", "text/plain"}, 415, "unsupported-media-type", "", "text/plain is not supported"},
+		{"no body", "POST", "/v1/tasks", ``, jsonBody, 400, "bad-request", "", "the request has no body; send a JSON object"},
+		{"broken JSON", "POST", "/v1/tasks", `{"task_id":}`, jsonBody, 400, "bad-request", "body", "body is not valid JSON: invalid character '}'"},
+		{"a byte order mark", "POST", "/v1/tasks", "\uFEFF{}", jsonBody, 400, "bad-request", "body", "begins with a byte order mark (BOM); send UTF-8 without one"},
+		{"too deep", "POST", "/v1/tasks", strings.Repeat("[", 30), jsonBody, 400, "bad-request", "body", "is nested deeper than 20 levels"},
+		{"too large", "POST", "/v1/tasks", `{"task_id":"` + strings.Repeat("a", maxBody) + `"}`, jsonBody, 413, "body-too-large", "", "the body is larger than 1 MiB"},
+		{"an array", "POST", "/v1/tasks", `[]`, jsonBody, 422, "invalid-request", "body", "body must be an object"},
+		{"an unknown field", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"colour":"red"}`, jsonBody, 422, "invalid-request", "colour", "colour is not a field of this request"},
+		{"a number for a text", "POST", "/v1/tasks", `{"task_id":7,` + ok + `}`, jsonBody, 422, "invalid-request", "task_id", "task_id must be a string"},
+		{"no task id", "POST", "/v1/tasks", `{` + ok + `}`, jsonBody, 422, "invalid-request", "task_id", "task_id is required"},
+		{"a number out of range", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"expected_videos":1e300}`, jsonBody, 422, "invalid-request", "expected_videos", "expected_videos must be"},
+		{"NUL in metadata", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"metadata":{"k":"\u0000"}}`, jsonBody, 422, "invalid-request", "metadata.k", "without the character NUL"},
+
+		{"a batch that is an array", "POST", "/v1/tasks/batch", `[]`, jsonBody, 422, "invalid-request", "body", "body must be an object"},
+		{"a batch of a number", "POST", "/v1/tasks/batch", `{"tasks":5}`, jsonBody, 422, "invalid-request", "tasks", "tasks must be an array"},
+		{"a batch of nothing", "POST", "/v1/tasks/batch", `{"tasks":[]}`, jsonBody, 422, "invalid-request", "tasks", "must have 1 to 1000 registrations, not 0"},
+		{"a batch without tasks", "POST", "/v1/tasks/batch", `{}`, jsonBody, 422, "invalid-request", "tasks", "tasks is required"},
+		{"a batch with more", "POST", "/v1/tasks/batch", `{"tasks":[{}],"dry_run":true}`, jsonBody, 422, "invalid-request", "dry_run", "dry_run is not a field of this request"},
+
+		{"a task that has ended", "DELETE", "/v1/tasks/" + b.task, "", nil, 409, "conflict", "", "task " + b.task + " is ready and can no longer be cancelled; register it again"},
+		{"an endpoint that exists", "POST", "/v1/endpoints", `{"url":"https://customer.example/"}`, jsonBody, 409, "conflict", "", "the endpoint " + b.endpoint + " has this URL"},
+		{"an unknown task", "GET", "/v1/tasks/" + unknown, "", nil, 404, "not-found", "", "no task has this id: it never existed, has been deleted, or belongs to another app"},
+		{"no id at all", "GET", "/v1/deliveries/x", "", nil, 404, "not-found", "", "no delivery has this id"},
+		{"an unknown event", "GET", "/v1/events/evt_" + unknown, "", nil, 404, "not-found", "", "no event has this id"},
+		{"an unknown key", "DELETE", "/admin/v1/apps/" + b.app.String() + "/keys/" + unknown, "", nil, 404, "not-found", "", "no key has this id"},
+		{"an app on an unknown account", "POST", "/admin/v1/apps", `{"name":"x","account_id":"` + unknown + `"}`, jsonBody, 404, "not-found", "account_id", "account_id refers to no existing account"},
+		{"an app moved to nowhere", "PATCH", "/admin/v1/apps/" + b.app.String(), `{"account_id":"` + unknown + `"}`, jsonBody, 404, "not-found", "account_id", "refers to no existing account"},
+		{"an unknown app moved", "PATCH", "/admin/v1/apps/" + unknown, `{"account_id":"` + b.account.String() + `"}`, jsonBody, 404, "not-found", "", "no app has this id"},
+		{"an account that is no id", "POST", "/admin/v1/apps", `{"name":"x","account_id":"y"}`, jsonBody, 422, "invalid-request", "account_id", "account_id must be an id (a UUID)"},
+		{"a name with NUL", "POST", "/admin/v1/accounts", `{"name":"a\u0000","api_key":"x"}`, jsonBody, 422, "invalid-request", "name", "name must not contain the character NUL"},
+		{"an account that is used", "DELETE", "/admin/v1/accounts/" + b.account.String(), "", nil, 409, "conflict", "", "it has 1 app and 1 task that are polled"},
+		{"a time that is none", "POST", "/v1/endpoints/" + b.endpoint + "/recover", `{"since":"yesterday"}`, jsonBody, 422, "invalid-request", "since", "must be a time such as 2026-01-02T15:04:05Z"},
+		{"a reserved header", "POST", "/v1/endpoints", `{"url":"https://customer.example/2","headers":{"Host":"x"}}`, jsonBody, 422, "invalid-request", "headers.Host", "is set by memhook and cannot be changed"},
+	} {
+		token := b.key
+		if strings.HasPrefix(c.target, "/admin/") {
+			token = testToken
+		}
+		w := ask(h, c.method, c.target, token, c.body, c.header...)
+		var p Problem
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+			t.Errorf("%s: %d %s", c.name, w.Code, w.Body)
+			continue
+		}
+		named := c.field == "" && len(p.Errors) == 0
+		for _, e := range p.Errors {
+			named = named || e.Field == c.field
+		}
+		if w.Code != c.status || p.Status != c.status || p.Code != c.code || !named || !strings.Contains(p.Detail, c.detail) {
+			t.Errorf("%s: %d %s", c.name, w.Code, w.Body)
+		}
+		for _, ours := range []string{"Go value", "json:", "api.", "validation failed", "RFC 4122", "SQLSTATE", "expected "} {
+			if strings.Contains(w.Body.String(), ours) {
+				t.Errorf("%s: %q in %s", c.name, ours, w.Body)
+			}
+		}
+	}
+	if list := ask(h, "GET", "/v1/tasks?limit=500&cursor=&status=&task_id=", b.key, ""); list.Code != http.StatusOK {
+		t.Errorf("empty filters: %d %s", list.Code, list.Body)
+	}
+}
+
+// All times of all answers have six digits of a second.
+func TestTimesHaveOneWidth(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	if _, err := b.store.Pool().Exec(t.Context(), `
+		update tasks set created_at = '2026-01-02 15:04:05+00', expires_at = '2026-01-02 15:04:05.1+00', ready_at = '2026-01-02 15:04:05.12345+00'`); err != nil {
+		t.Fatal(err)
+	}
+	h := b.served(b.operations)
+	anyTime, right := regexp.MustCompile(`"\d{4}-\d\d-\d\dT[^"]*"`), regexp.MustCompile(`^"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"$`)
+	found := 0
+	for _, target := range []string{
+		"/tasks", "/tasks/" + b.task, "/events", "/endpoints", "/endpoints/" + b.endpoint, "/deliveries", "/deliveries/" + b.delivery,
+		"/accounts", "/apps", "/apps/" + b.app.String() + "/keys", "/stats",
+	} {
+		w := ask(h, "GET", "/admin/v1"+target, testToken, "")
+		if w.Code != http.StatusOK {
+			t.Errorf("%s: %d %s", target, w.Code, w.Body)
+		}
+		for _, at := range anyTime.FindAllString(w.Body.String(), -1) {
+			if found++; !right.MatchString(at) {
+				t.Errorf("%s: %s", target, at)
+			}
+		}
+	}
+	if found < 15 {
+		t.Errorf("%d times were seen", found)
+	}
+	if w := ask(h, "GET", "/v1/tasks/"+b.task, b.key, ""); !strings.Contains(w.Body.String(), `"2026-01-02T15:04:05.000000Z"`) {
+		t.Errorf("a whole second: %s", w.Body)
+	}
+}
+
+// HEAD answers as GET, without a body.
+func TestHeadAnswersAsGet(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	cfg := b.cfg
+	cfg.Ready = b.store.Pool().Ping
+	cfg.Registry = prometheus.NewRegistry()
+	h, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/healthz", "/readyz", "/openapi.json", "/admin/sign-in", "/admin/", "/v1/tasks", "/v1/nothing"} {
+		with, without := ask(h, http.MethodGet, path, b.key, ""), ask(h, http.MethodHead, path, b.key, "")
+		if with.Code != without.Code || with.Header().Get("Content-Type") != without.Header().Get("Content-Type") {
+			t.Errorf("%s: GET %d %v, HEAD %d %v", path, with.Code, with.Header(), without.Code, without.Header())
+		}
+	}
+	if w := ask(h, http.MethodPut, "/healthz", "", ""); w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("PUT: %d", w.Code)
+	}
+}
+
+// An operator's app_id narrows each list to that app, and another app's id to nothing.
+func TestAppIDNarrowsTheOperatorsLists(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	h := b.served(b.operations)
+	for _, list := range []string{"tasks", "events", "endpoints", "deliveries"} {
+		for app, want := range map[string]int{"": 1, "?app_id=" + b.app.String(): 1, "?app_id=01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2": 0} {
+			var page struct{ Data []any }
+			w := ask(h, "GET", "/admin/v1/"+list+app, testToken, "")
+			if err := json.Unmarshal(w.Body.Bytes(), &page); err != nil || len(page.Data) != want {
+				t.Errorf("%s%s: %d %s", list, app, w.Code, w.Body)
+			}
+		}
+	}
+}
+
+// A task's page offers to cancel it exactly where cancelling answers 204.
+func TestCancelIsOfferedWhereItWorks(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	cfg := b.cfg
+	cfg.Registry = prometheus.NewRegistry()
+	h, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := url.Values{"token": {testToken}}.Encode()
+	session := ask(h, http.MethodPost, "/admin/sign-in", "", form, "Content-Type", "application/x-www-form-urlencoded").Result().Cookies()
+	if len(session) != 1 {
+		t.Fatal("no session")
+	}
+	for _, state := range []string{
+		`status = 'waiting', polling = true, until = 'downloaded'`, `status = 'ready', polling = true, until = 'downloaded'`,
+		`status = 'ready', polling = true, until = 'indexed'`, `status = 'ready', polling = false, until = 'indexed'`,
+		`status = 'failed', polling = false, closed = 1`, `status = 'expired', polling = false, closed = 1`, `status = 'cancelled', polling = false, closed = 1`,
+	} {
+		if _, err := b.store.Pool().Exec(t.Context(), `update tasks set closed = 0`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.store.Pool().Exec(t.Context(), `update tasks set `+state); err != nil {
+			t.Fatal(err)
+		}
+		page := ask(h, http.MethodGet, "/admin/tasks/"+b.task, "", "", "Cookie", session[0].String())
+		offered := strings.Contains(page.Body.String(), "Cancel the task")
+		if page.Code != http.StatusOK {
+			t.Fatalf("%s: %d %s", state, page.Code, page.Body)
+		}
+		if w := ask(h, http.MethodDelete, "/v1/tasks/"+b.task, b.key, ""); (w.Code == http.StatusNoContent) != offered {
+			t.Errorf("%s: cancelling answers %d, offered: %v", state, w.Code, offered)
+		}
+	}
+}

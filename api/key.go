@@ -1,0 +1,102 @@
+package api
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+)
+
+// APIKey is an app's key.
+type APIKey struct {
+	ID         uuid.UUID `json:"id"`
+	Name       string    `json:"name"`
+	Prefix     string    `json:"prefix" doc:"The first characters of the key, to recognise it by."`
+	Key        string    `json:"key,omitempty" doc:"The key itself; only in the answer that creates it."`
+	CreatedAt  Time      `json:"created_at"`
+	LastUsedAt *Time     `json:"last_used_at" nullable:"true"`
+	RevokedAt  *Time     `json:"revoked_at" nullable:"true"`
+	RateLimit  *float64  `json:"rate_limit" doc:"Requests per second to each instance; null for the service's default."`
+}
+
+// NewKey is a key to be created.
+type NewKey struct {
+	Name      string   `json:"name,omitempty" maxLength:"100"`
+	RateLimit *float64 `json:"rate_limit,omitempty" exclusiveMinimum:"0" maximum:"100000" doc:"Requests per second to each instance; absent for the service's default."`
+}
+
+type (
+	createKeyInput struct {
+		IDInput
+		Body *NewKey `required:"false"`
+	}
+	listKeysInput struct {
+		IDInput
+		PageInput
+	}
+	revokeKeyInput struct {
+		IDInput
+		KeyID string `path:"key_id"`
+	}
+	keyOutput struct{ Body APIKey }
+)
+
+func (s *server) createKey(ctx context.Context, in *createKeyInput) (*keyOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	var set NewKey
+	if in.Body != nil {
+		set = *in.Body
+	}
+	if err := checkText("name", &set.Name); err != nil {
+		return nil, err
+	}
+	k, plain, err := s.store.CreateKey(ctx, id, set.Name, set.RateLimit)
+	if err != nil {
+		return nil, err
+	}
+	out := wireKey(&k)
+	out.Key = plain
+	return &keyOutput{out}, nil
+}
+
+func (s *server) listKeys(ctx context.Context, in *listKeysInput) (*listOutput[APIKey], error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.store.App(ctx, id); err != nil {
+		return nil, err
+	}
+	page, err := in.page()
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.store.Keys(ctx, id, page)
+	if err != nil {
+		return nil, err
+	}
+	return listOf(list, page.Limit, func(k *store.APIKey) uuid.UUID { return k.ID }, wireKey), nil
+}
+
+func (s *server) revokeKey(ctx context.Context, in *revokeKeyInput) (*struct{}, error) {
+	app, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	key, err := parseID(in.KeyID)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.store.RevokeKey(ctx, app, key)
+}
+
+func wireKey(k *store.APIKey) APIKey {
+	return APIKey{
+		ID: k.ID, Name: k.Name, Prefix: k.Prefix, CreatedAt: wireTime(k.CreatedAt),
+		LastUsedAt: wireTimeOf(k.LastUsedAt), RevokedAt: wireTimeOf(k.RevokedAt), RateLimit: k.RateLimit,
+	}
+}

@@ -1,0 +1,156 @@
+package api
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/memhook/memhook/store"
+)
+
+// requestCounts are the metrics of the API itself. Paths are counted by their pattern, so that there are few of them.
+type requestCounts struct {
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	refused  *prometheus.CounterVec
+}
+
+func newRequestCounts(r prometheus.Registerer) *requestCounts {
+	c := &requestCounts{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "memhook_http_requests_total", Help: "Requests to the API and the dashboard, by route and status.",
+		}, []string{"route", "status"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "memhook_http_request_duration_seconds", Help: "How long requests took, by route.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}, []string{"route"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "memhook_admin_refused_total", Help: "Requests that were refused at the dashboard and the admin API, by reason.",
+		}, []string{"reason"}),
+	}
+	if r != nil {
+		r.MustRegister(c.requests, c.duration, c.refused)
+	}
+	return c
+}
+
+func (c *requestCounts) counted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		next.ServeHTTP(ww, r)
+		route := "unknown"
+		if rc := chi.RouteContext(r.Context()); rc != nil && rc.RoutePattern() != "" {
+			route = r.Method + " " + rc.RoutePattern()
+		}
+		c.requests.WithLabelValues(route, strconv.Itoa(max(ww.Status(), http.StatusOK))).Inc()
+		c.duration.WithLabelValues(route).Observe(time.Since(start).Seconds())
+	})
+}
+
+// Metrics serves a registry, to which it adds the state of the whole service as the database has it.
+func Metrics(r *prometheus.Registry, s *store.Store) http.Handler {
+	r.MustRegister(&serviceState{store: s})
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+}
+
+// serviceState reads the database at each scrape. Every instance exposes the same.
+type serviceState struct{ store *store.Store }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("memhook_"+name, help, labels, nil)
+}
+
+var (
+	accountState   = desc("account_state", "1 for the state that the account of memories.ai is in.", "account", "state")
+	accountBudget  = desc("account_budget_requests_per_second", "The account's request budget.", "account")
+	accountUsed    = desc("account_used_requests_per_second", "Requests a second of the account, over the last minute or so.", "account")
+	accountBacklog = desc("account_backlog_tasks", "Tasks of the account that are polled.", "account")
+	tasks          = desc("tasks", "Tasks, by status.", "status")
+	queueJobs      = desc("queue_jobs", "Jobs in a queue, by state.", "queue", "state")
+	queueOldest    = desc("queue_oldest_seconds", "Since when the oldest job that could run waits for a worker.", "queue")
+	queuePaused    = desc("queue_paused", "1 where an operator has paused the queue.", "queue")
+	breakers       = desc("endpoints", "Endpoints, by the state of their breaker.", "breaker")
+	disabled       = desc("endpoints_disabled", "Endpoints that are disabled.")
+	parked         = desc("deliveries_parked", "Deliveries that wait for their endpoint to take them.")
+	instances      = desc("instances", "Instances with workers that are alive.")
+	poolConns      = desc("database_connections", "Connections of this instance to the database, by state.", "state")
+	poolWaits      = desc("database_connection_waits_total", "How often this instance had to wait for a connection.")
+	poolWaited     = desc("database_connection_waited_seconds_total", "How long this instance has waited for connections.")
+)
+
+// Describe sends the descriptions of all metrics.
+func (*serviceState) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		accountState, accountBudget, accountUsed, accountBacklog, tasks, queueJobs, queueOldest, queuePaused,
+		breakers, disabled, parked, instances, poolConns, poolWaits, poolWaited,
+	} {
+		ch <- d
+	}
+}
+
+// Collect reads the state. While the database is unavailable it sends only the instance's own metrics.
+func (c *serviceState) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	pool := c.store.Pool().Stat()
+	gauge(poolConns, float64(pool.AcquiredConns()), "acquired")
+	gauge(poolConns, float64(pool.IdleConns()), "idle")
+	gauge(poolConns, float64(pool.MaxConns()), "max")
+	ch <- prometheus.MustNewConstMetric(poolWaits, prometheus.CounterValue, float64(pool.EmptyAcquireCount()))
+	ch <- prometheus.MustNewConstMetric(poolWaited, prometheus.CounterValue, pool.EmptyAcquireWaitTime().Seconds())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	st, err := c.store.Stats(ctx, math.MaxInt32)
+	if err != nil {
+		return
+	}
+	for _, status := range []string{store.TaskWaiting, store.TaskReady, store.TaskFailed, store.TaskExpired, store.TaskCancelled} {
+		gauge(tasks, float64(st.Tasks[status]), status)
+	}
+	for _, a := range st.Accounts {
+		gauge(accountBudget, a.RequestsPerSecond, a.Name)
+		gauge(accountUsed, a.Used, a.Name)
+		gauge(accountBacklog, float64(st.Backlogs[a.ID]), a.Name)
+		for _, state := range []string{store.AccountActive, store.AccountRateLimited, store.AccountRefused, store.AccountUnavailable} {
+			gauge(accountState, boolean(a.State == state), a.Name, state)
+		}
+	}
+	depths := make(map[[2]string]store.QueueDepth)
+	for _, q := range st.Jobs {
+		depths[[2]string{q.Queue, q.State}] = q
+	}
+	for _, queue := range []string{store.QueuePoll, store.QueueFirst, store.QueueDeliver} {
+		for _, state := range []string{"available", "running", "scheduled", "retryable"} {
+			gauge(queueJobs, float64(depths[[2]string{queue, state}].Count), queue, state)
+		}
+		gauge(queueOldest, depths[[2]string{queue, "available"}].OldestSecs, queue)
+		gauge(queuePaused, boolean(st.Paused[queue]), queue)
+	}
+	gauge(instances, float64(len(st.Instances)))
+	byBreaker, off, waiting, err := c.store.EndpointCounts(ctx)
+	if err != nil {
+		return
+	}
+	for _, b := range []string{store.BreakerClosed, store.BreakerOpen, store.BreakerHalfOpen} {
+		gauge(breakers, float64(byBreaker[b]), b)
+	}
+	gauge(disabled, float64(off))
+	gauge(parked, float64(waiting))
+}
+
+func boolean(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

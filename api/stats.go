@@ -1,0 +1,114 @@
+package api
+
+import (
+	"context"
+	"math"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+)
+
+// Stats is the state of the whole service.
+type Stats struct {
+	Tasks      map[string]int64 `json:"tasks" doc:"By status."`
+	Deliveries map[string]int64 `json:"deliveries" doc:"By status."`
+	Queues     []Queue          `json:"queues" nullable:"false"`
+	Paused     []string         `json:"paused" nullable:"false" doc:"What an operator has paused on all instances: polling, deliveries."`
+	Rates      []Rates          `json:"rates" nullable:"false" doc:"One entry for each minute of the last hour in which something happened."`
+	Lag        Quantiles        `json:"detection_lag" doc:"In the last hour: from the first video of a list, as far as that can be known, to the poll that saw it."`
+	Latency    Quantiles        `json:"delivery_latency" doc:"In the last hour: from an event to its delivery."`
+	Accounts   []Account        `json:"accounts" nullable:"false"`
+	Instances  []Instance       `json:"instances" nullable:"false"`
+}
+
+// Rates is what all instances together did in one minute.
+type Rates struct {
+	Minute         Time  `json:"minute"`
+	Registrations  int64 `json:"registrations"`
+	Polls          int64 `json:"polls"`
+	Deliveries     int64 `json:"deliveries" doc:"Successful deliveries."`
+	FailedAttempts int64 `json:"failed_attempts"`
+}
+
+// Quantiles are durations in seconds; null where nothing was measured.
+type Quantiles struct {
+	P50 *float64 `json:"p50"`
+	P95 *float64 `json:"p95"`
+	P99 *float64 `json:"p99"`
+}
+
+// Queue is the number of jobs of a queue in one state.
+type Queue struct {
+	Name          string  `json:"name"`
+	State         string  `json:"state"`
+	Count         int64   `json:"count"`
+	OldestSeconds float64 `json:"oldest_seconds" doc:"The time since the oldest job was due."`
+}
+
+// Instance is a running memhook.
+type Instance struct {
+	ID        uuid.UUID `json:"id"`
+	Name      string    `json:"name"`
+	Version   string    `json:"version"`
+	StartedAt Time      `json:"started_at"`
+	BeatAt    Time      `json:"beat_at" doc:"The last heartbeat."`
+}
+
+type statsOutput struct{ Body Stats }
+
+func (s *server) stats(ctx context.Context, _ *struct{}) (*statsOutput, error) {
+	st, err := s.store.Stats(ctx, math.MaxInt32)
+	if err != nil {
+		return nil, err
+	}
+	total := store.Totals(st.Minutes)
+	out := Stats{
+		Tasks: st.Tasks, Deliveries: st.Deliveries, Paused: []string{}, Lag: quantiles(total.DetectionLag), Latency: quantiles(total.Latency),
+		Queues: make([]Queue, len(st.Jobs)), Rates: make([]Rates, len(st.Minutes)),
+		Accounts: make([]Account, len(st.Accounts)), Instances: make([]Instance, len(st.Instances)),
+	}
+	for i, q := range st.Jobs {
+		out.Queues[i] = Queue{Name: q.Queue, State: q.State, Count: q.Count, OldestSeconds: q.OldestSecs}
+	}
+	for i := range st.Accounts {
+		out.Accounts[i] = wireAccount(&st.Accounts[i], st.Backlogs)
+	}
+	for what, queues := range store.Pausable {
+		if slices.ContainsFunc(queues, func(queue string) bool { return st.Paused[queue] }) {
+			out.Paused = append(out.Paused, what)
+		}
+	}
+	slices.Sort(out.Paused)
+	for i, m := range st.Minutes {
+		out.Rates[i] = Rates{
+			Minute: wireTime(m.Minute), Registrations: m.Registrations, Polls: m.Polls,
+			Deliveries: m.Deliveries, FailedAttempts: m.FailedAttempts,
+		}
+	}
+	for i, in := range st.Instances {
+		out.Instances[i] = Instance{
+			ID: in.ID, Name: in.Name, Version: in.Version, StartedAt: wireTime(in.StartedAt), BeatAt: wireTime(in.BeatAt),
+		}
+	}
+	return &statsOutput{out}, nil
+}
+
+// setPaused makes the handler that pauses or resumes queues on all instances.
+func (s *server) setPaused(queues []string, paused bool) func(context.Context, *struct{}) (*struct{}, error) {
+	return func(ctx context.Context, _ *struct{}) (*struct{}, error) {
+		return nil, s.store.PauseQueues(ctx, queues, paused)
+	}
+}
+
+func quantiles(h store.Histogram) Quantiles {
+	at := func(q float64) *float64 {
+		d, ok := h.Quantile(q)
+		if !ok {
+			return nil
+		}
+		return new(d.Seconds())
+	}
+	return Quantiles{at(0.5), at(0.95), at(0.99)}
+}

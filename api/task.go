@@ -1,0 +1,162 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+)
+
+// Task is a task as apps see it.
+type Task struct {
+	ID             uuid.UUID         `json:"id" doc:"memhook's id of the task."`
+	TaskID         string            `json:"task_id" doc:"The task id of memories.ai."`
+	UniqueID       string            `json:"unique_id"`
+	Status         string            `json:"status" enum:"waiting,ready,failed,expired,cancelled"`
+	VideoIDs       []string          `json:"video_ids" nullable:"false" doc:"In the order in which they were first seen."`
+	Videos         []Video           `json:"videos" nullable:"false"`
+	Metadata       map[string]string `json:"metadata"`
+	Subscriptions  []Subscription    `json:"subscriptions" nullable:"false"`
+	Polls          int               `json:"polls" doc:"The number of polls so far."`
+	LastPolledAt   *Time             `json:"last_polled_at" nullable:"true"`
+	NextPollAt     *Time             `json:"next_poll_at" nullable:"true" doc:"An estimate; null if the task is no longer polled."`
+	LastError      *TaskError        `json:"last_error" doc:"The error of the last poll that failed."`
+	CreatedAt      Time              `json:"created_at"`
+	ReadyAt        *Time             `json:"ready_at" nullable:"true"`
+	ExpiresAt      Time              `json:"expires_at"`
+	Until          string            `json:"until" enum:"downloaded,indexed"`
+	ExpectedVideos *int              `json:"expected_videos"`
+}
+
+// TransformSchema documents that last_error can be null, which a reference alone cannot.
+func (Task) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	p := s.Properties["last_error"]
+	s.Properties["last_error"] = &huma.Schema{
+		AnyOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}, Description: "The error of the last poll that failed.",
+	}
+	return s
+}
+
+// Video is one video of a task.
+type Video struct {
+	VideoID string  `json:"video_id"`
+	Status  *string `json:"status" example:"PARSE" doc:"UNPARSE, PARSE or FAILED; null if memories.ai reports none."`
+}
+
+// TaskError is an error that memories.ai reported, or the reason for getting no answer.
+type TaskError struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// Subscription is a callback URL that receives the events of a task.
+type Subscription struct {
+	ID          uuid.UUID `json:"id"`
+	EndpointID  uuid.UUID `json:"endpoint_id"`
+	CallbackURL string    `json:"callback_url"`
+}
+
+type (
+	taskOutput struct{ Body Task }
+	// TasksFilter are the query parameters of lists of tasks.
+	TasksFilter struct {
+		PageInput
+		Status   string `query:"status" enum:"waiting,ready,failed,expired,cancelled"`
+		TaskID   string `query:"task_id" doc:"The task id of memories.ai."`
+		UniqueID string `query:"unique_id"`
+	}
+)
+
+func (s *server) listTasks(ctx context.Context, in *TasksFilter) (*listOutput[Task], error) {
+	page, err := in.page()
+	if err != nil {
+		return nil, err
+	}
+	f := store.TaskFilter{Scope: scopeOf(ctx), Status: in.Status, UpstreamID: in.TaskID, UniqueID: in.UniqueID}
+	tasks, err := s.store.Tasks(ctx, f, page)
+	if err != nil {
+		return nil, err
+	}
+	return listOf(tasks, page.Limit, func(t *store.Task) uuid.UUID { return t.ID }, wireTask), nil
+}
+
+func (s *server) getTask(ctx context.Context, in *IDInput) (*taskOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.store.Task(ctx, scopeOf(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	return &taskOutput{wireTask(t)}, nil
+}
+
+func (s *server) cancelTask(ctx context.Context, in *IDInput) (*struct{}, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	err = s.store.CancelTask(ctx, scopeOf(ctx), id)
+	if errors.Is(err, store.ErrConflict) {
+		return nil, s.ended(ctx, id, "cancelled")
+	}
+	return nil, err
+}
+
+// pollTask moves the next poll of a task to the front.
+func (s *server) pollTask(ctx context.Context, in *IDInput) (*taskOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	err = s.store.PollTask(ctx, scopeOf(ctx), id)
+	if errors.Is(err, store.ErrConflict) {
+		return nil, s.ended(ctx, id, "polled")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.getTask(ctx, in)
+}
+
+// ended is the problem of a task that has ended and for which it is too late to be cancelled or polled.
+func (s *server) ended(ctx context.Context, id uuid.UUID, done string) error {
+	t, err := s.store.Task(ctx, scopeOf(ctx), id)
+	if err != nil {
+		return err
+	}
+	return problemFor(http.StatusConflict, codeConflict,
+		fmt.Sprintf("task %s is %s and can no longer be %s; register it again to follow it anew", id, t.Status, done))
+}
+
+func wireTask(t *store.Task) Task {
+	out := Task{
+		ID: t.ID, TaskID: t.UpstreamID, UniqueID: t.UniqueID, Status: t.Status,
+		VideoIDs: make([]string, len(t.Videos)), Videos: make([]Video, len(t.Videos)),
+		Metadata: t.Metadata, Subscriptions: make([]Subscription, len(t.Subscriptions)), Polls: t.Polls, LastPolledAt: wireTimeOf(t.LastPolledAt),
+		CreatedAt: wireTime(t.CreatedAt), ReadyAt: wireTimeOf(t.ReadyAt), ExpiresAt: wireTime(t.ExpiresAt),
+		Until: t.Until, ExpectedVideos: t.ExpectedVideos,
+	}
+	if out.Metadata == nil {
+		out.Metadata = map[string]string{}
+	}
+	for i, v := range t.Videos {
+		out.VideoIDs[i], out.Videos[i] = v.ID, Video{v.ID, v.Status}
+	}
+	for i, sub := range t.Subscriptions {
+		out.Subscriptions[i] = Subscription{sub.ID, sub.EndpointID, sub.URL}
+	}
+	if t.Polling {
+		out.NextPollAt = wireTimeOf(t.NextPollAt)
+	}
+	if t.LastError != nil {
+		out.LastError = &TaskError{t.LastError.Code, t.LastError.Message}
+	}
+	return out
+}

@@ -1,0 +1,148 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/memhook/memhook/store"
+)
+
+// maxBatch is the maximum number of registrations in a batch.
+const maxBatch = 1000
+
+// NewTasks is a batch of registrations. Each is checked by itself, so they are kept as they came.
+type NewTasks struct {
+	Tasks []json.RawMessage `json:"tasks"`
+
+	wrong []FieldError // what is wrong with the batch itself
+}
+
+// UnmarshalJSON reads a batch. What is wrong with it is kept for the handler, which can name the field.
+func (n *NewTasks) UnmarshalJSON(data []byte) error {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(data, &fields) != nil || fields == nil {
+		n.wrong = []FieldError{{"body", "must be an object"}}
+		return nil //nolint:nilerr // the handler reports it
+	}
+	for name := range fields {
+		if name != "tasks" {
+			n.wrong = append(n.wrong, FieldError{name, "is not a field of this request"})
+		}
+	}
+	switch list, ok := fields["tasks"]; {
+	case !ok:
+		n.wrong = append(n.wrong, FieldError{"tasks", "is required"})
+	case json.Unmarshal(list, &n.Tasks) != nil:
+		n.wrong = append(n.wrong, FieldError{"tasks", "must be an array"})
+	case len(n.Tasks) < 1 || len(n.Tasks) > maxBatch:
+		n.wrong = append(n.wrong, FieldError{"tasks", fmt.Sprintf("must have 1 to %d registrations, not %d", maxBatch, len(n.Tasks))})
+	}
+	return nil
+}
+
+// Schema documents the batch.
+func (NewTasks) Schema(r huma.Registry) *huma.Schema {
+	least, most := 1, maxBatch
+	return &huma.Schema{
+		Type: huma.TypeObject, Required: []string{"tasks"}, AdditionalProperties: false,
+		Properties: map[string]*huma.Schema{"tasks": {
+			Type: huma.TypeArray, MinItems: &least, MaxItems: &most, Items: r.Schema(reflect.TypeFor[NewTask](), true, "NewTask"),
+			Description: "1 to 1,000 registrations. Each is checked by itself: the valid ones are registered, whatever the others are.",
+		}},
+	}
+}
+
+// BatchResult is the result of one registration of a batch.
+type BatchResult struct {
+	Status  int      `json:"status" enum:"200,201,422" doc:"201: registered; 200: it was registered before; 422: problem says what is wrong."`
+	Task    *Task    `json:"task,omitempty"`
+	Problem *Problem `json:"problem,omitempty"`
+}
+
+type (
+	batchInput  struct{ Body NewTasks }
+	batchOutput struct {
+		Body struct {
+			Results []BatchResult `json:"results" nullable:"false" doc:"One result for each registration, in the same order."`
+		}
+	}
+)
+
+func (s *server) createTasks(ctx context.Context, in *batchInput) (*batchOutput, error) {
+	if in.Body.wrong != nil {
+		return nil, invalid(in.Body.wrong...)
+	}
+	out := &batchOutput{}
+	out.Body.Results = make([]BatchResult, len(in.Body.Tasks))
+	var (
+		valid []store.Registration
+		place []int // of each valid one in the results
+		who   = callerOf(ctx)
+		check = s.newTaskParser()
+	)
+	for i, raw := range in.Body.Tasks {
+		task, problem := check.parse(raw)
+		if problem == nil {
+			n, err := s.newTask(ctx, who, task)
+			if err == nil {
+				valid, place = append(valid, n), append(place, i)
+				continue
+			}
+			problem = s.problemOf(ctx, err, "")
+		}
+		out.Body.Results[i] = BatchResult{Status: problem.Status, Problem: problem}
+	}
+	if len(valid) == 0 {
+		return out, nil
+	}
+	registered, err := s.store.RegisterTasks(ctx, valid)
+	if err != nil {
+		return nil, err
+	}
+	for k, reg := range registered {
+		task := wireTask(reg.Task)
+		out.Body.Results[place[k]] = BatchResult{Status: registeredStatus(reg), Task: &task}
+	}
+	return out, nil
+}
+
+// taskParser reads single registrations and checks them by the schema of create-task.
+type taskParser struct {
+	registry huma.Registry
+	schema   *huma.Schema
+	path     *huma.PathBuffer
+	result   huma.ValidateResult
+}
+
+func (s *server) newTaskParser() *taskParser {
+	return &taskParser{
+		registry: s.registry, schema: s.registry.Schema(reflect.TypeFor[NewTask](), true, "NewTask"), path: huma.NewPathBuffer(nil, 0),
+	}
+}
+
+func (p *taskParser) parse(raw []byte) (task NewTask, problem *Problem) {
+	var plain any
+	if err := json.Unmarshal(raw, &plain); err != nil {
+		return task, invalid(FieldError{"body", jsonFault(err).Error()})
+	}
+	p.path.Reset()
+	p.result.Reset()
+	huma.Validate(p.registry, p.schema, p.path, huma.ModeWriteToServer, plain, &p.result)
+	if len(p.result.Errors) > 0 {
+		var wrong []FieldError
+		for _, err := range p.result.Errors {
+			if d, ok := err.(huma.ErrorDetailer); ok { //nolint:errorlint // huma's own list
+				wrong = append(wrong, fieldError(d.ErrorDetail().Location, d.ErrorDetail().Message))
+			}
+		}
+		return task, invalid(wrong...)
+	}
+	if err := json.Unmarshal(raw, &task); err != nil {
+		return task, invalid(FieldError{"body", jsonFault(err).Error()})
+	}
+	return task, nil
+}

@@ -1,0 +1,137 @@
+package memories
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/memhook/memhook/internal/outbound"
+)
+
+// maxRetryAfter bounds what an answer may ask for: a date in 9999 must not silence an account for ever.
+const maxRetryAfter = 5 * time.Minute
+
+// wire makes the requests of both generations.
+type wire struct {
+	base, userAgent string
+	polls           *outbound.Client // keeps connections, and never sends again: each request costs a slot of the budget
+	submissions     *outbound.Client // a connection each: one that died while idle would leave open whether a submission was taken
+}
+
+func newWire(base string, conns int, userAgent string) *wire {
+	cfg := outbound.Config{
+		Timeout: Timeout, MaxHeader: 64 << 10, MaxBody: MaxBody, Proxy: http.ProxyFromEnvironment,
+		MaxIdle: conns, MaxIdlePerHost: conns,
+	}
+	polls := outbound.New(cfg)
+	cfg.MaxIdle, cfg.MaxIdlePerHost = 0, 0
+	return &wire{base: base, userAgent: userAgent, polls: polls, submissions: outbound.New(cfg)}
+}
+
+func (w *wire) close() {
+	w.polls.Close()
+	w.submissions.Close()
+}
+
+// answer is what came of one request.
+type answer struct {
+	status     int // 0: no answer came
+	body       []byte
+	retryAfter time.Duration // as the header asks, at most maxRetryAfter
+	scheme     string        // of WWW-Authenticate
+	err        error         // why there is no answer, or not all of it
+	unsent     bool          // the service has received nothing of the request
+}
+
+// get makes the one request of a poll.
+func (w *wire) get(ctx context.Context, path, authorization string) answer {
+	return w.do(ctx, w.polls, http.MethodGet, path, authorization, nil)
+}
+
+// post makes the one request of a submission. Once begun it goes on to its end whatever becomes of ctx: an
+// answer that nobody waits for would leave open whether the submission was taken.
+func (w *wire) post(ctx context.Context, path, authorization string, body []byte) answer {
+	if err := ctx.Err(); err != nil {
+		return answer{err: err, unsent: true}
+	}
+	return w.do(context.WithoutCancel(ctx), w.submissions, http.MethodPost, path, authorization, bytes.NewReader(body))
+}
+
+func (w *wire) do(ctx context.Context, client *outbound.Client, method, path, authorization string, body io.Reader) answer {
+	req, err := http.NewRequestWithContext(ctx, method, w.base+path, body)
+	if err != nil {
+		return answer{err: withoutURL(err), unsent: true}
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("Authorization", authorization)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", w.userAgent)
+	resp, err := client.Do(ctx, req)
+	if err != nil {
+		return answer{err: err, unsent: unsent(err)}
+	}
+	a := answer{
+		status: resp.Status, body: bytes.TrimPrefix(resp.Body, []byte("\ufeff")), scheme: resp.Header.Get("WWW-Authenticate"),
+		retryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
+	}
+	switch {
+	case resp.Broken != nil: // half of an answer says less than its status alone
+		a.body, a.err = nil, resp.Broken
+	case resp.Cut:
+		a.body, a.err = nil, errTooLarge
+	}
+	return a
+}
+
+var errTooLarge = fmt.Errorf("the answer is larger than %d bytes", MaxBody)
+
+// unsent reports whether a request failed before a byte of it left.
+func unsent(err error) bool {
+	fault, ok := errors.AsType[*outbound.Error](err)
+	if !ok {
+		return false
+	}
+	switch fault.Kind {
+	case outbound.Unsendable, outbound.Forbidden, outbound.Unresolved, outbound.NoRoute, outbound.Refused, outbound.NotReached, outbound.Proxy,
+		outbound.TimeoutConnect, outbound.TimeoutTLS, outbound.TLSExpired, outbound.TLSName, outbound.TLSAuthority, outbound.TLSPlain,
+		outbound.TLSNoHTTP1, outbound.TLSOther:
+		return true
+	default:
+		return false
+	}
+}
+
+// withoutURL says what is wrong with a URL without the URL, which holds the task's id.
+func withoutURL(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		return u.Err
+	}
+	return err
+}
+
+// retryAfter reads the header's seconds or date; 0 where it has neither.
+func retryAfter(header string, now time.Time) time.Duration {
+	if s, err := strconv.ParseFloat(header, 64); err == nil {
+		return seconds(s)
+	}
+	if t, err := http.ParseTime(header); err == nil {
+		return min(max(0, t.Sub(now)), maxRetryAfter)
+	}
+	return 0
+}
+
+// seconds bounds a number of seconds that an answer asks for.
+func seconds(s float64) time.Duration {
+	if !(s > 0) { // NaN too
+		return 0
+	}
+	return time.Duration(min(s, maxRetryAfter.Seconds()) * float64(time.Second))
+}

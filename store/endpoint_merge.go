@@ -1,0 +1,162 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Until version 5 of the schema each callback URL was an endpoint of its own, in whatever form it was written. NameEndpoints
+// gives those rows their names and merges the endpoints that share one. The oldest keeps its id, secret and settings. What
+// is pending or has failed moves to it; what was delivered stays with the merged endpoint, which is deleted. The merged
+// secrets sign on until the endpoint's secret is rotated, so that each receiver verifies as before.
+
+// NameEndpoints names and merges the endpoints that a version before has created, and returns the number of those that
+// were merged into others. normalize returns a URL's normal form; a URL that has none keeps its own.
+func (s *Store) NameEndpoints(ctx context.Context, normalize func(string) (string, error)) (merged int, err error) {
+	for {
+		var app uuid.UUID
+		rows, err := s.pool.Query(ctx, `select app_id from endpoints where deleted_at is null and not named limit 1`)
+		if err == nil {
+			app, err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[uuid.UUID])
+		}
+		if err != nil {
+			return merged, ignoring(err, pgx.ErrNoRows)
+		}
+		n, err := s.nameEndpointsOf(ctx, app, normalize)
+		if merged += n; err != nil {
+			return merged, fmt.Errorf("name the endpoints of app %s: %w", app, err)
+		}
+	}
+}
+
+// nameEndpointsOf names and merges an app's endpoints.
+func (s *Store) nameEndpointsOf(ctx context.Context, app uuid.UUID, normalize func(string) (string, error)) (merged int, err error) {
+	err = s.tx(ctx, "name endpoints", func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `select 1 from apps where id = $1 for no key update`, app); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			select `+endpointColumns+` from endpoints e where e.app_id = $1 and e.deleted_at is null order by e.id for update`, app)
+		endpoints, err := many[Endpoint](rows, err)
+		if err != nil {
+			return err
+		}
+		type member struct {
+			*Endpoint
+			suffix string
+		}
+		groups := make(map[string][]member, len(endpoints))
+		for i := range endpoints {
+			url := endpoints[i].URL
+			if normal, err := normalize(url); err == nil {
+				url = normal
+			}
+			name, suffix := splitCallbackURL(url)
+			groups[name] = append(groups[name], member{&endpoints[i], suffix})
+		}
+		for name, members := range groups {
+			keep, others := members[0], members[1:]
+			if err := addSuffix(ctx, tx, keep.ID, keep.suffix); err != nil {
+				return err
+			}
+			for _, other := range others {
+				if err := s.merge(ctx, tx, keep.Endpoint, other.Endpoint, other.suffix); err != nil {
+					return err
+				}
+			}
+			merged += len(others)
+			// Last, since one of the others may have had the name.
+			if _, err := tx.Exec(ctx, `update endpoints set url = $2, named = true where id = $1`, keep.ID, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return merged, err
+}
+
+// addSuffix gives what an endpoint's URL has beyond its name to its subscriptions and deliveries.
+func addSuffix(ctx context.Context, tx pgx.Tx, id uuid.UUID, suffix string) error {
+	if suffix == "" {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, `update subscriptions set suffix = $2 || suffix where endpoint_id = $1`, id, suffix); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `update deliveries set suffix = $2 || suffix where endpoint_id = $1`, id, suffix)
+	return err
+}
+
+// absorb merges into a new endpoint that ends in /* those below it that no app has created or changed.
+func (s *Store) absorb(ctx context.Context, tx pgx.Tx, keep *Endpoint) error {
+	rows, err := tx.Query(ctx, `
+		select `+endpointColumns+`
+		from endpoints e
+		where e.app_id = $1 and e.deleted_at is null and not e.manual and starts_with(e.url, $2)
+		order by e.id
+		for update`, keep.AppID, base(keep.URL))
+	below, err := many[Endpoint](rows, err)
+	if err != nil {
+		return err
+	}
+	for i := range below {
+		if err := s.merge(ctx, tx, keep, &below[i], strings.TrimPrefix(below[i].URL, base(keep.URL))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// merge moves what is other's to keep and deletes other. suffix is what other's URL has beyond keep's.
+func (s *Store) merge(ctx context.Context, tx pgx.Tx, keep, other *Endpoint, suffix string) error {
+	for _, sql := range []string{
+		`insert into subscriptions (id, task, endpoint_id, suffix, created_at)
+		select id, task, $2, $3 || suffix, created_at from subscriptions where endpoint_id = $1
+		on conflict do nothing`,
+		`delete from subscriptions where endpoint_id = $1 and $2::uuid is not null and $3::text is not null`,
+		`update deliveries set endpoint_id = $2, suffix = $3 || suffix
+		where endpoint_id = $1 and (status = 'pending' or failed)`,
+		`insert into endpoint_secrets (id, endpoint_id, suffix, secret)
+		select gen_random_uuid(), $2, $3, x.secret
+		from endpoints e
+		cross join lateral (values (e.secret), (case when e.old_secret_expires_at > now() then e.old_secret end)) as x (secret)
+		where e.id = $1 and x.secret is not null`,
+		`update endpoint_secrets set endpoint_id = $2, suffix = $3 || suffix where endpoint_id = $1`,
+		`update endpoints set deleted_at = now(), backlog = false, named = true
+		where id = $1 and $2::uuid is not null and $3::text is not null`,
+	} {
+		if _, err := tx.Exec(ctx, sql, other.ID, keep.ID, suffix); err != nil {
+			return err
+		}
+	}
+	return s.takeOver(ctx, tx, keep, other)
+}
+
+// takeOver lets keep take what either of the two takes: it is enabled if one of them is, and asks for all their event types.
+func (s *Store) takeOver(ctx context.Context, tx pgx.Tx, keep, other *Endpoint) error {
+	if other.Enabled && !keep.Enabled {
+		keep.Enabled, keep.DisabledReason = true, nil
+		keep.recovered()
+	}
+	if keep.EventTypes != nil {
+		for _, eventType := range other.EventTypes {
+			if !slices.Contains(keep.EventTypes, eventType) {
+				keep.EventTypes = append(keep.EventTypes, eventType)
+			}
+		}
+		if other.EventTypes == nil {
+			keep.EventTypes = nil
+		}
+	}
+	keep.Backlog = keep.Backlog || other.Backlog
+	_, err := tx.Exec(ctx, `update endpoints set event_types = $2, backlog = $3 where id = $1`, keep.ID, keep.EventTypes, keep.Backlog)
+	if err != nil {
+		return err
+	}
+	return saveHealth(ctx, tx, []*Endpoint{keep})
+}

@@ -1,0 +1,94 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/memhook/memhook/store"
+)
+
+// The job queue records which instance runs a job. That record can be wrong in two ways:
+//
+//   - The instance has died. Each instance writes a heartbeat; others release the jobs of an instance whose heartbeat is
+//     older than [store.InstanceStale] (reap).
+//   - The instance never received the job: the statement that fetched it was committed, and its answer was lost with the
+//     connection. Each instance compares the record with what it runs (reclaim). River would wait an hour.
+
+// heartbeat writes this instance's heartbeat and reaps other instances, until ctx is done. An instance that has missed
+// a heartbeat of its own reaps nobody for InstanceStale: probably the database was away, or this process was stopped.
+func (w *Worker) heartbeat(ctx context.Context, in store.Instance) {
+	last := time.Now()
+	steadySince := last // since then every heartbeat was on time
+	every(ctx, heartbeatInterval, func(ctx context.Context) {
+		bounded, cancel := context.WithTimeout(ctx, store.InstanceStale)
+		err := w.cfg.Store.Heartbeat(bounded, in)
+		cancel()
+		now := time.Now()
+		if err != nil || now.Sub(last) > store.InstanceStale/2 {
+			steadySince = now
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				w.log.Warn("instance cannot write its heartbeat", "error", err)
+			}
+			return
+		}
+		last = now
+		if now.Sub(steadySince) >= store.InstanceStale {
+			w.reap(ctx)
+		}
+	})
+}
+
+// reap releases the jobs of dead instances.
+func (w *Worker) reap(ctx context.Context) {
+	released, err := w.cfg.Store.ReapInstances(ctx)
+	if err != nil && ctx.Err() == nil {
+		w.log.Warn("instance cannot look for dead instances", "error", err)
+	}
+	if released > 0 {
+		w.log.Warn("instance took over the jobs of a dead instance", "jobs", released)
+	}
+}
+
+// reclaim releases jobs that are recorded as this instance's and that it is not running, until ctx is done.
+func (w *Worker) reclaim(ctx context.Context) {
+	var suspects []int64 // not running at the last look
+	every(ctx, reclaimInterval, func(ctx context.Context) {
+		missing, err := w.cfg.Store.RunningJobs(ctx, w.id, reclaimInterval)
+		if err != nil {
+			return // the heartbeat logs it
+		}
+		missing = slices.DeleteFunc(missing, w.running.has)
+		// A job that has just completed may still be recorded, so only jobs that are missing twice in a row are lost.
+		lost := slices.DeleteFunc(slices.Clone(missing), func(id int64) bool { return !slices.Contains(suspects, id) })
+		suspects = missing
+		if len(lost) == 0 {
+			return
+		}
+		released, err := w.cfg.Store.ReclaimJobs(ctx, w.id, lost)
+		if err != nil && ctx.Err() == nil {
+			w.log.Warn("instance cannot release jobs that it never received", "error", err)
+		}
+		if released > 0 {
+			w.log.Warn("instance released jobs that it never received from the database", "jobs", released)
+		}
+	})
+}
+
+// jobSet is the set of jobs that an instance is running.
+type jobSet struct{ ids sync.Map }
+
+// add adds a job until remove is called.
+func (s *jobSet) add(id int64) (remove func()) {
+	s.ids.Store(id, nil)
+	return func() { s.ids.Delete(id) }
+}
+
+// has reports whether the job is in the set.
+func (s *jobSet) has(id int64) bool {
+	_, ok := s.ids.Load(id)
+	return ok
+}

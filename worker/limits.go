@@ -1,0 +1,134 @@
+package worker
+
+import "time"
+
+// This file holds the intervals and bounds of the workers, so that those that depend on one another stand together.
+
+// The job queue.
+const (
+	// fetchCooldown is the least time between two fetches of a queue. River's default of 100 ms would become the median
+	// latency of a delivery.
+	fetchCooldown = 5 * time.Millisecond
+	// fetchPoll is how soon a due job is found when its notification was lost.
+	fetchPoll = 250 * time.Millisecond
+	// keepCompleted is how long River's pages show completed jobs. memhook's own tables keep the history.
+	keepCompleted = 30 * time.Second
+	// deliverWorkers is the number of jobs in each queue of deliveries. Each may be held by one attempt that hangs, so it
+	// must exceed what the limiters let in flight, twice the default of Config.MaxInFlight, and what waits for them.
+	deliverWorkers = 4000
+	// loadingJobs is how many jobs load their deliveries and look for places at once. It bounds the memory of a burst.
+	loadingJobs = 500
+	// pollWorkers is the number of accounts that one instance polls, River's maximum. Pollers sleep between slots.
+	pollWorkers = 10_000
+)
+
+// Deliveries and their endpoints.
+const (
+	// receiverFresh is how long an endpoint's settings are used after they were read. Everything that changes an
+	// endpoint takes effect within this time. api waits a little longer than this (its settingsFresh) before it answers
+	// a rotation of secrets, so that every attempt that begins after the answer is signed with the new secret: change
+	// both together.
+	receiverFresh = time.Second
+	// parkAtOnce is how long deliveries are parked without a wait after one has waited for a place in vain. The next
+	// release, at most releaseInterval later, serves them.
+	parkAtOnce = receiverFresh
+	// releaseInterval is how often parked deliveries that have become due are looked for.
+	releaseInterval = time.Second
+	// patience is how long a delivery waits for a place at an endpoint that answers quickly: longer than several
+	// attempts of quickMean, shorter than parking and the next release take.
+	patience = 250 * time.Millisecond
+	// quickMean is the mean duration of attempts up to which an endpoint counts as answering quickly.
+	quickMean = 100 * time.Millisecond
+	// limiterIdle is how long an unused endpoint's limiter is kept. It must exceed receiverFresh and parkAtOnce.
+	limiterIdle = time.Minute
+
+	// inFlight is the default of Config.MaxInFlight. By Little's law 4,000 deliveries a second to receivers that answer in
+	// 200 ms need 800 attempts in flight; each takes some 30 KiB.
+	inFlight = 1000
+	// appShare is the part of maxInFlight that an app has while others have work: one appShare-th.
+	appShare = 4
+	// appFloor is how many attempts an app may always have in flight.
+	appFloor = 4
+	// windowMin is the least window of an endpoint and of a host.
+	windowMin = 20
+	// An attempt counts as slow, and its window is halved, where the mean of the durations exceeds slowFactor times their
+	// base and slowMargin, which keeps the jitter of fast receivers from counting.
+	slowFactor, slowMargin = 2, 50 * time.Millisecond
+	// A host is proven by an answer within provenWithin, until it gives none or has given none for stalledAfter while it
+	// had attempts in flight, which is looked at every stallTick.
+	provenWithin, stalledAfter, stallTick = 5 * time.Second, 2 * time.Second, 250 * time.Millisecond
+	// serveMost is how many waiting deliveries of an app are looked at when a place is given back.
+	serveMost = 64
+	// planInterval is the least time between two plans of releases, and releaseBatch how many endpoints a transaction
+	// releases.
+	planInterval = 50 * time.Millisecond
+	releaseBatch = 200
+	// attemptIdle is how long a goroutine for first attempts waits for the next one.
+	attemptIdle = 5 * time.Second
+
+	// A receiver that answers 429, 502, 503 or 504 without Retry-After is held for holdMin, doubled with each failure in
+	// a row up to holdMax.
+	holdMin, holdMax = time.Second, time.Minute
+	// scheduleJitter spreads retries that were scheduled at one moment: each delay is up to 20 % shorter or longer.
+	scheduleJitter = 0.2
+	// earlyBy is how long before its due time an attempt may be made. It covers the difference between the clocks of the
+	// database and of this machine.
+	earlyBy = 50 * time.Millisecond
+)
+
+// Polls. The database grants slots; see [store.SlotInterval] for how far apart they are.
+const (
+	// A poll job holds its account's lease for a random time between these bounds. It is short enough that new instances
+	// soon get their share, long enough that the change costs nothing, and random so that accounts do not change
+	// together.
+	leaseMin, leaseMax = 5 * time.Second, 210 * time.Second
+	// slotLead is how long before its time a slot is asked for, at most half the interval. It covers what a busy database
+	// takes to answer: a slot that is asked for late is late, and so are all slots after it.
+	slotLead = 100 * time.Millisecond
+	// maxSlotWait bounds the database's answer time of which half counts as the way there. A longer answer time says too
+	// little about when the slot is.
+	maxSlotWait = time.Second
+	// maxLateness is how long after its slot a request may leave. It protects another instance's requests, which may hold
+	// the lease by then; the requests of one instance are kept apart by its pacer, however late they are.
+	maxLateness = 250 * time.Millisecond
+	// pacerTolerance is the lateness of a request that does not delay the requests after it: what a timer and the
+	// scheduler take. It must be a small part of the jitter that [store.SlotInterval] allows for.
+	pacerTolerance = 5 * time.Millisecond
+	// catchUp is the part of the slot interval that late requests keep apart. It is less than 1 so that they become
+	// punctual again.
+	catchUp = 0.99
+	// maxPollsInFlight bounds the polls in flight for one account whose budget is larger.
+	maxPollsInFlight = 100
+	// notifyInterval is how soon an idle poller learns of a new or hinted task.
+	notifyInterval = 50 * time.Millisecond
+	// errorPause is how long a poller waits after an error of the database.
+	errorPause = time.Second
+
+	// refusedPause is the backoff of an account whose key is refused.
+	refusedPause = time.Minute
+	// A rate-limited account backs off for limitedMin, doubled up to limitedMax, as memories.ai's documentation asks.
+	limitedMin, limitedMax = time.Second, 32 * time.Second
+	// An account whose service is down backs off for outageMin, doubled up to outageMax.
+	outageMin, outageMax = time.Second, time.Minute
+	// toleratedFaults is how many answers in a row may be missing or malformed before the account backs off.
+	toleratedFaults = 1
+)
+
+// Heartbeat and maintenance.
+const (
+	// heartbeatInterval must be well below [store.InstanceStale], after which other instances take over the jobs.
+	heartbeatInterval = time.Second
+	// reclaimInterval is how often an instance looks for jobs that it is recorded as running but is not running. A job
+	// that is found twice in a row is released.
+	reclaimInterval = 5 * time.Second
+	// expireInterval is how often tasks are expired, expireBatch of them in a statement.
+	expireInterval = time.Second
+	expireBatch    = 500
+	// adoptInterval is how often work without a job gets a new one.
+	adoptInterval = time.Minute
+	// purgeInterval is how often old rows are deleted. A shorter retention makes it a tenth of the retention, at least
+	// expireInterval.
+	purgeInterval = 10 * time.Minute
+	// leaveTimeout bounds the release of an instance's remaining jobs when it stops.
+	leaveTimeout = time.Second
+)

@@ -1,0 +1,58 @@
+package worker
+
+import (
+	"context"
+	"time"
+)
+
+// Every instance expires tasks, makes jobs for work that has none, and deletes old rows. The store's statements allow
+// several instances to do so at once.
+
+// expire ends the tasks whose time is over.
+func (w *Worker) expire(ctx context.Context) {
+	for {
+		n, err := w.cfg.Store.ExpireTasks(ctx, expireBatch)
+		if err != nil && ctx.Err() == nil {
+			w.log.Warn("maintenance cannot expire tasks", "error", err)
+		}
+		if err != nil || n < expireBatch {
+			return
+		}
+	}
+}
+
+// adopt makes jobs for accounts and deliveries that have lost theirs.
+func (w *Worker) adopt(ctx context.Context) {
+	n, err := w.cfg.Store.AdoptOrphans(ctx)
+	if err != nil && ctx.Err() == nil {
+		w.log.Warn("maintenance cannot look for work without a job", "error", err)
+	}
+	if n > 0 {
+		w.log.Warn("maintenance made jobs for work that had none", "jobs", n)
+	}
+}
+
+// purge deletes rows that are older than the retention.
+func (w *Worker) purge(ctx context.Context) {
+	n, err := w.cfg.Store.Purge(ctx, time.Now().Add(-w.cfg.Retention))
+	if err != nil && ctx.Err() == nil {
+		w.log.Warn("maintenance cannot delete old rows", "error", err)
+	}
+	if n > 0 {
+		w.log.Info("maintenance deleted old rows", "rows", n)
+	}
+}
+
+// every calls fn at an interval until ctx is done.
+func every(ctx context.Context, interval time.Duration, fn func(context.Context)) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			fn(ctx)
+		}
+	}
+}

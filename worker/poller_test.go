@@ -1,0 +1,126 @@
+package worker
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/riverqueue/river/rivertype"
+
+	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/store/storetest"
+)
+
+// lossy loses the database's answer to a statement, once it has come.
+type lossy struct {
+	text   string                 // of the statement
+	before atomic.Pointer[func()] // called before the next such statement, whose answer is lost then
+	lost   chan struct{}          // gets a value when it is
+}
+
+func (l *lossy) TraceQueryStart(ctx context.Context, conn *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(q.SQL, l.text) {
+		if before := l.before.Swap(nil); before != nil {
+			(*before)()
+			conn.PgConn().Conn().(*lossyConn).lose.Store(true)
+		}
+	}
+	return ctx
+}
+
+func (l *lossy) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+type lossyConn struct {
+	net.Conn
+	of   *lossy
+	lose atomic.Bool
+}
+
+func (c *lossyConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if !c.lose.Load() {
+		return n, err
+	}
+	_ = c.Close()
+	c.of.lost <- struct{}{}
+	return 0, net.ErrClosed
+}
+
+// over makes the bundle's worker reach the database through l.
+func (b *bundle) over(t *testing.T, l *lossy) {
+	t.Helper()
+	cfg := b.store.Pool().Config()
+	cfg.MaxConns = 1 // statements are prepared when their answers are lost
+	cfg.ConnConfig.Tracer = l
+	dial := cfg.ConnConfig.DialFunc
+	cfg.ConnConfig.DialFunc = pgconn.DialFunc(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		return &lossyConn{Conn: conn, of: l}, err
+	})
+	b.cfg.Store = storetest.Over(t, cfg, store.Config{Encode: EncodeEvent})
+}
+
+// The statement that grants a slot also admits new tasks, once. If it was committed and its answer lost, they must not
+// wait until the lease ends, which can take minutes.
+func TestTasksWhoseAdmissionWasLostAreReadAgain(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	l := &lossy{text: "set urgent = false\n\t\t\tfrom taken", lost: make(chan struct{}, 1)}
+	b.over(t, l)
+	state := func(task *store.Task) (polls int, urgent bool) {
+		if err := b.store.Pool().QueryRow(t.Context(), `select polls, urgent from tasks where id = $1`, task.ID).Scan(&polls, &urgent); err != nil {
+			t.Fatal(err)
+		}
+		return polls, urgent
+	}
+	polled := func(task *store.Task, within time.Duration) bool {
+		for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			if n, _ := state(task); n > 0 {
+				return true
+			}
+		}
+		return false
+	}
+	first := b.register(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.poll(ctx, b.account.ID) }()
+	t.Cleanup(cancel)
+	if !polled(first, 10*time.Second) {
+		t.Fatal("nothing is polled")
+	}
+	var second *store.Task
+	l.before.Store(new(func() { second = b.register(t) }))
+	select {
+	case <-l.lost: // at the latest when the first task is due again
+	case <-time.After(10 * time.Second):
+		t.Fatal("no slot was asked for")
+	}
+	if n, urgent := state(second); n > 0 || urgent {
+		t.Fatalf("the task was not admitted by the lost answer: %d polls, urgent %t", n, urgent)
+	}
+	if !polled(second, 15*time.Second) {
+		t.Error("the poller goes on and does not know the task")
+	}
+	cancel()
+	<-ended
+}
+
+func TestOldFailuresDoNotDelayARetry(t *testing.T) {
+	t.Parallel()
+	job := &rivertype.JobRow{}
+	for range 20 {
+		job.Errors = append(job.Errors, rivertype.AttemptError{At: time.Now().Add(-2 * time.Minute)})
+	}
+	for failures, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 30 * time.Second, 30 * time.Second} {
+		if got := time.Until(retryPolicy{}.NextRetry(job)); got > want || got < want-500*time.Millisecond {
+			t.Errorf("after %d failures: %s, want %s", failures, got, want)
+		}
+		job.Errors = append(job.Errors, rivertype.AttemptError{At: time.Now()})
+	}
+}
