@@ -154,51 +154,55 @@ func stranger(c *tls.Config, _ *Authority) {
 	c.Certificates = NewAuthority().Config(func(*x509.Certificate) {}).Certificates
 }
 
-// refusing returns an address where nobody listens.
+// refusing returns an address where nobody listens. It stays taken, so that nobody else comes to listen there.
 func refusing(t testing.TB) (string, io.Closer) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = l.Close()
-	return l.Addr().String(), nil
+	addr, fd := bind(t)
+	return addr, &boundSocket{fd: fd}
 }
 
 // full returns an address whose queue of connections is full, so that the kernel answers no more of them.
 func full(t testing.TB) (string, io.Closer) {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	addr, fd := bind(t)
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	queue := &boundSocket{fd: fd}
+	for range 8 {
+		conn, err := net.DialTimeout("tcp", addr, 100*time.Millisecond)
+		if err != nil {
+			break
+		}
+		queue.waiting = append(queue.waiting, conn)
+	}
+	return addr, queue
+}
+
+// bind takes an address.
+func bind(t testing.TB) (addr string, fd int) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	queue := fullQueue{fd: fd}
-	if err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err == nil {
-		err = syscall.Listen(fd, 0)
-	}
-	if err != nil {
+	syscall.CloseOnExec(fd)
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
 	name, err := syscall.Getsockname(fd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: name.(*syscall.SockaddrInet4).Port} //nolint:forcetypeassert // it was bound as one
-	for range 8 {
-		conn, err := net.DialTimeout("tcp", addr.String(), 100*time.Millisecond)
-		if err != nil {
-			break
-		}
-		queue.waiting = append(queue.waiting, conn)
-	}
-	return addr.String(), &queue
+	at := net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: name.(*syscall.SockaddrInet4).Port} //nolint:forcetypeassert // it was bound as one
+	return at.String(), fd
 }
 
-type fullQueue struct {
+// boundSocket is a socket and the connections that wait for it.
+type boundSocket struct {
 	fd      int
 	waiting []net.Conn
 }
 
-// Close lets go of the queue.
-func (q *fullQueue) Close() error {
+// Close closes all of them.
+func (q *boundSocket) Close() error {
 	for _, c := range q.waiting {
 		_ = c.Close()
 	}
