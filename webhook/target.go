@@ -133,6 +133,9 @@ func normalHost(host string) (string, error) {
 		return ip.Unmap().String(), nil
 	}
 	name, err := names.ToASCII(host)
+	if err == nil { // what was mapped must be permitted itself, which idna does not always check
+		name, err = names.ToASCII(name)
+	}
 	if err != nil {
 		return "", errors.New("must have a host name that DNS permits")
 	}
