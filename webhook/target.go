@@ -49,8 +49,8 @@ func (t Target) authority() string {
 // below tells whether a target is at or below a URL. Both schemes' default ports count as one, since the one usually
 // leads to the other.
 func (t Target) below(base Target) bool {
-	standard := func(u Target) bool { return u.port == defaultPorts[u.scheme] }
-	if t.host != base.host || t.port != base.port && !(standard(t) && standard(base)) {
+	special := func(u Target) bool { return u.port != defaultPorts[u.scheme] }
+	if t.host != base.host || t.port != base.port && (special(t) || special(base)) {
 		return false
 	}
 	prefix := strings.TrimSuffix(base.path, "/")
