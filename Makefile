@@ -1,17 +1,17 @@
 # What each target is for stands in CONTRIBUTING.md.
 GO    ?= go
-BIN   := bin/memhook
+DEV   := bin/memhook-dev
 TOOLS := $(GO) tool -modfile=tools.mod
 ARGS  ?=
 
 .PHONY: demo test cover lint bench soak chaos generate screenshots vuln build env
 
 build:
-	@$(GO) build -o $(BIN) ./cmd/memhook
+	@$(GO) build -o bin/ ./cmd/memhook ./cmd/memhook-dev
 
 demo: build
 	@.ci/packages
-	@$(BIN) demo $(ARGS)
+	@$(DEV) demo $(ARGS)
 
 test:
 	@.ci/packages tests
@@ -35,16 +35,16 @@ chaos:
 
 bench: build
 	@.ci/packages
-	@$(BIN) bench polling --into docs/benchmarks.md --svg docs/polling.svg
-	@$(BIN) bench polls --into docs/benchmarks.md
-	@$(BIN) bench deliveries --into docs/benchmarks.md
-	@$(BIN) bench registrations --into docs/benchmarks.md
-	@$(BIN) bench scaling --into docs/benchmarks.md
+	@$(DEV) bench polling --into docs/benchmarks.md --svg docs/polling.svg
+	@$(DEV) bench polls --into docs/benchmarks.md
+	@$(DEV) bench deliveries --into docs/benchmarks.md
+	@$(DEV) bench registrations --into docs/benchmarks.md
+	@$(DEV) bench scaling --into docs/benchmarks.md
 
 # An hour; ARGS="--for 10m" shortens it.
 soak: build
 	@.ci/packages
-	@$(BIN) bench soak --into docs/benchmarks.md --svg docs/soak.svg $(ARGS)
+	@$(DEV) bench soak --into docs/benchmarks.md --svg docs/soak.svg $(ARGS)
 
 # The pictures of the README: the demo after six minutes.
 screenshots:

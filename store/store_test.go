@@ -311,13 +311,13 @@ func TestExpiryDoesNotCutTheSettleWindow(t *testing.T) {
 		if _, err := b.pool.Exec(t.Context(), `update tasks set expires_at = `+sql); err != nil {
 			t.Fatal(err)
 		}
-		n, err := b.ExpireTasks(t.Context(), 10)
+		n, _, err := b.ExpireTasks(t.Context(), time.Time{}, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
-	if n := expire(`now()`); n != 1 {
+	if n := expire(`now() - interval '1 hour'`); n != 1 {
 		t.Errorf("%d tasks expired, want the waiting one", n)
 	}
 	b.ready(ready, "PI-1", "PI-2")

@@ -108,10 +108,10 @@ const (
 	refusedPause = time.Minute
 	// A rate-limited account backs off for limitedMin, doubled up to limitedMax, as memories.ai's documentation asks.
 	limitedMin, limitedMax = time.Second, 32 * time.Second
+	// retryAfterMax bounds what memories.ai may ask for in Retry-After.
+	retryAfterMax = 5 * time.Minute
 	// An account whose service is down backs off for outageMin, doubled up to outageMax.
 	outageMin, outageMax = time.Second, time.Minute
-	// toleratedFaults is how many answers in a row may be missing or malformed before the account backs off.
-	toleratedFaults = 1
 )
 
 // Heartbeat and maintenance.
@@ -124,6 +124,8 @@ const (
 	// expireInterval is how often tasks are expired, expireBatch of them in a statement.
 	expireInterval = time.Second
 	expireBatch    = 500
+	// reviewInterval is how often all expired tasks that still wait to be asked are looked at.
+	reviewInterval = time.Minute
 	// adoptInterval is how often work without a job gets a new one.
 	adoptInterval = time.Minute
 	// purgeInterval is how often old rows are deleted. A shorter retention makes it a tenth of the retention, at least

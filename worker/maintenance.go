@@ -8,15 +8,26 @@ import (
 // Every instance expires tasks, makes jobs for work that has none, and deletes old rows. The store's statements allow
 // several instances to do so at once.
 
-// expire ends the tasks whose time is over.
-func (w *Worker) expire(ctx context.Context) {
-	for {
-		n, err := w.cfg.Store.ExpireTasks(ctx, expireBatch)
-		if err != nil && ctx.Err() == nil {
-			w.log.Warn("maintenance cannot expire tasks", "error", err)
+// expire returns a function that ends the tasks whose time is over. It looks at all of them once in reviewInterval, and
+// otherwise at those that have expired since.
+func (w *Worker) expire() func(context.Context) {
+	var from, reviewed time.Time
+	return func(ctx context.Context) {
+		if now := time.Now(); now.Sub(reviewed) >= reviewInterval {
+			from, reviewed = time.Time{}, now
 		}
-		if err != nil || n < expireBatch {
-			return
+		for {
+			n, next, err := w.cfg.Store.ExpireTasks(ctx, from, expireBatch)
+			if err != nil {
+				if ctx.Err() == nil {
+					w.log.Warn("maintenance cannot expire tasks", "error", err)
+				}
+				return
+			}
+			from = next
+			if n < expireBatch {
+				return
+			}
 		}
 	}
 }

@@ -116,7 +116,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.background.Go(func() { w.followPauses(background) })
 	w.background.Go(func() { w.heartbeat(background, in) })
 	w.background.Go(func() { w.reclaim(background) })
-	w.background.Go(func() { every(background, expireInterval, w.expire) })
+	w.background.Go(func() { every(background, expireInterval, w.expire()) })
 	w.background.Go(func() { every(background, adoptInterval, w.adopt) })
 	if w.cfg.Retention > 0 {
 		interval := max(expireInterval, min(purgeInterval, w.cfg.Retention/10))
@@ -132,7 +132,7 @@ func (w *Worker) Start(ctx context.Context) error {
 func (w *Worker) Stop(ctx context.Context) error {
 	close(w.stopping)
 	stopped := w.river.Stop(ctx)
-	// ctx may be done by now, and the remaining jobs must be released all the same: the time for that begins here.
+	// The caller's context may be done; what is left must be given back all the same. Its time begins only now.
 	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
 	if stopped != nil {

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/memhook/memhook/memories/memoriestest"
-	"github.com/memhook/memhook/worker/polling"
+	"github.com/memhook/memhook/worker/polling/simulate"
 )
 
 // long is set for the long forms of the tests that take their time: MEMHOOK_LONG=1 make test.
@@ -89,7 +89,7 @@ func TestLagIsAsSimulated(t *testing.T) {
 	t.Parallel()
 	const rps = 4.0
 	n := pick(80, 400)
-	w := polling.Workload{
+	w := simulate.Workload{
 		Tasks: n, Rate: 2, Settle: 10 * time.Minute, // half of the budget, were each polled once
 		Draw: func(r *rand.Rand) (time.Duration, bool) {
 			return time.Duration(float64(10*time.Second) * math.Exp(0.7*r.NormFloat64())), true
@@ -112,7 +112,7 @@ func TestLagIsAsSimulated(t *testing.T) {
 		sum += got.task.DetectedAt.Sub(*life.ReadyAt)
 	}
 	measured := sum / time.Duration(n)
-	simulated := polling.Simulate(w, polling.Learnt(), time.Duration(1.01/rps*float64(time.Second)), 1).Mean()
+	simulated := simulate.Simulate(w, simulate.Learnt(), time.Duration(1.01/rps*float64(time.Second)), 1).Mean()
 	t.Logf("mean lag %s measured, %s simulated", measured, simulated)
 	if ratio := float64(measured) / float64(simulated); math.Abs(ratio-1) > pick(0.25, 0.15) {
 		t.Errorf("mean lag %s measured, %s simulated: ratio %.2f", measured, simulated, ratio)
