@@ -35,6 +35,9 @@ func (t Target) String() string {
 // Endpoint returns the URL without its query, which names the receiver.
 func (t Target) Endpoint() string { return t.scheme + "://" + t.authority() + t.path }
 
+// Query returns what follows the question mark; "" for none. It belongs to a subscription, not to the receiver.
+func (t Target) Query() string { return t.query }
+
 func (t Target) authority() string {
 	switch {
 	case t.port != defaultPorts[t.scheme]:

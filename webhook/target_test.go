@@ -63,8 +63,8 @@ func TestTargetsHaveOneNormalForm(t *testing.T) {
 		if again, err := webhook.ParseTarget(want); err != nil || again != target {
 			t.Errorf("%s: the normal form is not its own: %q %v", raw, again, err)
 		}
-		if name, _, _ := strings.Cut(want, "?"); target.Endpoint() != name {
-			t.Errorf("%s: the endpoint is %q", raw, target.Endpoint())
+		if name, query, _ := strings.Cut(want, "?"); target.Endpoint() != name || target.Query() != query {
+			t.Errorf("%s: the endpoint is %q, the query %q", raw, target.Endpoint(), target.Query())
 		}
 	}
 }

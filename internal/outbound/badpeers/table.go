@@ -229,12 +229,14 @@ func stranger(c *tls.Config, _ *Authority) {
 
 // refusing returns an address where nobody listens. It stays taken, so that nobody else comes to listen there.
 func refusing(tb testing.TB) (string, io.Closer) {
+	tb.Helper()
 	addr, fd := bind(tb)
 	return addr, &boundSocket{fd: fd}
 }
 
 // full returns an address whose queue of connections is full, so that the kernel answers no more of them.
 func full(tb testing.TB) (string, io.Closer) {
+	tb.Helper()
 	addr, fd := bind(tb)
 	if err := syscall.Listen(fd, 0); err != nil {
 		tb.Fatal(err)
@@ -252,6 +254,7 @@ func full(tb testing.TB) (string, io.Closer) {
 
 // bind takes an address.
 func bind(tb testing.TB) (addr string, fd int) {
+	tb.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		tb.Fatal(err)
