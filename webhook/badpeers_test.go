@@ -69,7 +69,8 @@ func TestGuardJudgesBeforeTheProxy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sender := webhook.NewSender(webhook.SenderConfig{Guard: webhook.NewGuard(webhook.Policy{AllowHTTP: true}), Timeout: time.Second, Proxy: proxyURL})
+	guard := webhook.NewGuard(webhook.Policy{AllowHTTP: true})
+	sender := webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: time.Second, Proxy: proxyURL})
 	t.Cleanup(sender.Close)
 	for _, host := range append(forbidden, "①②⑦.0.0.1", "169。254。169。254") {
 		for _, scheme := range []string{"http", "https"} {
@@ -81,7 +82,8 @@ func TestGuardJudgesBeforeTheProxy(t *testing.T) {
 	if n := proxy.Accepted(); n != 0 {
 		t.Errorf("the proxy was asked %d times", n)
 	}
-	if resp := sender.Send(t.Context(), webhook.Request{URL: "https://name.example/"}); resp.Class() != "proxy" || !resp.ProxyFailed() || proxy.Accepted() != 1 {
+	resp := sender.Send(t.Context(), webhook.Request{URL: "https://name.example/"})
+	if resp.Class() != "proxy" || !resp.ProxyFailed() || proxy.Accepted() != 1 {
 		t.Errorf("a name: %s %v (%v)", resp.Class(), resp.Err, resp.Details())
 	}
 }

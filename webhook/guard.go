@@ -49,7 +49,8 @@ func NewGuard(p Policy) *Guard {
 	if p.Listener.IsValid() && p.Listener.Addr().IsUnspecified() {
 		local = localAddresses()
 	}
-	return &Guard{policy: p, local: local, dial: ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))}
+	dial := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
+	return &Guard{policy: p, local: local, dial: dial}
 }
 
 // Control is the net.Dialer.Control that refuses forbidden addresses.

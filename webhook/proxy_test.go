@@ -141,7 +141,7 @@ func TestReceiversThatAProxyCannotReachAreToBlame(t *testing.T) {
 			go tunnel(conn, opened)
 		}
 	}()
-	sender := webhook.NewSender(webhook.SenderConfig{Guard: loopback(), Timeout: time.Second, Proxy: &url.URL{Scheme: "http", Host: listener.Addr().String()}, Roots: roots})
+	sender := webhook.NewSender(webhook.SenderConfig{Guard: loopback(), Timeout: 5 * time.Second, Proxy: &url.URL{Scheme: "http", Host: listener.Addr().String()}, Roots: roots})
 	t.Cleanup(sender.Close)
 	if resp := sender.Send(t.Context(), webhook.Request{URL: "https://127.0.0.1:502/"}); resp.Class() != "proxy" {
 		t.Errorf("502 of a proxy that nothing is known of: %s", resp.Class())

@@ -35,6 +35,9 @@ func (t Target) String() string {
 // Endpoint returns the URL without its query, which names the receiver.
 func (t Target) Endpoint() string { return t.scheme + "://" + t.authority() + t.path }
 
+// Query returns what follows the question mark; "" for none. It belongs to a subscription, not to the receiver.
+func (t Target) Query() string { return t.query }
+
 func (t Target) authority() string {
 	switch {
 	case t.port != defaultPorts[t.scheme]:
@@ -49,8 +52,8 @@ func (t Target) authority() string {
 // below tells whether a target is at or below a URL. Both schemes' default ports count as one, since the one usually
 // leads to the other.
 func (t Target) below(base Target) bool {
-	standard := func(u Target) bool { return u.port == defaultPorts[u.scheme] }
-	if t.host != base.host || t.port != base.port && !(standard(t) && standard(base)) {
+	special := func(u Target) bool { return u.port != defaultPorts[u.scheme] }
+	if t.host != base.host || t.port != base.port && (special(t) || special(base)) {
 		return false
 	}
 	prefix := strings.TrimSuffix(base.path, "/")
@@ -133,6 +136,9 @@ func normalHost(host string) (string, error) {
 		return ip.Unmap().String(), nil
 	}
 	name, err := names.ToASCII(host)
+	if err == nil { // what was mapped must be permitted itself, which idna does not always check
+		name, err = names.ToASCII(name)
+	}
 	if err != nil {
 		return "", errors.New("must have a host name that DNS permits")
 	}

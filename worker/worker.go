@@ -141,7 +141,7 @@ func (w *Worker) Stop(ctx context.Context) error {
 	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
 	if stopped != nil {
-		w.log.Warn("giving back what did not end in time")
+		w.log.Warn("instance cancels jobs that did not end in time")
 		if err := w.river.StopAndCancel(leaving); err != nil {
 			w.log.Warn("some jobs did not end after they were cancelled", "error", err)
 		}

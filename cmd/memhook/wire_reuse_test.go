@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -99,11 +100,7 @@ func closing(t *testing.T, after time.Duration) (url string, seen func() map[str
 	return "http://" + listener.Addr().String() + "/", func() map[string]int {
 		mu.Lock()
 		defer mu.Unlock()
-		out := make(map[string]int, len(ids))
-		for id, n := range ids {
-			out[id] = n
-		}
-		return out
+		return maps.Clone(ids)
 	}
 }
 

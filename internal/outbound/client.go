@@ -131,7 +131,7 @@ func (c *Client) exchange(ctx context.Context, conn *conn, req *http.Request, me
 	if _, err := conn.buffer.Peek(1); err != nil {
 		return nil, false, c.failed(ctx, conn.route, waiting, err)
 	}
-	head, err := readHead(conn, req)
+	head, err := readHead(conn, req) //nolint:bodyclose // its connection is closed or used again
 	if err != nil {
 		return nil, true, c.failed(ctx, conn.route, waiting, err)
 	}

@@ -73,7 +73,8 @@ func TestGetHasNoBody(t *testing.T) {
 	if _, err := newClient(t, proxy).Do(t.Context(), get(t, "http://target.example/a?b=c")); err != nil {
 		t.Fatal(err)
 	}
-	want := "GET http://target.example/a?b=c HTTP/1.1\r\nHost: target.example\r\nUser-Agent: memhook/test\r\nProxy-Authorization: Basic bWU6cGFzcw==\r\n\r\n"
+	want := "GET http://target.example/a?b=c HTTP/1.1\r\nHost: target.example\r\n" +
+		"User-Agent: memhook/test\r\nProxy-Authorization: Basic bWU6cGFzcw==\r\n\r\n"
 	if proxied.all() != want {
 		t.Errorf("sent to the proxy\n%s\nwant\n%s", proxied.all(), want)
 	}
@@ -83,7 +84,8 @@ func TestGetHasNoBody(t *testing.T) {
 func TestHTTP1AloneIsSpoken(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if body, err := io.ReadAll(r.Body); r.Proto != "HTTP/1.1" || r.ContentLength != 0 || len(r.TransferEncoding) > 0 || len(body) > 0 || err != nil {
+		body, err := io.ReadAll(r.Body)
+		if r.Proto != "HTTP/1.1" || r.ContentLength != 0 || len(r.TransferEncoding) > 0 || len(body) > 0 || err != nil {
 			t.Errorf("%s, length %d, %v, body %q", r.Proto, r.ContentLength, r.TransferEncoding, body)
 		}
 	}))
@@ -123,6 +125,8 @@ func TestTheProxysFailuresAreItsOwn(t *testing.T) {
 	}
 	untrusted := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(untrusted.Close)
+	endless := says("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 64<<10))
+	mute := listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	cases := map[string]struct {
 		proxy, target string
 		kind          outbound.Kind
@@ -138,8 +142,8 @@ func TestTheProxysFailuresAreItsOwn(t *testing.T) {
 		"closes":                          {says(""), "https://target.example", outbound.Proxy},
 		"closes, http":                    {says(""), "http://target.example", outbound.Proxy},
 		"speaks first":                    {says("HTTP/1.1 200 OK\r\n\r\nhello"), "https://target.example", outbound.Proxy},
-		"endless":                         {says("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 64<<10)), "https://target.example", outbound.Proxy},
-		"says nothing":                    {listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), "https://target.example", outbound.Proxy},
+		"endless":                         {endless, "https://target.example", outbound.Proxy},
+		"says nothing":                    {mute, "https://target.example", outbound.Proxy},
 		"TLS that nobody trusts":          {untrusted.URL, "http://target.example", outbound.Proxy},
 		"a scheme without a dialer":       {"gopher://127.0.0.1:1", "http://target.example", outbound.Proxy},
 		"the target closes in its tunnel": {says("HTTP/1.1 200 OK\r\n\r\n"), "https://target.example", outbound.TLSClosed},
@@ -178,7 +182,7 @@ func TestTunnels(t *testing.T) {
 	connect := listen(t, func(c net.Conn) {
 		in := bufio.NewReader(c)
 		req, err := http.ReadRequest(in)
-		if err != nil || req.Method != http.MethodConnect || req.Host != "example.com:443" || req.Header.Get("Proxy-Authorization") != "Basic bWU6cGFzcw==" {
+		if err != nil || req.Method+" "+req.Host+" "+req.Header.Get("Proxy-Authorization") != "CONNECT example.com:443 Basic bWU6cGFzcw==" {
 			_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
 			_ = c.Close()
 			return
@@ -202,7 +206,8 @@ func TestTunnels(t *testing.T) {
 		_, _ = c.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
 		join(c, c)
 	})
-	for _, proxy := range []string{strings.Replace(connect, "http://", "http://me:pass@", 1), strings.Replace(socks, "http://", "socks5://", 1)} {
+	host := func(url string) string { return strings.TrimPrefix(url, "http://") }
+	for _, proxy := range []string{"http://me:pass@" + host(connect), "socks5://" + host(socks)} {
 		client := newClient(t, func(c *outbound.Config) {
 			through(t, proxy)(c)
 			c.Roots = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs // its certificate is for example.com

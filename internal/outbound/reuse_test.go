@@ -279,3 +279,26 @@ func TestDoEndsWithItsContext(t *testing.T) {
 		t.Errorf("%v after %s", err, time.Since(start))
 	}
 }
+
+// A connection that the peer has closed while it was idle is not used, so that a request that must not be sent again is not
+// lost on it.
+func TestAClosedIdleConnectionIsNotUsed(t *testing.T) {
+	t.Parallel()
+	closed := make(chan struct{}, 100)
+	url := listen(t, func(conn net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+			return
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		time.Sleep(time.Millisecond)
+		_ = conn.Close()
+		closed <- struct{}{}
+	})
+	client := newClient(t, nil)
+	for range 20 {
+		if _, err := client.Do(t.Context(), get(t, url)); err != nil {
+			t.Fatalf("%v (%v)", err, cause(nil, err))
+		}
+		<-closed
+	}
+}

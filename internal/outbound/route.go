@@ -72,6 +72,7 @@ func (r *route) proxyAuthorization() string {
 // serialize returns the request's bytes as they go over the route. It closes the request's body.
 func (r *route) serialize(req *http.Request) ([]byte, error) {
 	var out bytes.Buffer
+	out.Grow(int(max(0, min(req.ContentLength, 1<<20))) + 1<<10)
 	if !r.absolute {
 		err := req.Write(&out)
 		return out.Bytes(), err
@@ -196,7 +197,7 @@ func (c *Client) throughProxy(ctx context.Context, socket net.Conn, r *route) (n
 	}
 	bounded := &conn{Conn: way, left: c.cfg.MaxHeader}
 	bounded.buffer = bufio.NewReaderSize(bounded, 512)
-	head, err := readHead(bounded, req)
+	head, err := readHead(bounded, req) //nolint:bodyclose // the socket is closed where it must be
 	if err != nil {
 		return nil, err
 	}

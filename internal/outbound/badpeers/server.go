@@ -82,23 +82,23 @@ func (s *Server) Close() {
 
 // StartAll starts every peer of the table, over plain TCP and over TLS as it applies, until the test ends. A client that
 // trusts the authority reaches those over TLS.
-func StartAll(t testing.TB, authority *Authority) []*Server {
-	t.Helper()
+func StartAll(tb testing.TB, authority *Authority) []*Server {
+	tb.Helper()
 	var out []*Server
 	for _, p := range Table() {
 		if !p.tlsOnly {
-			out = append(out, Start(t, p, nil))
+			out = append(out, Start(tb, p, nil))
 		}
 		if !p.plainOnly {
-			out = append(out, Start(t, p, authority))
+			out = append(out, Start(tb, p, authority))
 		}
 	}
 	return out
 }
 
 // Start starts one peer until the test ends, over TLS if an authority is given.
-func Start(t testing.TB, p Peer, authority *Authority) *Server {
-	t.Helper()
+func Start(tb testing.TB, p Peer, authority *Authority) *Server {
+	tb.Helper()
 	s := &Server{Peer: p, URL: "http://", conns: make(map[net.Conn]bool)}
 	if authority != nil {
 		s.URL, s.Peer.Name = "https://", p.Name+", TLS"
@@ -107,9 +107,9 @@ func Start(t testing.TB, p Peer, authority *Authority) *Server {
 			p.config(s.tls, authority)
 		}
 	}
-	t.Cleanup(s.Close)
+	tb.Cleanup(s.Close)
 	if p.listen != nil {
-		addr, closer := p.listen(t)
+		addr, closer := p.listen(tb)
 		s.URL += addr
 		if closer != nil {
 			s.closers = append(s.closers, closer)
@@ -118,7 +118,7 @@ func Start(t testing.TB, p Peer, authority *Authority) *Server {
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	s.URL += l.Addr().String()
 	s.closers = append(s.closers, l)
@@ -165,7 +165,8 @@ type Authority struct {
 func NewAuthority() *Authority {
 	key := newKey()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
