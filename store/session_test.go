@@ -143,6 +143,24 @@ func TestReadOnlySessionsAreThrownAway(t *testing.T) {
 	until(t, 5*time.Second, func() bool { return write() == nil && store.CheckWritable(t.Context(), pool) == nil })
 }
 
+// What the server does not answer in time fails, whatever the caller allows, and its connection is closed; what may take longer
+// does.
+func TestStatementsHaveDeadlines(t *testing.T) {
+	t.Parallel()
+	pool := opened(t, store.Database{URL: storetest.URL(t), Conns: 1})
+	start := time.Now()
+	_, err := pool.Exec(t.Context(), `select pg_sleep(30)`)
+	if took := time.Since(start); !store.IsAway(err) || took > 8*time.Second {
+		t.Errorf("%v after %s", err, took)
+	}
+	if err := store.CheckWritable(t.Context(), pool); err != nil { // on another connection, as the pool has but one
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("the connection was given up after %s", took)
+	}
+}
+
 func until(t *testing.T, most time.Duration, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(most); !done(); time.Sleep(20 * time.Millisecond) {
