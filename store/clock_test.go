@@ -31,11 +31,14 @@ func TestClockSkew(t *testing.T) {
 func TestTheDatabasesClockStepsBack(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
-	dead, alive := store.Instance{ID: uuid.New(), Name: "dead", StartedAt: time.Now()}, store.Instance{ID: uuid.New(), Name: "alive", StartedAt: time.Now()}
+	dead := store.Instance{ID: uuid.New(), Name: "dead", StartedAt: time.Now()}
+	alive := store.Instance{ID: uuid.New(), Name: "alive", StartedAt: time.Now()}
 	if err := b.Heartbeat(t.Context(), dead); err != nil {
 		t.Fatal(err)
 	}
-	execAll(t, connectTo(t, b.pool.Config().ConnString()), `update accounts set next_slot_at = now() + interval '1 hour'`, `update instances set beat_at = now() + interval '1 hour'`)
+	execAll(t, connectTo(t, b.pool.Config().ConnString()),
+		`update accounts set next_slot_at = now() + interval '1 hour'`,
+		`update instances set beat_at = now() + interval '1 hour'`)
 	if _, err := storetest.On(t, b.pool, store.Config{Encode: encode}).RegisterInstance(t.Context(), alive); err != nil {
 		t.Fatal(err)
 	}

@@ -181,7 +181,9 @@ func checkNewer(ctx context.Context, pool *pgxpool.Pool, ours *goose.Provider, r
 	return nil
 }
 
-func schemaStates(ctx context.Context, pool *pgxpool.Pool, ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) ([]SchemaState, error) {
+func schemaStates(
+	ctx context.Context, pool *pgxpool.Pool, ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx],
+) ([]SchemaState, error) {
 	current, err := ourVersion(ctx, pool, ours)
 	if err != nil {
 		return nil, fmt.Errorf("read schema version: %w", err)

@@ -104,7 +104,8 @@ func createSchema(ctx context.Context, pool *pgxpool.Pool, found schemaOf) error
 		return err
 	}
 	if !transactionPooled(pool) {
-		return refusal("the schema of DATABASE_URL's search_path (" + found.Path + ") does not exist, or the user " + found.User + " may not use it")
+		return refusal("the schema of DATABASE_URL's search_path (" + found.Path + ") does not exist, or the user " + found.User +
+			" may not use it")
 	}
 	return refusal("through a transaction pooler the role's search_path counts, which is " + found.Path + ": alter role " +
 		pgx.Identifier{found.User}.Sanitize() + " in database " + pgx.Identifier{found.Database}.Sanitize() + " set search_path = " + schemaName)
@@ -179,7 +180,9 @@ type Rights struct {
 func ReadRights(ctx context.Context, pool *pgxpool.Pool) (Rights, error) {
 	rows, err := pool.Query(ctx, `
 		with ours as (
-			select c.oid, c.relkind from pg_class c where c.relnamespace = to_regnamespace(quote_ident(current_schema())) and c.relkind in ('r', 'p', 'S')
+			select c.oid, c.relkind
+			from pg_class c
+			where c.relnamespace = to_regnamespace(quote_ident(current_schema())) and c.relkind in ('r', 'p', 'S')
 		)
 		select current_user::text as "user", coalesce(current_schema(), '') as schema, `+isOurs(`current_schema()`)+` as migrated,
 			case when current_schema() is null then has_database_privilege(current_database(), 'create')

@@ -63,7 +63,8 @@ func sessionSetup(cfg *pgx.ConnConfig, pooler string) pgconn.ValidateConnectFunc
 		}
 	}
 	var sql strings.Builder
-	sql.WriteString(`select pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean, current_setting('server_encoding')`)
+	sql.WriteString(`select pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean, ` +
+		`current_setting('server_encoding')`)
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		fmt.Fprintf(&sql, ", set_config(%s, %s, false)", quote(name), settings[name])
 	}
@@ -164,7 +165,8 @@ func refuseSharedSessions(ctx context.Context, pool *pgxpool.Pool) error {
 // synchronous standby is noticed, too.
 func CheckWritable(ctx context.Context, pool *pgxpool.Pool) error {
 	var readOnly bool
-	if err := pool.QueryRow(ctx, `select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean`).Scan(&readOnly); err != nil {
+	err := pool.QueryRow(ctx, `select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean`).Scan(&readOnly)
+	if err != nil {
 		return fmt.Errorf("ask the database for a writable session: %w", err)
 	}
 	if readOnly {

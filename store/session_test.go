@@ -83,7 +83,8 @@ func TestADatabaseThatIsNotUTF8IsRefused(t *testing.T) {
 		execAll(t, conn, `create database `+name+` encoding '`+encoding+`' template template0`)
 		atEnd(t, conn, `drop database `+name+` with (force)`)
 		start := time.Now()
-		_, err := store.Open(t.Context(), store.Database{URL: with(t, server, func(u *url.URL, _ url.Values) { u.Path = "/" + name }), Conns: 2, Patience: time.Minute})
+		database := with(t, server, func(u *url.URL, _ url.Values) { u.Path = "/" + name })
+		_, err := store.Open(t.Context(), store.Database{URL: database, Conns: 2, Patience: time.Minute})
 		if err == nil || !strings.Contains(err.Error(), encoding) || strings.Contains(err.Error(), "\n") || time.Since(start) > 10*time.Second {
 			t.Errorf("%s: %v after %s", encoding, err, time.Since(start))
 		}
@@ -143,6 +144,24 @@ func TestReadOnlySessionsAreThrownAway(t *testing.T) {
 	until(t, 5*time.Second, func() bool { return write() == nil && store.CheckWritable(t.Context(), pool) == nil })
 }
 
+// What the server does not answer in time fails, whatever the caller allows, and its connection is closed; what may take longer
+// does.
+func TestStatementsHaveDeadlines(t *testing.T) {
+	t.Parallel()
+	pool := opened(t, store.Database{URL: storetest.URL(t), Conns: 1})
+	start := time.Now()
+	_, err := pool.Exec(t.Context(), `select pg_sleep(30)`)
+	if took := time.Since(start); !store.IsAway(err) || took > 8*time.Second {
+		t.Errorf("%v after %s", err, took)
+	}
+	if err := store.CheckWritable(t.Context(), pool); err != nil { // on another connection, as the pool has but one
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("the connection was given up after %s", took)
+	}
+}
+
 func until(t *testing.T, most time.Duration, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(most); !done(); time.Sleep(20 * time.Millisecond) {
@@ -156,8 +175,9 @@ func until(t *testing.T, most time.Duration, done func() bool) {
 func TestOtherProgramsTablesAreNotTouched(t *testing.T) {
 	t.Parallel()
 	db := storetest.EmptyURL(t)
-	theirs := connectTo(t, with(t, db, func(_ *url.URL, q url.Values) { q.Set("search_path", "public") }))
-	neighbour, err := pgxpool.New(t.Context(), with(t, db, func(_ *url.URL, q url.Values) { q.Set("search_path", "public") }))
+	inPublic := with(t, db, func(_ *url.URL, q url.Values) { q.Set("search_path", "public") })
+	theirs := connectTo(t, inPublic)
+	neighbour, err := pgxpool.New(t.Context(), inPublic)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +194,8 @@ func TestOtherProgramsTablesAreNotTouched(t *testing.T) {
 		`insert into goose_db_version (version_id, is_applied) values (0, true), (7, true)`,
 		`create table accounts (id int primary key, name text)`, `insert into accounts values (1, 'theirs')`,
 		`insert into river_job (state, kind, args, max_attempts, finalized_at) values ('completed', 'theirs', '{}', 5, now() - interval '1 year')`,
-		`insert into river_job (state, kind, args, max_attempts, attempted_at, attempted_by) values ('running', 'theirs', '{}', 5, now() - interval '1 day', '{gone}')`)
+		`insert into river_job (state, kind, args, max_attempts, attempted_at, attempted_by)
+			values ('running', 'theirs', '{}', 5, now() - interval '1 day', '{gone}')`)
 	before := dump(t, db)
 	if !strings.Contains(before, "theirs") || !strings.Contains(before, "river_job_args_index") {
 		t.Fatalf("the dump lacks what it is to watch:\n%s", before)
@@ -195,9 +216,9 @@ func TestOtherProgramsTablesAreNotTouched(t *testing.T) {
 		t.Error("the other program's tables changed while memhook worked")
 	}
 	// In the other program's own schema memhook refuses.
-	beside := opened(t, store.Database{URL: with(t, db, func(_ *url.URL, q url.Values) { q.Set("search_path", "public") })})
+	beside := opened(t, store.Database{URL: inPublic})
 	err = store.Migrate(t.Context(), beside, nil)
-	if err == nil || !strings.Contains(err.Error(), "another program") || !strings.Contains(err.Error(), "river_job") || !strings.Contains(err.Error(), "goose_db_version") {
+	if err == nil || !strings.Contains(err.Error(), "another program (accounts, river_job") || !strings.Contains(err.Error(), "goose_db_version") {
 		t.Errorf("migrating in another program's schema: %v", err)
 	}
 	if err := store.MigrateDown(t.Context(), beside); err == nil {
@@ -256,7 +277,8 @@ func TestTablesInPublicStayThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	var schemas string
-	err := pool.QueryRow(t.Context(), `select string_agg(distinct schemaname, ' ') from pg_tables where tablename in ('accounts', 'river_job', 'goose_db_version')`).Scan(&schemas)
+	err := pool.QueryRow(t.Context(), `
+		select string_agg(distinct schemaname, ' ') from pg_tables where tablename in ('accounts', 'river_job', 'goose_db_version')`).Scan(&schemas)
 	if err != nil || schemas != "public" {
 		t.Errorf("tables in %q, %v", schemas, err)
 	}

@@ -251,7 +251,8 @@ func failover(t *testing.T, fault faultOf) {
 	}
 	st := b.sim.Stats()
 	lied := l.between(&l.ready, silent, promoted)
-	t.Logf("| %s | %d | %d | %.1f s | %.1f s | %d | %d of %d |", fault.name, len(accepted), len(b.receiver.all())-len(ids), back.Seconds(), gap.Seconds(), lied, st.MaxPerWindow, budget+1)
+	t.Logf("| %s | %d | %d | %.1f s | %.1f s | %d | %d of %d |", fault.name, len(accepted), len(b.receiver.all())-len(ids),
+		back.Seconds(), gap.Seconds(), lied, st.MaxPerWindow, budget+1)
 	if back > fault.within {
 		t.Errorf("accepted again %s after the promotion", back)
 	}

@@ -3,6 +3,7 @@ package storetest
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -60,13 +61,15 @@ auth_type = any
 		}
 	})
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if _, err := os.Stat(filepath.Join(dir, ".s.PGSQL.6432")); err == nil {
+		if conn, err := net.Dial("unix", filepath.Join(dir, ".s.PGSQL.6432")); err == nil {
+			_ = conn.Close()
 			break
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("PgBouncer was not ready within 10 s")
 		}
 	}
-	through := url.URL{Scheme: "postgres", User: direct.User, Path: direct.Path, RawQuery: url.Values{"host": {dir}, "port": {"6432"}}.Encode()}
+	through := *direct
+	through.RawQuery = url.Values{"host": {dir}, "port": {"6432"}}.Encode()
 	return through.String()
 }
