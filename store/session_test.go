@@ -151,7 +151,7 @@ func TestStatementsHaveDeadlines(t *testing.T) {
 	pool := opened(t, store.Database{URL: storetest.URL(t), Conns: 1})
 	start := time.Now()
 	_, err := pool.Exec(t.Context(), `select pg_sleep(30)`)
-	if took := time.Since(start); !store.IsAway(err) || took > 8*time.Second {
+	if took := time.Since(start); !store.IsUnavailable(err) || took > 8*time.Second {
 		t.Errorf("%v after %s", err, took)
 	}
 	if err := store.CheckWritable(t.Context(), pool); err != nil { // on another connection, as the pool has but one
