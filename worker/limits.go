@@ -124,8 +124,14 @@ const (
 	// expireInterval is how often tasks are expired, expireBatch of them in a statement.
 	expireInterval = time.Second
 	expireBatch    = 500
-	// adoptInterval is how often work without a job gets a new one.
-	adoptInterval = time.Minute
+	// adoptInterval is how often work without a job gets a new one. With what the store waits before it looks for the job
+	// of a delivery, or for a heartbeat of an instance that is not listed, it is less than 10 s.
+	adoptInterval = 3 * time.Second
+	// partitionInterval is how often it is looked whether partitions are to be made, days ahead.
+	partitionInterval = 10 * time.Minute
+	// An instance whose clock differs from the database's by more than maxSkew leaves maintenance to others. It compares
+	// the two every skewInterval.
+	maxSkew, skewInterval = 5 * time.Second, 10 * time.Second
 	// purgeInterval is how often old rows are deleted. A shorter retention makes it a tenth of the retention, at least
 	// expireInterval.
 	purgeInterval = 10 * time.Minute

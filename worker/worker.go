@@ -51,6 +51,7 @@ type Worker struct {
 	firstAttempts chan func()   // for goroutines that are idle, see goAttempt
 	loading       chan struct{} // one for each job that looks for places
 	paused        atomic.Bool   // polling is paused on all instances
+	skewed        atomic.Bool   // this machine's clock is off
 	stopping      chan struct{} // closed by Stop
 	background    sync.WaitGroup
 	stop          context.CancelFunc // ends what runs in the background
@@ -116,12 +117,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.background.Go(func() { w.followPauses(background) })
 	w.background.Go(func() { w.heartbeat(background, in) })
 	w.background.Go(func() { w.reclaim(background) })
-	w.background.Go(func() { every(background, expireInterval, w.expire) })
-	w.background.Go(func() { every(background, adoptInterval, w.adopt) })
-	if w.cfg.Retention > 0 {
-		interval := max(expireInterval, min(purgeInterval, w.cfg.Retention/10))
-		w.background.Go(func() { every(background, interval, w.purge) })
-	}
+	w.maintain(background)
 	w.background.Go(func() { w.limiters.run(background) })
 	w.background.Go(func() { w.notifier.run(background) })
 	return nil
