@@ -83,6 +83,8 @@ var (
 	instances      = desc("instances", "Instances with workers that are alive.")
 	poolConns      = desc("database_connections", "Connections of this instance to the database, by state.", "state")
 	poolWaits      = desc("database_connection_waits_total", "How often this instance had to wait for a connection.")
+	oldestTx       = desc("database_oldest_transaction_seconds", "Age of the oldest transaction that keeps dead rows from being removed.")
+	deadRows       = desc("database_dead_rows", "Dead rows of the tables that change most, as PostgreSQL estimates them.", "table")
 	poolWaited     = desc("database_connection_waited_seconds_total", "How long this instance has waited for connections.")
 )
 
@@ -90,7 +92,7 @@ var (
 func (*serviceState) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		accountState, accountBudget, accountUsed, accountBacklog, tasks, queueJobs, queueOldest, queuePaused,
-		breakers, disabled, parked, instances, poolConns, poolWaits, poolWaited,
+		breakers, disabled, parked, instances, poolConns, poolWaits, poolWaited, oldestTx, deadRows,
 	} {
 		ch <- d
 	}
@@ -137,6 +139,14 @@ func (c *serviceState) Collect(ch chan<- prometheus.Metric) {
 		gauge(queuePaused, boolean(st.Paused[queue]), queue)
 	}
 	gauge(instances, float64(len(st.Instances)))
+	health, err := c.store.DatabaseHealth(ctx)
+	if err != nil {
+		return
+	}
+	gauge(oldestTx, health.OldestTransaction.Seconds())
+	for table, n := range health.DeadRows {
+		gauge(deadRows, float64(n), table)
+	}
 	byBreaker, off, waiting, err := c.store.EndpointCounts(ctx)
 	if err != nil {
 		return

@@ -99,9 +99,10 @@ var descriptions = map[string]string{
 		"Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, " +
 		"does not change. A new subscriber receives the events that the task has already had at once. Registering a task that failed, " +
 		"expired or was cancelled starts it anew.",
-	"create-tasks":        "Registers each task as create-task does, in one transaction. Results are in the order of registrations.",
-	"list-tasks":          "Newest first.",
-	"cancel-task":         "Stops polling the task. A task that has ended already answers 409.",
+	"create-tasks": "Registers each task as create-task does, in one transaction. Results are in the order of registrations.",
+	"list-tasks":   "Newest first.",
+	"cancel-task": "Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, " +
+		"whatever its status, with all that is stored of it; what is in flight may still be delivered.",
 	"read-hint-url":       "Requires the setting MEMHOOK_PUBLIC_URL; without it the answer is 409.",
 	"list-task-events":    "Oldest first.",
 	"list-events":         feed,
@@ -134,7 +135,7 @@ var descriptions = map[string]string{
 }
 
 const feed = "Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id " +
-	"while there are more events. An event appears two seconds after it happened, so that no event with an older id can appear later."
+	"while there are more events. Events are in the order in which they were stored, so that none appears behind one that you have seen."
 
 // operations registers everything that stands in the OpenAPI document.
 func (s *server) operations(api huma.API) {

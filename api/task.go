@@ -70,6 +70,11 @@ type (
 		TaskID   string `query:"task_id" doc:"The task id of memories.ai."`
 		UniqueID string `query:"unique_id"`
 	}
+	// DeleteTaskInput names a task that is to be cancelled.
+	DeleteTaskInput struct {
+		IDInput
+		Purge bool `query:"purge" doc:"Delete the task, whatever its status, and all that is stored of it: its events, deliveries and attempts."`
+	}
 )
 
 func (s *server) listTasks(ctx context.Context, in *TasksFilter) (*listOutput[Task], error) {
@@ -97,10 +102,13 @@ func (s *server) getTask(ctx context.Context, in *IDInput) (*taskOutput, error) 
 	return &taskOutput{wireTask(t)}, nil
 }
 
-func (s *server) cancelTask(ctx context.Context, in *IDInput) (*struct{}, error) {
+func (s *server) cancelTask(ctx context.Context, in *DeleteTaskInput) (*struct{}, error) {
 	id, err := in.id()
 	if err != nil {
 		return nil, err
+	}
+	if in.Purge {
+		return nil, s.store.ExpungeTask(ctx, scopeOf(ctx), id)
 	}
 	err = s.store.CancelTask(ctx, scopeOf(ctx), id)
 	if errors.Is(err, store.ErrConflict) {

@@ -1,54 +1,274 @@
 package store
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
-// AdoptOrphans inserts jobs for work that has lost its own and returns their number: jobs that an operator has cancelled
-// or discarded, or that an instance completed which was believed dead and came back.
+// Whatever is pending has a job, and the two are made and changed in one transaction. A job can be lost all the same: an
+// operator deletes or cancels it, or a tool trims the queue. So a sweep looks for pending work without a live job, whatever has
+// become of the job. Each pending delivery is in one of three sets, none of which needs an index on the status:
+//
+//	parked     it waits for its endpoint, without a job (parking.go)
+//	retrying   it has a job of its own, and deliveries_retrying holds it
+//	shared     it has had no attempt, and shares a job with others of its moment
+//
+// The third are the newest deliveries. sweep.settled is an id below which there is none: the sweep reads on from there by
+// the primary key, and moves it to the first that it finds. A delivery that is among them for long joins the second set, so
+// that only the last minute's are read again and again.
+
+const (
+	// orphanAfter is how long a delivery must have been due before its job is looked for. Jobs are fetched within
+	// milliseconds, so that in normal running none is.
+	orphanAfter = 3 * time.Second
+	// sharedFor is how long a delivery can be among those with a shared job.
+	sharedFor = time.Minute
+	// sweepChunk and sweepChunks bound the deliveries that a sweep reads.
+	sweepChunk, sweepChunks = 20_000, 25
+)
+
+// AdoptOrphans inserts jobs for work that is due and has lost its own, and returns their number. It cancels deliveries to
+// endpoints that were deleted meanwhile. Of several calls at the same time all but one do nothing.
 func (s *Store) AdoptOrphans(ctx context.Context) (n int, err error) {
 	err = s.tx(ctx, "adopt orphans", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			select a.id
-			from accounts a
-			where a.poll_job and not exists (
-				select 1 from river_job j
-				where j.queue = 'poll' and j.state in ('available', 'pending', 'running', 'scheduled', 'retryable')
-					and j.args ->> 'account_id' = a.id::text
-			)
-			for update skip locked`)
+		var settled uuid.UUID
+		err := tx.QueryRow(ctx, `select settled from sweep for update skip locked`).Scan(&settled)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil // another instance is at it
+		}
 		if err != nil {
 			return err
 		}
-		accounts, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		// Where the tables' statistics are old the planner would read all of a table for a handful of its rows.
+		if _, err := tx.Exec(ctx, `set local enable_seqscan = off`); err != nil {
+			return err
+		}
+		if err := checkFeed(ctx, tx); err != nil {
+			return err
+		}
+		accounts, err := s.adoptAccounts(ctx, tx)
 		if err != nil {
 			return err
 		}
-		rows, err = tx.Query(ctx, `
-			update deliveries d
-			set generation = d.generation + 1
-			from `+withJob+` j
-			where j.state in ('cancelled', 'discarded') and j.finalized_at > now() - interval '1 hour'
-				and d.id = j.delivery and d.generation = j.generation and (not j.first or d.attempt_count = 0)
-				and d.status = 'pending' and not d.parked
-			returning d.id, d.generation`)
+		due, err := dueDeliveries(ctx, tx, settled)
 		if err != nil {
 			return err
 		}
-		jobs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (j DeliverArgs, err error) {
-			return j, row.Scan(&j.DeliveryID, &j.Generation)
-		})
-		if err != nil {
-			return err
-		}
-		n = len(accounts) + len(jobs)
-		if err := s.insertPollJobs(ctx, tx, accounts); err != nil {
-			return err
-		}
-		return s.insertDeliverJobs(ctx, tx, jobs)
+		deliveries, err := s.adoptDeliveries(ctx, tx, due)
+		n = accounts + deliveries
+		return err
 	})
 	return n, err
+}
+
+// adoptAccounts inserts a poll job for each account that has tasks to poll, or says that it has a job, and has none.
+func (s *Store) adoptAccounts(ctx context.Context, tx pgx.Tx) (int, error) {
+	rows, err := tx.Query(ctx, `
+		select a.id
+		from accounts a
+		where (a.poll_job or exists (select 1 from tasks t where t.account_id = a.id and t.polling)) and not exists (
+			select 1 from river_job j
+			where j.queue = 'poll' and j.state in ('available', 'pending', 'running', 'scheduled', 'retryable')
+				and j.args ->> 'account_id' = a.id::text
+		)
+		for no key update skip locked`)
+	if err != nil {
+		return 0, fmt.Errorf("look for poll jobs: %w", err)
+	}
+	accounts, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil || len(accounts) == 0 {
+		return 0, err
+	}
+	if _, err := tx.Exec(ctx, `update accounts set poll_job = true where id = any($1) and not poll_job`, accounts); err != nil {
+		return 0, fmt.Errorf("claim poll jobs: %w", err)
+	}
+	return len(accounts), s.insertPollJobs(ctx, tx, accounts)
+}
+
+// pendingDelivery is a delivery as the sweep has read it. Whatever happens to it changes one of the two numbers or its status.
+type pendingDelivery struct {
+	ID           uuid.UUID
+	Generation   int
+	AttemptCount int
+}
+
+var pendingColumns = []column[pendingDelivery]{
+	col("id", "uuid", func(d pendingDelivery) uuid.UUID { return d.ID }),
+	col("generation", "int", func(d pendingDelivery) int { return d.Generation }),
+	col("attempt_count", "int", func(d pendingDelivery) int { return d.AttemptCount }),
+}
+
+// dueDeliveries returns the deliveries that have been due for orphanAfter and are not parked. None before settled has
+// a shared job.
+func dueDeliveries(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pendingDelivery, error) {
+	rows, err := tx.Query(ctx, `
+		select id, generation, attempt_count
+		from deliveries
+		where retrying and not parked and status = 'pending' and coalesce(next_attempt_at, created_at) < now() - $1::interval`, orphanAfter)
+	due, err := many[pendingDelivery](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("look for deliveries with a job: %w", err)
+	}
+	var now time.Time
+	if err := tx.QueryRow(ctx, `select clock_timestamp()`).Scan(&now); err != nil {
+		return nil, err
+	}
+	shared, end, err := sharedDeliveries(ctx, tx, settled, now.Add(-orphanAfter))
+	if err != nil {
+		return nil, err
+	}
+	due = append(due, shared...)
+	// Those that have waited for long are among the retrying from now on. Their shared job may still make the attempt.
+	old := idAt(now.Add(-sharedFor))
+	for _, d := range shared {
+		if bytes.Compare(d.ID[:], old[:]) >= 0 {
+			end = before(d.ID)
+			break
+		}
+	}
+	_, err = tx.Exec(ctx, `
+		update deliveries
+		set retrying = true
+		where id in (
+			select id from deliveries
+			where id = any($1) and id < $2 and status = 'pending' and not parked and not retrying
+			for update
+		)`, distinct(shared, func(d pendingDelivery) uuid.UUID { return d.ID }), old)
+	if err != nil {
+		return nil, fmt.Errorf("mark deliveries that wait for their first attempt: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `update sweep set settled = $1 where settled <> $1`, end); err != nil {
+		return nil, fmt.Errorf("move the sweep on: %w", err)
+	}
+	return due, nil
+}
+
+// sharedDeliveries reads the deliveries between an id and a time, and returns those that wait for their first attempt, in
+// order, and the id up to which it has read.
+func sharedDeliveries(ctx context.Context, tx pgx.Tx, from uuid.UUID, until time.Time) (shared []pendingDelivery, end uuid.UUID, err error) {
+	for range sweepChunks {
+		var read int
+		var open []uuid.UUID
+		err := tx.QueryRow(ctx, `
+			with chunk as materialized (
+				select id, status = 'pending' and not parked and not retrying and generation = 0 and attempt_count = 0 as open
+				from deliveries
+				where id > $1 and id < $2
+				order by id
+				limit $3
+			)
+			select count(*), coalesce((select id from chunk order by id desc limit 1), $1),
+				coalesce(array_agg(id order by id) filter (where open), '{}')
+			from chunk`, from, idAt(until), sweepChunk).Scan(&read, &from, &open)
+		if err != nil {
+			return nil, from, fmt.Errorf("look for deliveries without an attempt: %w", err)
+		}
+		for _, id := range open {
+			shared = append(shared, pendingDelivery{ID: id})
+		}
+		if read < sweepChunk {
+			break
+		}
+	}
+	return shared, from, nil
+}
+
+// before returns the id before one.
+func before(id uuid.UUID) uuid.UUID {
+	for i := len(id) - 1; i >= 0; i-- {
+		id[i]--
+		if id[i] != 0xff {
+			break
+		}
+	}
+	return id
+}
+
+// liveJobs is the SQL set of the deliveries whose job runs, or will within seconds.
+const liveJobs = `(
+	select (j.args ->> 'delivery_id')::uuid as delivery, coalesce((j.args ->> 'generation')::int, 0) as generation
+	from river_job j
+	where j.kind = 'deliver' and ` + liveJob + `
+	union all
+	select i.id::uuid, 0
+	from river_job j
+	cross join lateral jsonb_array_elements_text(j.args -> 'deliveries') as i (id)
+	where j.kind = 'deliver_first' and ` + liveJob + `
+)`
+
+const liveJob = `(j.state in ('available', 'running', 'retryable', 'pending')
+	or (j.state = 'scheduled' and j.scheduled_at < now() + interval '10 s'))`
+
+// adoptDeliveries gives those of the deliveries a new job that have none, and cancels those whose endpoint was deleted.
+func (s *Store) adoptDeliveries(ctx context.Context, tx pgx.Tx, due []pendingDelivery) (int, error) {
+	if err := cancelStragglers(ctx, tx, due); err != nil || len(due) == 0 {
+		return 0, err
+	}
+	from, args := unnest("d", due, pendingColumns)
+	// A statement of its own: a job that it does not see has ended, and what it has done to its delivery is seen below.
+	rows, err := tx.Query(ctx, `
+		select d.id, d.generation, d.attempt_count
+		from `+from+`
+		where (d.id, d.generation) not in (select j.delivery, j.generation from `+liveJobs+` j)`, args...)
+	orphans, err := many[pendingDelivery](rows, err)
+	if err != nil {
+		return 0, fmt.Errorf("look for the jobs of deliveries: %w", err)
+	}
+	if len(orphans) == 0 {
+		return 0, nil
+	}
+	from, args = unnest("o", orphans, pendingColumns)
+	rows, err = tx.Query(ctx, `
+		update deliveries d
+		set generation = d.generation + 1, retrying = true
+		where d.id in (
+			select d.id
+			from deliveries d
+			join `+from+` on o.id = d.id
+			where d.generation = o.generation and d.attempt_count = o.attempt_count and d.status = 'pending' and not d.parked
+			for update of d skip locked
+		)
+		returning d.id as delivery_id, d.generation`, args...)
+	jobs, err := many[DeliverArgs](rows, err)
+	if err != nil {
+		return 0, fmt.Errorf("adopt deliveries: %w", err)
+	}
+	return len(jobs), s.insertDeliverJobs(ctx, tx, jobs)
+}
+
+// cancelStragglers cancels what is still to be delivered to endpoints that were deleted within the last day: it was made or
+// sent again while the endpoint was being deleted.
+func cancelStragglers(ctx context.Context, tx pgx.Tx, due []pendingDelivery) error {
+	_, err := tx.Exec(ctx, `
+		update deliveries set status = 'cancelled', cancelled = true, parked = false, retrying = false, next_attempt_at = null
+		where id in (
+			select d.id
+			from deliveries d
+			where d.status = 'pending' and d.id in (
+				select p.id
+				from endpoints e
+				cross join lateral (
+					(select id from deliveries where endpoint_id = e.id and parked limit 5000)
+					union all
+					(select id from deliveries where endpoint_id = e.id and retrying limit 5000)
+				) p
+				where e.deleted_at > now() - interval '1 day'
+				union all
+				select o.id
+				from deliveries o
+				join endpoints e on e.id = o.endpoint_id
+				where o.id = any($1) and e.deleted_at is not null
+			)
+			for update skip locked
+		)`, distinct(due, func(d pendingDelivery) uuid.UUID { return d.ID }))
+	if err != nil {
+		return fmt.Errorf("cancel deliveries to deleted endpoints: %w", err)
+	}
+	return nil
 }

@@ -101,7 +101,7 @@ func (s *Store) DeleteApp(ctx context.Context, id uuid.UUID) error {
 		for _, sql := range []string{
 			`update api_keys set revoked_at = coalesce(revoked_at, now()) where app_id = $1`,
 			`update tasks
-			set polling = false, urgent = false, status = case when status = 'waiting' then 'cancelled' else status end,
+			set polling = false, urgent = false, ended_at = now(), status = case when status = 'waiting' then 'cancelled' else status end,
 				closed = case when status = 'waiting' then (extract(epoch from now()) * 1000000)::bigint else closed end
 			where app_id = $1 and polling`,
 			`select 1 from endpoints where app_id = $1 and deleted_at is null order by id for update`,

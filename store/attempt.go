@@ -102,7 +102,8 @@ func (s *Store) countAttempts(attempts []AttemptResult) {
 
 // appendAttempts appends attempts and moves their deliveries on. One statement, so that it is all or nothing without a
 // transaction of its own. The attempt's number is counted here: a second instance that sent the same delivery adds its
-// attempt, it does not overwrite. What is delivered stays delivered.
+// attempt, it does not overwrite. What is delivered stays delivered. An attempt of an older generation, such as one that was
+// in flight when the delivery was sent again, is only listed: it neither ends nor shortens the new round.
 func appendAttempts(ctx context.Context, q querier, attempts []AttemptResult) error {
 	for _, round := range rounds(attempts, func(r AttemptResult) uuid.UUID { return r.DeliveryID }) {
 		these := make([]AttemptResult, len(round))
@@ -118,6 +119,7 @@ func appendAttempts(ctx context.Context, q querier, attempts []AttemptResult) er
 
 var attemptColumns = []column[AttemptResult]{
 	col("id", "uuid", func(r AttemptResult) uuid.UUID { return r.DeliveryID }),
+	col("generation", "int", func(r AttemptResult) int { return r.Generation }),
 	col("at", "timestamptz", func(r AttemptResult) time.Time { return r.At }),
 	col("duration_ms", "int", func(r AttemptResult) int { return int(r.Duration.Milliseconds()) }),
 	col("delivered", "boolean", func(r AttemptResult) bool { return r.Delivered }),
@@ -142,19 +144,31 @@ func appendRound(ctx context.Context, q querier, attempts []AttemptResult) error
 		), moved as (
 			update deliveries d
 			set attempt_count = d.attempt_count + 1,
+				round_start = d.round_start + case when d.generation = r.generation then 0 else 1 end,
 				status = case
+					when d.generation <> r.generation then d.status
 					when r.delivered then 'delivered'
 					when d.status = 'pending' and r.next_attempt_at is null then 'failed'
 					else d.status
 				end,
-				failed = not r.delivered and ((d.status = 'pending' and r.next_attempt_at is null) or d.failed),
-				next_attempt_at = case when r.delivered or d.status <> 'pending' then null else r.next_attempt_at end,
+				failed = case
+					when d.generation <> r.generation then d.failed
+					else not r.delivered and ((d.status = 'pending' and r.next_attempt_at is null) or d.failed)
+				end,
+				next_attempt_at = case
+					when d.generation <> r.generation then d.next_attempt_at
+					when r.delivered or d.status <> 'pending' then null
+					else r.next_attempt_at
+				end,
 				delivered_at = case
-					when r.delivered then coalesce(d.delivered_at, r.at + r.duration_ms * interval '1 ms')
+					when d.generation = r.generation and r.delivered then coalesce(d.delivered_at, r.at + r.duration_ms * interval '1 ms')
 					else d.delivered_at
 				end,
-				retrying = not r.delivered and d.status = 'pending' and r.next_attempt_at is not null,
-				parked = d.parked and not r.delivered
+				retrying = case
+					when d.generation <> r.generation then d.retrying
+					else not r.delivered and d.status = 'pending' and r.next_attempt_at is not null
+				end,
+				parked = d.parked and (d.generation <> r.generation or not r.delivered)
 			from result r
 			where d.id = r.id
 			returning d.id, d.attempt_count

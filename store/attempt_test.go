@@ -80,7 +80,7 @@ func TestOrphansOfFirstAttemptsAreAdopted(t *testing.T) {
 	if _, err := b.pool.Exec(t.Context(), `update river_job set state = 'cancelled', finalized_at = now() where kind = 'deliver_first'`); err != nil {
 		t.Fatal(err)
 	}
-	n, err := b.AdoptOrphans(t.Context())
+	n, err := b.adopted(10 * time.Second)
 	if err != nil || n != 10 || b.count(singleJobs) != 11 {
 		t.Errorf("%d adopted, %d jobs, %v; want 10 and, with that of the failed one, 11", n, b.count(singleJobs), err)
 	}

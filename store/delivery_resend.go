@@ -8,15 +8,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Resend sends a delivery again under its event's id, with the retry schedule from its beginning. A
-// delivery that was cancelled is ErrConflict.
+// Resend sends a delivery again under its event's id, with the retry schedule from its beginning. A delivery that was
+// cancelled, or whose event is no longer stored, is ErrConflict.
 func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "resend", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			select d.endpoint_id, `+parksNow("e")+` as parked
 			from deliveries d
 			join endpoints e on e.id = d.endpoint_id
-			where d.id = $1 and ($2::uuid is null or d.app_id = $2) and e.deleted_at is null`, id, scope.arg())
+			where d.id = $1 and ($2::uuid is null or d.app_id = $2) and e.deleted_at is null
+			for key share of e`, id, scope.arg())
 		to, err := one[recipient](rows, err)
 		if err != nil {
 			return err
@@ -25,9 +26,21 @@ func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
 			return err
 		}
 		job := DeliverArgs{DeliveryID: id}
+		var stored bool // read here, it is not purged before the commit
+		err = tx.QueryRow(ctx, `
+			select exists (select 1 from events e where e.id = d.event_id) from deliveries d where d.id = $1 for update`, id).Scan(&stored)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		if !stored {
+			return conflict("its event is older than the retention and no longer stored")
+		}
 		err = tx.QueryRow(ctx, `
 			update deliveries
-			set status = 'pending', failed = false, parked = $2, generation = generation + 1, round_start = attempt_count,
+			set status = 'pending', failed = false, parked = $2, retrying = not $2, generation = generation + 1, round_start = attempt_count,
 				next_attempt_at = $3, delivered_at = null
 			where id = $1 and status <> 'cancelled'
 			returning generation`, id, to.Parked, s.now()).Scan(&job.Generation)

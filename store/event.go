@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
 // The event types.
@@ -50,29 +51,45 @@ type Event struct {
 // Encode writes an event as the body of its webhooks: the exact bytes that are signed and sent.
 type Encode func(Event) ([]byte, error)
 
-const eventColumns = `id, app_id, type, created_at, task, endpoint_id, payload`
+const eventColumns = `e.id, e.app_id, e.type, e.created_at, e.task, e.endpoint_id, e.payload`
 
 // Event reads one event.
 func (s *Store) Event(ctx context.Context, scope Scope, id uuid.UUID) (Event, error) {
 	rows, err := s.pool.Query(ctx, `
 			select `+eventColumns+`
-			from events
-			where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
+			from events e
+			where e.id = $1 and ($2::uuid is null or e.app_id = $2)`, id, scope.arg())
 	return one[Event](rows, err)
 }
 
-// feedDelay is how long an event is kept out of the feed: ids are made before their transactions commit,
-// and one that commits late must not appear behind a reader's back.
-const feedDelay = 2 * time.Second
+// The feed's order is (xid, id): by the transaction that has made an event, then by id. An event is in the feed when every
+// transaction that began to write before its own has ended, so whatever commits later comes later, too: no reader passes
+// an event that it could not see. Ids alone cannot give that order: they are made before their transactions commit, and by
+// several clocks. The price is that a transaction that writes to this PostgreSQL, in any database, holds back what comes
+// after it until it ends.
 
-// Events lists events after one, oldest first, of one type unless that is empty.
+// Events lists events after one, in the order of the feed, of one type unless that is empty. Where the event to begin after
+// is not stored, the list begins with what was made later than its id says.
 func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after uuid.UUID, limit int) ([]Event, error) {
 	rows, err := s.pool.Query(ctx, `
+		with cursor as (
+			select coalesce((select xid from events where id = $2), '0') as xid,
+				exists (select 1 from events where id = $2) as stored
+		)
 		select `+eventColumns+`
-		from events
-		where ($1::uuid is null or app_id = $1) and id > $2 and ($3 = '' or type = $3) and created_at < $4
-		order by id
-		limit $5`, scope.arg(), after, eventType, s.now().Add(-feedDelay), limit)
+		from cursor c
+		cross join apps a
+		cross join lateral (
+			select *
+			from events e
+			where e.app_id = a.id and e.xid < pg_snapshot_xmin(pg_current_snapshot()) and ($3 = '' or e.type = $3)
+				and (e.xid, e.id) > (c.xid, $2) and (c.stored or e.id > $2)
+			order by e.xid, e.id
+			limit $4
+		) e
+		where $1::uuid is null or a.id = $1
+		order by e.xid, e.id
+		limit $4`, scope.arg(), after, eventType, limit)
 	list, err := many[Event](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("list events: %w", err)
@@ -80,8 +97,26 @@ func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after
 	return list, nil
 }
 
+// checkFeed sets the events' transactions to 0 where the database was restored from a dump into another PostgreSQL, which
+// counts its transactions anew: (0, id) is the old order.
+func checkFeed(ctx context.Context, tx pgx.Tx) error {
+	tag, err := tx.Exec(ctx, `update sweep set xid = pg_snapshot_xmin(pg_current_snapshot()) where xid <= pg_snapshot_xmin(pg_current_snapshot())`)
+	if err != nil || tag.RowsAffected() == 1 {
+		return err
+	}
+	for _, sql := range []string{
+		`update events set xid = '0' where xid >= pg_snapshot_xmax(pg_current_snapshot())`,
+		`update sweep set xid = '0'`,
+	} {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("number the feed anew: %w", err)
+		}
+	}
+	return nil
+}
+
 // TaskEvents lists what happened to a task, oldest first.
 func (s *Store) TaskEvents(ctx context.Context, task uuid.UUID) ([]Event, error) {
-	rows, err := s.pool.Query(ctx, `select `+eventColumns+` from events where task = $1 order by id`, task)
+	rows, err := s.pool.Query(ctx, `select `+eventColumns+` from events e where e.task = $1 order by e.id`, task)
 	return many[Event](rows, err)
 }

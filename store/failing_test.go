@@ -288,9 +288,10 @@ func TestAStatementThatFails(t *testing.T) {
 				return fmt.Errorf("%d orphans", n)
 			}
 			return err
-		}, `update river_job set state = 'cancelled', finalized_at = now() where kind like 'deliver%' and finalized_at is null; delete from river_job where kind = 'poll'`},
+		}, `update river_job set state = 'cancelled', finalized_at = now() where kind like 'deliver%' and finalized_at is null; delete from river_job where kind = 'poll';
+			update deliveries set retrying = true, next_attempt_at = now() - interval '10 s' where status = 'pending' and not parked`},
 		{"purge", steps, func(ctx context.Context, w *world) error {
-			_, err := w.Purge(ctx, time.Now().Add(time.Hour))
+			_, err := w.Purge(ctx, -time.Hour)
 			return err
 		}, ""},
 		{"succeed an instance", whole, func(ctx context.Context, w *world) error {

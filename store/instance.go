@@ -68,7 +68,8 @@ func (s *Store) beat(ctx context.Context, q querier, in Instance) error {
 	rows, err := q.Query(ctx, `
 		insert into instances (id, name, version, started_at, beat_at)
 		values ($1, $2, $3, $4, now())
-		on conflict (id) do update set beat_at = now()
+		on conflict (id) do update
+		set name = excluded.name, version = excluded.version, started_at = excluded.started_at, beat_at = now()
 		returning clock_timestamp()`, in.ID, in.Name, in.Version, in.StartedAt)
 	if err != nil {
 		return err
@@ -83,9 +84,23 @@ func (s *Store) beat(ctx context.Context, q querier, in Instance) error {
 	return nil
 }
 
-// ReapInstances frees the running jobs of instances that have stopped beating.
+// ReapInstances frees the running jobs of instances that have stopped beating. An instance that runs jobs and is not
+// listed is listed as if it had just beaten: it beats on, or is reaped later.
 func (s *Store) ReapInstances(ctx context.Context) (freed int64, err error) {
 	err = s.tx(ctx, "reap instances", func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `
+			insert into instances (id, name, version, started_at, beat_at)
+			select distinct j.client::uuid, 'unknown ' || j.client, '', now(), now()
+			from (
+				select attempted_by[array_upper(attempted_by, 1)] as client
+				from river_job
+				where state = 'running' and queue in ('poll', 'deliver_first', 'deliver')
+			) j
+			where j.client ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and not exists (select 1 from instances i where i.id::text = j.client)
+			on conflict (id) do nothing`)
+		if err != nil {
+			return err
+		}
 		rows, err := tx.Query(ctx, `
 			delete from instances
 			where id in (select id from instances where beat_at < now() - $1::interval for update skip locked)

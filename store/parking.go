@@ -62,7 +62,7 @@ func (s *Store) parkBatch(ctx context.Context, parkings []Parking) ([]struct{}, 
 		from, args := unnest("p", parkings, parkingColumns)
 		rows, err := tx.Query(ctx, `
 			update deliveries d
-			set parked = true
+			set parked = true, retrying = false
 			from `+from+`
 			where d.id = p.id and d.generation = p.generation and d.status = 'pending'
 			returning d.endpoint_id`, args...)
@@ -262,7 +262,7 @@ func unpark(ctx context.Context, tx pgx.Tx, granted []Room) (jobs []DeliverArgs,
 	from, args := unnest("n", granted, roomColumns)
 	rows, err := tx.Query(ctx, `
 		update deliveries
-		set parked = false, generation = generation + 1
+		set parked = false, retrying = true, generation = generation + 1
 		where id in (
 			select p.id
 			from `+from+`
@@ -291,7 +291,7 @@ func (s *Store) makeDue(ctx context.Context, tx pgx.Tx, ep *Endpoint) error {
 	now := s.now()
 	tag, err := tx.Exec(ctx, `
 		update deliveries
-		set parked = true, next_attempt_at = $2
+		set parked = true, retrying = false, next_attempt_at = $2
 		where endpoint_id = $1 and retrying and not parked and status = 'pending' and next_attempt_at > $2`, ep.ID, now)
 	if err != nil {
 		return fmt.Errorf("make deliveries due: %w", err)
@@ -346,7 +346,7 @@ func (s *Store) recoverFailed(ctx context.Context, endpoint uuid.UUID, since tim
 			where id in (
 				select d.id
 				from deliveries d
-				where d.endpoint_id = $1 and d.failed
+				where d.endpoint_id = $1 and d.failed and exists (select 1 from events e where e.id = d.event_id)
 					and exists (select 1 from attempts a where a.delivery_id = d.id and a.number = d.attempt_count and a.at >= $2)
 				order by d.id
 				limit $4

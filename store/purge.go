@@ -2,54 +2,267 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
 // purgeBatch is how many rows a statement deletes at most.
 const purgeBatch = 5000
 
-// Purge deletes what was made before a time and is finished: attempts, deliveries, events, tasks with
-// their subscriptions, and idempotency keys older than a day. It returns the number of rows.
-func (s *Store) Purge(ctx context.Context, before time.Time) (total int64, err error) {
-	// Ids begin with the time of their making, so the oldest rows are the first of the primary key.
-	bound := idAt(before)
+// wholeDays is the retention from which on events and attempts go by the day alone, up to a day late. A shorter one deletes
+// their rows, too.
+const wholeDays = 3 * 24 * time.Hour
+
+// Purge deletes what has been finished for longer than a retention by the database's clock: tasks with their subscriptions by
+// their end, deliveries by their last attempt, events and attempts by their day once their deliveries are gone, and then what
+// has no purpose any more: idle endpoints that no app has created or changed, deleted endpoints and apps, expired secrets,
+// idempotency keys and activity. It returns the number of rows and partitions.
+func (s *Store) Purge(ctx context.Context, retention time.Duration) (total int64, err error) {
 	ctx = allowing(ctx, longTimeout)
-	for _, sql := range []string{
-		`delete from attempts where (delivery_id, number) in (
-			select a.delivery_id, a.number from attempts a where a.delivery_id < $1
-				and not exists (select 1 from deliveries d where d.id = a.delivery_id and d.status = 'pending')
-			order by a.delivery_id limit $2)`,
-		`delete from deliveries where id in (select id from deliveries where id < $1 and status <> 'pending' order by id limit $2)`,
-		`delete from events where id in (
-			select e.id from events e where e.id < $1 and not exists (select 1 from deliveries d where d.event_id = e.id and d.status = 'pending'
-				and d.task is not distinct from e.task)
-			order by e.id limit $2)`,
-		`with gone as (
-			delete from tasks where id in (select id from tasks where id < $1 and not polling order by id limit $2) returning id
-		)
-		delete from subscriptions s using gone where s.task = gone.id`,
-	} {
-		for {
-			tag, err := s.pool.Exec(ctx, sql, bound, purgeBatch)
-			if err != nil {
-				return total, fmt.Errorf("purge: %w", err)
-			}
-			total += tag.RowsAffected()
-			if tag.RowsAffected() < purgeBatch {
-				break
-			}
-		}
+	now, err := s.databaseTime(ctx)
+	if err != nil {
+		return 0, err
 	}
-	for sql, kept := range map[string]time.Duration{
-		`delete from idempotency_keys where created_at < $1`: idempotencyKept,
-		`delete from activity where minute < $1`:             activityKept,
-	} {
-		tag, err := s.pool.Exec(ctx, sql, s.now().Add(-kept))
+	before := now.Add(-retention)
+	steps := []func() (int64, error){
+		func() (int64, error) { return s.purgeTasks(ctx, before) },
+		func() (int64, error) { return s.deleteOld(ctx, oldDeliveries, before) },
+		func() (int64, error) { return s.dropPartitions(ctx, before) },
+		func() (int64, error) { return s.deleteRest(ctx, before, retention < wholeDays) },
+		func() (int64, error) { return s.purgeIdle(ctx, before) },
+		func() (int64, error) { return s.purgeByAge(ctx, now) },
+	}
+	for _, step := range steps {
+		n, err := step()
+		total += n
 		if err != nil {
 			return total, fmt.Errorf("purge: %w", err)
 		}
-		total += tag.RowsAffected()
 	}
 	return total, nil
+}
+
+// databaseTime returns what the database's clock shows.
+func (s *Store) databaseTime(ctx context.Context) (now time.Time, err error) {
+	if err = s.pool.QueryRow(ctx, `select clock_timestamp()`).Scan(&now); err != nil {
+		return now, fmt.Errorf("read the database's clock: %w", err)
+	}
+	return now, nil
+}
+
+// purgeTasks deletes tasks that ended before a time.
+func (s *Store) purgeTasks(ctx context.Context, before time.Time) (total int64, err error) {
+	for {
+		tag, err := s.pool.Exec(ctx, `
+			with gone as (
+				delete from tasks
+				where id in (select id from tasks where ended_at < $1 and not polling order by ended_at limit $2 for update skip locked)
+				returning id
+			), subscriptions as (
+				delete from subscriptions s using gone where s.task = gone.id
+			)
+			select 1 from gone`, before, purgeBatch)
+		if err != nil {
+			return total, err
+		}
+		if total += tag.RowsAffected(); tag.RowsAffected() < purgeBatch {
+			break
+		}
+	}
+	// The version before did not write when a task ended.
+	n, err := s.deleteOld(ctx, `
+		with old as materialized (
+			select id from tasks
+			where id > $1 and id < $2 and not polling and ended_at is null
+				and greatest(ready_at, indexed_at, last_polled_at, to_timestamp(closed / 1000000.0)) < $3
+			order by id
+			limit $4
+		), gone as (
+			delete from tasks where id in (select id from old)
+		), subscriptions as (
+			delete from subscriptions s using old where s.task = old.id
+		)
+		select count(*), (select id from old order by id desc limit 1) from old`, before)
+	return total + n, err
+}
+
+// oldDeliveries deletes a batch of deliveries for [Store.deleteOld]. The last attempt of a failed one decides: it may have
+// been made long ago, parked for weeks, or sent again.
+const oldDeliveries = `
+	with old as materialized (
+		select d.id
+		from deliveries d
+		where d.id > $1 and d.id < $2 and d.status <> 'pending' and coalesce(d.delivered_at < $3, true)
+			and (not d.failed or not exists (select 1 from attempts a where a.delivery_id = d.id and a.at >= $3))
+		order by d.id
+		limit $4
+	), gone as (
+		delete from deliveries where id in (select id from old)
+	)
+	select count(*), (select id from old order by id desc limit 1) from old`
+
+// deleteOld deletes rows that were made before a time, in batches by their ids. sql deletes up to $4 rows with ids between $1
+// and $2, and returns their number and the greatest id.
+func (s *Store) deleteOld(ctx context.Context, sql string, before time.Time) (total int64, err error) {
+	after, bound := uuid.Nil, idAt(before)
+	for {
+		var n int64
+		var last uuid.NullUUID
+		if err := s.pool.QueryRow(ctx, sql, after, bound, before, purgeBatch).Scan(&n, &last); err != nil {
+			return total, err
+		}
+		total += n
+		if n < purgeBatch {
+			return total, nil
+		}
+		after = last.UUID
+	}
+}
+
+// deleteRest deletes the events and attempts that do not go with their day: those of the first partition, which holds what
+// was there before there were partitions, those of the default ones, and all where whole is set.
+func (s *Store) deleteRest(ctx context.Context, before time.Time, whole bool) (total int64, err error) {
+	// The rows of one delivery may be in two batches, so that a batch begins where the one before has ended.
+	const events = `
+		with old as materialized (
+			select e.id from %[1]s e
+			where e.id >= $1 and e.id < $2 and $3::timestamptz is not null
+				and not exists (select 1 from deliveries d where d.event_id = e.id)
+			order by e.id
+			limit $4
+		), gone as (
+			delete from %[1]s e using old where e.id = old.id
+		)
+		select count(*), (select id from old order by id desc limit 1) from old`
+	const attempts = `
+		with old as materialized (
+			select a.delivery_id, a.number from %[1]s a
+			where a.delivery_id >= $1 and a.delivery_id < $2 and $3::timestamptz is not null
+				and not exists (select 1 from deliveries d where d.id = a.delivery_id)
+			order by a.delivery_id, a.number
+			limit $4
+		), gone as (
+			delete from %[1]s a using old where a.delivery_id = old.delivery_id and a.number = old.number
+		)
+		select count(*), (select delivery_id from old order by delivery_id desc limit 1) from old`
+	rows, err := s.pool.Query(ctx, `
+		select t.name, t.name || p.suffix
+		from unnest($1::text[]) as t (name)
+		cross join unnest($2::text[]) as p (suffix)
+		where to_regclass(t.name || p.suffix) is not null`, partitioned, restOf(whole))
+	if err != nil {
+		return 0, err
+	}
+	type table struct{ parent, name string }
+	tables, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t table, err error) { return t, row.Scan(&t.parent, &t.name) })
+	for _, t := range tables {
+		sql := events
+		if t.parent == "attempts" {
+			sql = attempts
+		}
+		n, err := s.deleteOld(ctx, fmt.Sprintf(sql, t.name), before)
+		total += n
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, err
+}
+
+// restOf returns what follows a table's name in the names of its partitions whose rows are deleted one by one.
+func restOf(whole bool) []string {
+	if whole {
+		return []string{""}
+	}
+	return []string{"_before", "_default"}
+}
+
+// purgeByAge deletes what is kept for a time of its own.
+func (s *Store) purgeByAge(ctx context.Context, now time.Time) (total int64, err error) {
+	for sql, kept := range map[string]time.Duration{
+		`delete from idempotency_keys where created_at < $1`: idempotencyKept,
+		`delete from activity where minute < $1`:             activityKept,
+		`delete from endpoint_secrets where expires_at < $1`: 0,
+	} {
+		tag, err := s.pool.Exec(ctx, sql, now.Add(-kept))
+		total += tag.RowsAffected()
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// idleEndpoint is the SQL condition that nothing is left that needs an endpoint e.
+const idleEndpoint = `not exists (select 1 from subscriptions s where s.endpoint_id = e.id)
+	and not exists (select 1 from deliveries d where d.endpoint_id = e.id)`
+
+// purgeIdle deletes the endpoints and apps that have had nothing since a time and that nobody would miss: endpoints that were
+// deleted, or that registrations have made and nothing subscribes to, and deleted apps.
+func (s *Store) purgeIdle(ctx context.Context, before time.Time) (n int64, err error) {
+	err = s.tx(ctx, "purge endpoints", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			select e.id
+			from endpoints e
+			where (e.deleted_at < $1 or (e.deleted_at is null and not e.manual and e.created_at < $1)) and `+idleEndpoint+`
+			limit $2
+			for update skip locked`, before, purgeBatch)
+		if err != nil {
+			return err
+		}
+		locked, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		if err != nil || len(locked) == 0 {
+			return err
+		}
+		// A second statement, so that it sees what was registered before the lock was granted.
+		rows, err = tx.Query(ctx, `delete from endpoints e where id = any($1) and `+idleEndpoint+` returning id`, locked)
+		if err != nil {
+			return err
+		}
+		gone, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		n = int64(len(gone))
+		if err != nil || n == 0 {
+			return err
+		}
+		_, err = tx.Exec(ctx, `delete from endpoint_secrets where endpoint_id = any($1)`, gone)
+		return err
+	})
+	if err != nil {
+		return n, err
+	}
+	apps, err := s.purgeApps(ctx, before)
+	return n + apps, err
+}
+
+// purgeApps deletes apps that were deleted before a time and of which nothing is stored any more.
+func (s *Store) purgeApps(ctx context.Context, before time.Time) (n int64, err error) {
+	var app uuid.UUID
+	for {
+		err := s.pool.QueryRow(ctx, `
+			with gone as (
+				select a.id from apps a
+				where a.deleted_at < $1
+					and not exists (select 1 from endpoints where app_id = a.id) and not exists (select 1 from tasks where app_id = a.id)
+					and not exists (select 1 from deliveries where app_id = a.id) and not exists (select 1 from events where app_id = a.id)
+				limit 1
+			), keys as (
+				delete from api_keys where app_id in (select id from gone)
+			)
+			select id from gone`, before).Scan(&app)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		tag, err := s.pool.Exec(ctx, `delete from apps where id = $1`, app)
+		n += tag.RowsAffected()
+		if err != nil {
+			return n, err
+		}
+	}
 }

@@ -73,7 +73,8 @@ func (s *Store) countDeliveries(ctx context.Context) (map[string]int64, error) {
 // costly caches the answer of a query that may read millions of rows, for 400 times as long as the query took. So it never
 // costs more than 0.25 % of a core, and is fresh where it is cheap.
 type costly[T any] struct {
-	read func(context.Context) (T, error)
+	read  func(context.Context) (T, error)
+	fresh time.Duration // for how long an answer is cached at least
 
 	mu    sync.Mutex
 	value T
@@ -91,6 +92,6 @@ func (c *costly[T]) get(ctx context.Context) (T, error) {
 	if err != nil {
 		return value, err
 	}
-	c.value, c.until = value, time.Now().Add(400*time.Since(start))
+	c.value, c.until = value, time.Now().Add(max(c.fresh, 400*time.Since(start)))
 	return value, nil
 }

@@ -40,6 +40,7 @@ type Store struct {
 	tasks    costly[map[string]int64] // see costly
 	sent     costly[map[string]int64]
 	backlog  costly[map[uuid.UUID]int64]
+	health   costly[DatabaseHealth]
 
 	register *Batcher[Registration, Registered]
 	load     *Batcher[[]uuid.UUID, []*Delivery]
@@ -64,6 +65,7 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	s := &Store{pool: pool, jobs: jobs, keys: cfg.Keys, encode: cfg.Encode, settle: cfg.Settle, now: cfg.Now}
 	const ms = time.Millisecond
 	s.tasks.read, s.sent.read, s.backlog.read = s.countTasks, s.countDeliveries, s.countBacklogs
+	s.health.read, s.health.fresh = s.readHealth, healthFresh
 	s.register = NewBatcher(500, 2*ms, s.registerBatch)
 	s.load = NewBatcher(100, 3*ms, s.loadDeliveryBatch)
 	s.record = NewBatcher(500, 8*ms, s.recordAttemptBatch)

@@ -58,6 +58,7 @@ func (s *Store) saveTasks(ctx context.Context, tx pgx.Tx, changes []taskChange) 
 			last_error = n.last_error, refusals = n.refusals, polls = n.polls, grown_at = n.grown_at,
 			first_refusal_at = n.first_refusal_at, ready_at = n.ready_at, indexed_at = n.indexed_at,
 			last_polled_at = n.last_polled_at, next_poll_at = n.next_poll_at,
+			ended_at = case when not n.polling then coalesce(t.ended_at, now()) end,
 			poll_log = case when n.outcome is null then t.poll_log else `+pollLogWith("n.last_polled_at", "n.outcome")+` end
 		from `+from+`
 		where t.id = n.id`, args...)

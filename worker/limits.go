@@ -129,8 +129,11 @@ const (
 	expireBatch    = 500
 	// reviewInterval is how often all expired tasks that still wait to be asked are looked at.
 	reviewInterval = time.Minute
-	// adoptInterval is how often work without a job gets a new one.
-	adoptInterval = time.Minute
+	// adoptInterval is how often work without a job gets a new one. With what the store waits before it looks for the job
+	// of a delivery, or for a heartbeat of an instance that is not listed, it is less than 10 s.
+	adoptInterval = 3 * time.Second
+	// partitionInterval is how often it is looked whether partitions are to be made, days ahead.
+	partitionInterval = 10 * time.Minute
 	// purgeInterval is how often old rows are deleted. A shorter retention makes it a tenth of the retention, at least
 	// expireInterval.
 	purgeInterval = 10 * time.Minute

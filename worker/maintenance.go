@@ -5,8 +5,39 @@ import (
 	"time"
 )
 
-// Every instance expires tasks, makes jobs for work that has none, and deletes old rows. The store's statements allow
-// several instances to do so at once.
+// Every instance expires tasks, makes jobs for work that has none, makes partitions, and deletes old rows. The store's
+// statements allow several instances to do so at once. An instance whose clock disagrees with the database's leaves
+// what cannot be undone to the others (clockFits).
+
+// maintain starts what runs at intervals until ctx is done.
+func (w *Worker) maintain(ctx context.Context) {
+	addPartitions := func(ctx context.Context) {
+		if err := w.cfg.Store.AddPartitions(ctx); err != nil && ctx.Err() == nil {
+			w.log.Warn("maintenance cannot make partitions: what belongs to them is stored beside them", "error", err)
+		}
+	}
+	addPartitions(ctx)
+	w.background.Go(func() { every(ctx, partitionInterval, addPartitions) })
+	w.background.Go(func() { every(ctx, expireInterval, w.expire()) })
+	w.background.Go(func() { every(ctx, adoptInterval, sparing(w.adopt)) })
+	if w.cfg.Retention > 0 {
+		interval := max(expireInterval, min(purgeInterval, w.cfg.Retention/10))
+		w.background.Go(func() { every(ctx, interval, w.purge) })
+	}
+}
+
+// sparing returns fn, which runs for at most a twentieth of the time.
+func sparing(fn func(context.Context)) func(context.Context) {
+	var next time.Time
+	return func(ctx context.Context) {
+		start := time.Now()
+		if start.Before(next) {
+			return
+		}
+		fn(ctx)
+		next = start.Add(20 * time.Since(start))
+	}
+}
 
 // expire returns a function that ends the tasks whose time is over. It looks at all of them once in reviewInterval, and
 // otherwise at those that have expired since.
@@ -51,7 +82,7 @@ func (w *Worker) purge(ctx context.Context) {
 	if !w.clockFits() {
 		return
 	}
-	n, err := w.cfg.Store.Purge(ctx, time.Now().Add(-w.cfg.Retention))
+	n, err := w.cfg.Store.Purge(ctx, w.cfg.Retention)
 	if err != nil && ctx.Err() == nil {
 		w.log.Warn("maintenance cannot delete old rows", "error", err)
 	}

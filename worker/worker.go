@@ -121,12 +121,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.background.Go(func() { w.followPauses(background) })
 	w.background.Go(func() { w.heartbeat(background, in) })
 	w.background.Go(func() { w.reclaim(background) })
-	w.background.Go(func() { every(background, expireInterval, w.expire()) })
-	w.background.Go(func() { every(background, adoptInterval, w.adopt) })
-	if w.cfg.Retention > 0 {
-		interval := max(expireInterval, min(purgeInterval, w.cfg.Retention/10))
-		w.background.Go(func() { every(background, interval, w.purge) })
-	}
+	w.maintain(background)
 	w.background.Go(func() { w.limiters.run(background) })
 	w.background.Go(func() { w.notifier.run(background) })
 	return nil

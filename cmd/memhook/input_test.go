@@ -149,6 +149,17 @@ func TestCancelAndDocument(t *testing.T) {
 	if anew := in.register("never", nil); anew.ID == task.ID || anew.Status != "waiting" {
 		t.Errorf("a cancelled task registered anew: %+v", anew)
 	}
+	if status := in.call(http.MethodDelete, "/v1/tasks/"+task.ID+"?purge=maybe", nil, nil); status != http.StatusUnprocessableEntity {
+		t.Errorf("purge=maybe: %d", status)
+	}
+	for _, want := range []int{http.StatusNoContent, http.StatusNotFound} { // a cancelled one
+		if status := in.call(http.MethodDelete, "/v1/tasks/"+task.ID+"?purge=true", nil, nil); status != want {
+			t.Errorf("expunge: %d, want %d", status, want)
+		}
+		if status := in.call(http.MethodGet, "/v1/tasks/"+task.ID, nil, nil); status != http.StatusNotFound {
+			t.Errorf("get what was expunged: %d", status)
+		}
+	}
 	resp, err := http.Get(in.url + "/openapi.json")
 	if err != nil {
 		t.Fatal(err)

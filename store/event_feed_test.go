@@ -1,0 +1,158 @@
+package store_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/memhook/memhook/store"
+)
+
+// reader follows the feed as an app does: by the id of the last event that it has seen.
+type reader struct {
+	*bundle
+	last uuid.UUID
+	seen []uuid.UUID
+}
+
+// read reads on until nothing comes.
+func (r *reader) read() {
+	r.t.Helper()
+	for {
+		events, err := r.Events(r.t.Context(), store.OfApp(r.app.ID), "", r.last, 1)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if len(events) == 0 {
+			return
+		}
+		r.last = events[0].ID
+		r.seen = append(r.seen, r.last)
+	}
+}
+
+// readUntil reads on until so many events were seen.
+func (r *reader) readUntil(n int) {
+	r.t.Helper()
+	// Transactions of other tests, on the same PostgreSQL, may hold the feed back for a while.
+	for deadline := time.Now().Add(20 * time.Second); len(r.seen) < n; time.Sleep(20 * time.Millisecond) {
+		if r.read(); time.Now().After(deadline) {
+			r.t.Fatalf("%d events were seen, want %d", len(r.seen), n)
+		}
+	}
+}
+
+// insertEvent inserts an event as a transaction of an instance does.
+func insertEvent(t *testing.T, tx pgx.Tx, app uuid.UUID, id uuid.UUID) {
+	t.Helper()
+	_, err := tx.Exec(t.Context(), `insert into events (id, app_id, type, payload, created_at) values ($1, $2, 'webhook.test', '{}', now())`, id, app)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func begin(t *testing.T, b *bundle) pgx.Tx {
+	t.Helper()
+	tx, err := b.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	return tx
+}
+
+// A transaction is held up for five seconds while others commit and the feed is read: what it has made appears when it
+// commits, wherever its id sorts.
+func TestFeedShowsWhatCommitsLate(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	r := &reader{bundle: b}
+	id := func(n byte) uuid.UUID { u := uuid.Must(uuid.NewV7()); u[15] = n; return u }
+	first := id(0)
+	late := begin(t, b) // writes first, commits last
+	insertEvent(t, late, b.app.ID, first)
+	second := id(1)
+	soon := begin(t, b)
+	insertEvent(t, soon, b.app.ID, second)
+	if err := soon.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for start := time.Now(); time.Since(start) < 5*time.Second; time.Sleep(50 * time.Millisecond) {
+		r.read()
+	}
+	third := id(2)
+	insertEvent(t, late, b.app.ID, third) // an id greater than that of an event that commits before, and of a greater transaction
+	if err := late.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.readUntil(3)
+	for _, id := range []uuid.UUID{first, second, third} {
+		if !slices.Contains(r.seen, id) {
+			t.Errorf("the reader has passed %v", id)
+		}
+	}
+}
+
+// An instance whose clock is behind gives ids that sort before what was read: the feed shows its events all the same, and only once.
+func TestFeedDoesNotDependOnClocks(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	r := &reader{bundle: b}
+	now := uuid.Must(uuid.NewV7())
+	behind := now
+	behind[4] -= 1 // a minute or so
+	for i, id := range []uuid.UUID{now, behind} {
+		tx := begin(t, b)
+		insertEvent(t, tx, b.app.ID, id)
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r.readUntil(i + 1)
+	}
+	r.read()
+	if !slices.Equal(r.seen, []uuid.UUID{now, behind}) {
+		t.Errorf("seen %v, want %v and then %v", r.seen, now, behind)
+	}
+	// A cursor that was kept from before, and whose event was purged, goes on by its time.
+	r.seen, r.last = nil, behind
+	r.last[15]++
+	r.readUntil(1)
+	if r.seen[0] != now {
+		t.Errorf("after an event that is not stored: %v, want what was made later, %v", r.seen, now)
+	}
+}
+
+// A dump that is restored into a PostgreSQL that has counted fewer transactions: its events are in the feed, before new ones.
+func TestFeedSurvivesRestore(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	r := &reader{bundle: b}
+	tx := begin(t, b)
+	old := uuid.Must(uuid.NewV7())
+	insertEvent(t, tx, b.app.ID, old)
+	for _, sql := range []string{`update events set xid = '4000000000'`, `update sweep set xid = '4000000000'`} {
+		if _, err := tx.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.AdoptOrphans(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.readUntil(1)
+	tx = begin(t, b)
+	insertEvent(t, tx, b.app.ID, uuid.Must(uuid.NewV7()))
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.readUntil(2)
+	if r.seen[0] != old {
+		t.Errorf("the restored event is not the first: %v", r.seen)
+	}
+}

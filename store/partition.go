@@ -1,0 +1,85 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Events and attempts are partitioned by the day that their keys name: events by their id, attempts by their delivery's. A
+// partition is made some days ahead and dropped when all in it is older than the retention. What belongs to no partition
+// goes to the default one: rows of a clock that is far off, attempts of a delivery whose day was dropped, and what came
+// while no instance made partitions. Migration 6 has the functions.
+
+const (
+	// partitionsAhead is for how many days partitions are made ahead.
+	partitionsAhead = 3
+	// keptDeliveries is how many deliveries' rows of a partition may be moved when it is dropped. A partition with more of
+	// them stays.
+	keptDeliveries = 5000
+)
+
+// partitioned are the tables with partitions.
+var partitioned = []string{"events", "attempts"}
+
+// AddPartitions makes the partitions of today and of the next days where they are missing. It is cheap where none is.
+func (s *Store) AddPartitions(ctx context.Context) error {
+	rows, err := s.pool.Query(ctx, `
+		select t.name, d.day::date
+		from unnest($1::text[]) as t (name)
+		cross join generate_series(date_trunc('day', now(), 'UTC'), now() + make_interval(days => $2), interval '1 day') as d (day)
+		where not exists (
+			select 1 from partitions p where p.parent = t.name and p.lo < id_at(d.day + interval '1 day') and p.hi > id_at(d.day)
+		)
+		order by d.day, t.name`, partitioned, partitionsAhead)
+	type missing struct {
+		Name string
+		Day  time.Time
+	}
+	days, err := many[missing](rows, err)
+	for _, m := range days {
+		if err == nil {
+			_, err = s.pool.Exec(ctx, `select add_partition($1, $2)`, m.Name, m.Day)
+		}
+	}
+	if err != nil && !isLockTimeout(err) {
+		return fmt.Errorf("add partitions: %w", err)
+	}
+	return nil
+}
+
+// isLockTimeout reports whether err means that a lock was not granted in time.
+func isLockTimeout(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "55P03"
+}
+
+// dropPartitions drops the partitions of which all is older than a time, and returns their number.
+func (s *Store) dropPartitions(ctx context.Context, before time.Time) (n int64, err error) {
+	rows, err := s.pool.Query(ctx, `select name from partitions where hi <= $1 order by hi`, idAt(before))
+	if err != nil {
+		return 0, fmt.Errorf("list partitions: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return 0, fmt.Errorf("list partitions: %w", err)
+	}
+	for _, name := range names {
+		var dropped bool
+		err := s.pool.QueryRow(ctx, `select drop_partition($1, $2)`, name, keptDeliveries).Scan(&dropped)
+		if isLockTimeout(err) {
+			continue // somebody reads it for long, such as a backup: the next purge tries again
+		}
+		if err != nil {
+			return n, fmt.Errorf("drop partition %s: %w", name, err)
+		}
+		if dropped {
+			n++
+		}
+	}
+	return n, nil
+}
