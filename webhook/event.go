@@ -41,10 +41,15 @@ type Task struct {
 	Error        *Error            `json:"error,omitempty"` // of task.failed
 }
 
-// Video is one video of a task. Status is UNPARSE, PARSE or FAILED, or nil where memories.ai tells none.
+// Video is one video of a task. What memories.ai does not tell is nil. Status is UNPARSE, PARSE, FAILED, or another word
+// of memories.ai's.
 type Video struct {
-	VideoID string  `json:"video_id"`
-	Status  *string `json:"status"`
+	VideoID  string   `json:"video_id"`
+	Status   *string  `json:"status"`
+	Cause    *string  `json:"cause"` // why it failed
+	Name     *string  `json:"name"`
+	URL      *string  `json:"url"` // where it was taken from
+	Duration *float64 `json:"duration_seconds"`
 }
 
 // Error is why memories.ai refuses a task.

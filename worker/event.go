@@ -44,7 +44,7 @@ func wireTask(ev store.Event) webhook.Task {
 	}
 	for i, v := range t.Videos {
 		out.VideoIDs[i] = v.ID
-		out.Videos[i] = webhook.Video{VideoID: v.ID, Status: v.Status}
+		out.Videos[i] = webhook.Video{VideoID: v.ID, Status: v.Status, Cause: v.Cause, Name: v.Name, URL: v.URL, Duration: v.Duration}
 	}
 	if ev.Error != nil {
 		out.Error = &webhook.Error{Code: ev.Error.Code, Message: ev.Error.Message}
