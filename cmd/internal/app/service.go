@@ -133,7 +133,10 @@ func (s *Service) openStore(ctx context.Context) (err error) {
 	if err := s.upgrade(ctx); err != nil {
 		return err
 	}
-	return s.store.EnsureDefaults(ctx, s.cfg.MemoriesAPIKey, s.cfg.RequestsPerSecond, s.cfg.APIKey)
+	account := store.NewAccount{
+		APIKey: s.cfg.MemoriesAPIKey, API: string(memories.APIOf(s.cfg.MemoriesAPIKey)), RequestsPerSecond: s.cfg.RequestsPerSecond,
+	}
+	return s.store.EnsureDefaults(ctx, account, s.cfg.APIKey)
 }
 
 // upgrade changes what a version before has stored in ways that SQL alone cannot. It finds nothing to do but after an upgrade.
