@@ -135,13 +135,16 @@ func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
 		}
 		var apps, tasks int
 		err = tx.QueryRow(ctx, `
-			select (select count(*) from apps where account_id = $1), (select count(*) from tasks where account_id = $1 and polling)`, id).
+			select (select count(*) from apps where account_id = $1), 
+				(select count(*) from tasks where account_id = $1 and polling)
+					+ (select count(*) from uploads where account_id = $1 and status = 'queued')`, id).
 			Scan(&apps, &tasks)
 		if err != nil {
 			return err
 		}
 		if apps+tasks > 0 {
-			return conflict("it has %s and %s that are polled; move the apps to another account first", counted(apps, "app"), counted(tasks, "task"))
+			return conflict("it has %s and %s that are polled or to be submitted; move the apps to another account first",
+				counted(apps, "app"), counted(tasks, "task"))
 		}
 		_, err = tx.Exec(ctx, `delete from accounts where id = $1`, id)
 		return err

@@ -46,16 +46,16 @@ func (s *Store) HintTask(ctx context.Context, hintToken string, taskIDs, videoID
 		update tasks t
 		set urgent = true, hinted_at = $3
 		from apps a
-		where a.hint_token = $1 and t.app_id = a.id and t.polling and not t.urgent and (t.hinted_at is null or t.hinted_at <= $4)
-			and t.id in (
-				select id from tasks where app_id = a.id and task_id = any($2) and closed = 0
-				union all
-				select i.id
-				from unnest($5::jsonb[]) as named (videos)
-				cross join lateral (
-					select id from tasks where polling and until = 'indexed' and videos @> named.videos and app_id = a.id limit $6
-				) as i
-			)`, hintToken, taskIDs, now, now.Add(-hintInterval), named, hintedMost)
+		cross join lateral (
+			select id from tasks where app_id = a.id and task_id = any($2) and closed = 0
+			union all
+			select i.id
+			from unnest($5::jsonb[]) as named (videos)
+			cross join lateral (
+				select id from tasks where polling and until = 'indexed' and videos @> named.videos and app_id = a.id limit $6
+			) as i
+		) as h
+		where a.hint_token = $1 and t.id = h.id and t.polling and not t.urgent and (t.hinted_at is null or t.hinted_at <= $4)`, hintToken, taskIDs, now, now.Add(-hintInterval), named, hintedMost)
 	if err != nil {
 		return fmt.Errorf("hint task: %w", err)
 	}

@@ -12,6 +12,8 @@ const (
 	TaskIndexed       = "task.indexed"
 	TaskFailed        = "task.failed"
 	TaskExpired       = "task.expired"
+	UploadFailed      = "upload.failed"
+	UploadUnknown     = "upload.unknown"
 	EndpointDisabled  = "endpoint.disabled"
 	EndpointRecovered = "endpoint.recovered"
 	Test              = "webhook.test"
@@ -20,7 +22,7 @@ const (
 // EventID writes an event's id as the outside knows it, the webhook-id.
 func EventID(id string) string { return "evt_" + id }
 
-// Event is the body of a webhook. Data is a [Task] for task.*, an [Endpoint] for endpoint.* and webhook.test.
+// Event is the body of a webhook. Data is a [Task] for task.*, an [Upload] for upload.*, an [Endpoint] for endpoint.* and webhook.test.
 type Event struct {
 	Type      string          `json:"type"`
 	Timestamp Time            `json:"timestamp"`
@@ -56,6 +58,17 @@ type Video struct {
 type Error struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
+}
+
+// Upload is the data of the upload.* events: a submission that memories.ai refuses, or whose answer was lost.
+type Upload struct {
+	ID        string            `json:"id"`
+	Status    string            `json:"status"` // failed or unknown
+	URLs      []string          `json:"urls,omitempty"`
+	SourceURL string            `json:"source_url,omitempty"`
+	Metadata  map[string]string `json:"metadata"`
+	CreatedAt Time              `json:"created_at"`
+	Error     Error             `json:"error"`
 }
 
 // Endpoint is the data of the endpoint.* events and of webhook.test.

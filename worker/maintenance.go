@@ -35,6 +35,11 @@ func (w *Worker) expire() func(context.Context) {
 // adopt makes jobs for accounts and deliveries that have lost theirs.
 func (w *Worker) adopt(ctx context.Context) {
 	n, err := w.cfg.Store.AdoptOrphans(ctx)
+	if err == nil {
+		var uploads int
+		uploads, err = w.cfg.Store.AdoptUploads(ctx)
+		n += uploads
+	}
 	if err != nil && ctx.Err() == nil {
 		w.log.Warn("maintenance cannot look for work without a job", "error", err)
 	}
@@ -45,7 +50,13 @@ func (w *Worker) adopt(ctx context.Context) {
 
 // purge deletes rows that are older than the retention.
 func (w *Worker) purge(ctx context.Context) {
-	n, err := w.cfg.Store.Purge(ctx, time.Now().Add(-w.cfg.Retention))
+	before := time.Now().Add(-w.cfg.Retention)
+	n, err := w.cfg.Store.Purge(ctx, before)
+	if err == nil {
+		var uploads int64
+		uploads, err = w.cfg.Store.PurgeUploads(ctx, before)
+		n += uploads
+	}
 	if err != nil && ctx.Err() == nil {
 		w.log.Warn("maintenance cannot delete old rows", "error", err)
 	}

@@ -5,6 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 // metrics are the counters and histograms of the workers.
 type metrics struct {
 	polls    *prometheus.CounterVec // by outcome
+	uploads  *prometheus.CounterVec // by outcome
 	attempts *prometheus.CounterVec // by class of outcome
 	lost     prometheus.Counter     // slots that were taken and not used
 	lag      prometheus.Histogram   // from ready to detected
@@ -20,6 +21,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	m := &metrics{
 		polls: counters("memhook_polls_total", "Requests to memories.ai, by what the answer meant."),
+		uploads: counters("memhook_uploads_total", "Submissions to memories.ai, by what the answer meant."),
 		attempts: counters("memhook_attempts_total",
 			"Webhooks posted, by outcome: the class of the status, timeout, forbidden or error."),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{
@@ -31,7 +33,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			"Time from an event to its delivery.", prometheus.ExponentialBuckets(0.001, 2, 20)),
 	}
 	if r != nil {
-		r.MustRegister(m.polls, m.attempts, m.lost, m.lag, m.latency)
+		r.MustRegister(m.polls, m.uploads, m.attempts, m.lost, m.lag, m.latency)
 	}
 	return m
 }

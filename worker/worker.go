@@ -68,6 +68,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &pollWorker{Worker: w})
+	river.AddWorker(workers, &uploadWorker{Worker: w})
 	river.AddWorker(workers, &firstWorker{Worker: w})
 	river.AddWorker(workers, &deliverWorker{Worker: w})
 	client, err := river.NewClient(riverpgxv5.New(cfg.Store.Pool()), &river.Config{
@@ -76,6 +77,7 @@ func New(cfg Config) (*Worker, error) {
 			store.QueueFirst:   {MaxWorkers: deliverWorkers},
 			store.QueueDeliver: {MaxWorkers: deliverWorkers},
 			store.QueuePoll:    {MaxWorkers: pollWorkers},
+			store.QueueUpload:  {MaxWorkers: uploadWorkers},
 		},
 		Workers:                     workers,
 		FetchCooldown:               fetchCooldown,
