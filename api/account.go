@@ -1,11 +1,13 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
 	"github.com/google/uuid"
 
+	"github.com/memhook/memhook/memories"
 	"github.com/memhook/memhook/store"
 )
 
@@ -13,7 +15,9 @@ import (
 type Account struct {
 	ID                uuid.UUID `json:"id"`
 	Name              string    `json:"name"`
+	API               string    `json:"api" enum:"v1,datalake" doc:"The generation of memories.ai's API."`
 	RequestsPerSecond float64   `json:"requests_per_second" doc:"The account's budget."`
+	UploadsPerMinute  float64   `json:"uploads_per_minute" doc:"The account's budget of submissions."`
 	State             string    `json:"state" enum:"active,rate_limited,refused,unavailable"`
 	StateReason       *string   `json:"state_reason" doc:"What memories.ai said."`
 	PausedUntil       *Time     `json:"paused_until" nullable:"true"`
@@ -24,16 +28,20 @@ type Account struct {
 
 // NewAccount is an account to be created.
 type NewAccount struct {
-	Name              string  `json:"name" minLength:"1" maxLength:"100"`
-	APIKey            string  `json:"api_key" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai. It is never shown again."`
-	RequestsPerSecond float64 `json:"requests_per_second,omitempty" exclusiveMinimum:"0" maximum:"1000" default:"1" doc:"The account's budget."`
+	Name              string   `json:"name" minLength:"1" maxLength:"100"`
+	APIKey            string   `json:"api_key" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai. It is never shown again."`
+	API               string   `json:"api,omitempty" enum:"v1,datalake" doc:"The generation of memories.ai's API; absent: datalake for a key that begins with sk-mai-, else v1."`
+	RequestsPerSecond float64  `json:"requests_per_second,omitempty" exclusiveMinimum:"0" maximum:"1000" default:"1" doc:"The account's budget."`
+	UploadsPerMinute  *float64 `json:"uploads_per_minute,omitempty" exclusiveMinimum:"0" maximum:"6000" doc:"The account's budget of submissions; absent: 1 with v1, 60 with datalake."`
 }
 
 // AccountPatch changes the fields that it has.
 type AccountPatch struct {
 	Name              *string  `json:"name,omitempty" minLength:"1" maxLength:"100"`
 	APIKey            *string  `json:"api_key,omitempty" minLength:"1" maxLength:"1000"`
+	API               *string  `json:"api,omitempty" enum:"v1,datalake" doc:"Absent, with a new api_key: by the key's prefix."`
 	RequestsPerSecond *float64 `json:"requests_per_second,omitempty" exclusiveMinimum:"0" maximum:"1000"`
+	UploadsPerMinute  *float64 `json:"uploads_per_minute,omitempty" exclusiveMinimum:"0" maximum:"6000"`
 }
 
 type (
@@ -49,7 +57,10 @@ func (s *server) createAccount(ctx context.Context, in *createAccountInput) (*ac
 	if err := errors.Join(checkText("name", &in.Body.Name), checkText("api_key", &in.Body.APIKey)); err != nil {
 		return nil, err
 	}
-	a, err := s.store.CreateAccount(ctx, store.NewAccount{Name: in.Body.Name, APIKey: in.Body.APIKey, RequestsPerSecond: in.Body.RequestsPerSecond})
+	a, err := s.store.CreateAccount(ctx, store.NewAccount{
+		Name: in.Body.Name, APIKey: in.Body.APIKey, API: cmp.Or(in.Body.API, string(memories.APIOf(in.Body.APIKey))),
+		RequestsPerSecond: in.Body.RequestsPerSecond, UploadsPerMinute: in.Body.UploadsPerMinute,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +101,13 @@ func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*acco
 	if err := errors.Join(checkText("name", in.Body.Name), checkText("api_key", in.Body.APIKey)); err != nil {
 		return nil, err
 	}
-	change := store.AccountChange{Name: in.Body.Name, APIKey: in.Body.APIKey, RequestsPerSecond: in.Body.RequestsPerSecond}
+	change := store.AccountChange{
+		Name: in.Body.Name, APIKey: in.Body.APIKey, API: in.Body.API,
+		RequestsPerSecond: in.Body.RequestsPerSecond, UploadsPerMinute: in.Body.UploadsPerMinute,
+	}
+	if change.API == nil && change.APIKey != nil {
+		change.API = new(string(memories.APIOf(*change.APIKey)))
+	}
 	a, err := s.store.UpdateAccount(ctx, id, change)
 	if err != nil {
 		return nil, err
@@ -108,7 +125,8 @@ func (s *server) deleteAccount(ctx context.Context, in *IDInput) (*struct{}, err
 
 func wireAccount(a *store.Account, backlogs map[uuid.UUID]int64) Account {
 	return Account{
-		ID: a.ID, Name: a.Name, RequestsPerSecond: a.RequestsPerSecond, State: a.State, StateReason: a.StateReason,
+		ID: a.ID, Name: a.Name, API: a.API, RequestsPerSecond: a.RequestsPerSecond, UploadsPerMinute: a.UploadsPerMinute,
+		State: a.State, StateReason: a.StateReason,
 		PausedUntil: wireTimeOf(a.PausedUntil), Used: a.Used, Backlog: backlogs[a.ID], CreatedAt: wireTime(a.CreatedAt),
 	}
 }

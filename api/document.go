@@ -40,6 +40,7 @@ func openAPI(version string) huma.Config {
 	cfg.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	cfg.Tags = []*huma.Tag{
 		{Name: "tasks", Description: "Tasks of memories.ai and their subscriptions."},
+		{Name: "uploads", Description: "Submissions to memories.ai that become tasks."},
 		{Name: "events", Description: "What happened to tasks and endpoints. The feed lets a customer catch up by pulling."},
 		{Name: "endpoints", Description: "Callback URLs with their settings, secrets and health."},
 		{Name: "deliveries", Description: "One event for one endpoint, with every attempt."},
@@ -113,7 +114,7 @@ func docs() http.Handler {
 	})
 }
 
-// webhookTask and webhookEndpoint are the events as the document shows them.
+// webhookTask, webhookUpload and webhookEndpoint are the events as the document shows them.
 type (
 	webhookTask struct {
 		ID           uuid.UUID         `json:"id" doc:"The id of the task in memhook."`
@@ -126,6 +127,15 @@ type (
 		DetectedAt   webhook.Time      `json:"detected_at"`
 		Added        []string          `json:"added,omitempty" doc:"Only in task.updated: the new elements of video_ids."`
 		Error        *TaskError        `json:"error,omitempty" doc:"Only in task.failed."`
+	}
+	webhookUpload struct {
+		ID        uuid.UUID         `json:"id"`
+		Status    string            `json:"status" enum:"failed,unknown"`
+		URLs      []string          `json:"urls,omitempty" nullable:"false"`
+		SourceURL string            `json:"source_url,omitempty"`
+		Metadata  map[string]string `json:"metadata"`
+		CreatedAt webhook.Time      `json:"created_at"`
+		Error     TaskError         `json:"error"`
 	}
 	webhookEndpoint struct {
 		ID     uuid.UUID `json:"id"`
@@ -168,8 +178,11 @@ func webhooks(r huma.Registry) map[string]*huma.PathItem {
 	add(webhook.TaskReady, "The task's videos are available", task)
 	add(webhook.TaskUpdated, "More videos were added within the settle window", task)
 	add(webhook.TaskIndexed, "Every video of the task is indexed", task)
-	add(webhook.TaskFailed, "memories.ai keeps refusing the task", task)
+	add(webhook.TaskFailed, "memories.ai keeps refusing the task, or the task failed there", task)
 	add(webhook.TaskExpired, "The task expired before its videos were available", task)
+	upload := reflect.TypeFor[webhookUpload]()
+	add(webhook.UploadFailed, "memories.ai refuses the submission", upload)
+	add(webhook.UploadUnknown, "The answer to the submission was lost; memories.ai may have accepted it", upload)
 	add(webhook.EndpointDisabled, "Another endpoint of the app was disabled", endpoint)
 	add(webhook.EndpointRecovered, "Another endpoint of the app works again", endpoint)
 	add(webhook.Test, "Sent on request", endpoint)

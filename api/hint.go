@@ -2,13 +2,14 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/time/rate"
+
+	"github.com/memhook/memhook/memories"
 )
 
 const (
@@ -51,8 +52,8 @@ func (s *server) hint(w http.ResponseWriter, r *http.Request) {
 	}
 	body, err := io.ReadAll(r.Body)
 	if err == nil && limiterOf(s.hints, token, newHintLimiter).Allow() {
-		if id := hintedTask(body); id != "" && printable(id) && len(id) <= maxTaskID*4 {
-			if err := s.store.HintTask(r.Context(), token, id); err != nil {
+		if about := memories.ParseCallback(body); len(about.TaskIDs)+len(about.VideoIDs) > 0 {
+			if err := s.store.HintTask(r.Context(), token, about.TaskIDs, about.VideoIDs); err != nil {
 				s.log.Warn("cannot record a hint", "error", err, "request_id", requestIDOf(r.Context()))
 			}
 		}
@@ -66,7 +67,7 @@ func documentHints(api huma.API) {
 	api.OpenAPI().AddOperation(&huma.Operation{
 		OperationID: "hint", Method: http.MethodPost, Path: "/v1/hints/{token}", Summary: "memories.ai's own callback", Tags: []string{"tasks"},
 		Description: "Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it " +
-			"names; its contents are otherwise ignored. The answer is always the same.",
+			"names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same.",
 		Parameters:  []*huma.Param{{Name: "token", In: "path", Required: true, Schema: text}},
 		RequestBody: &huma.RequestBody{Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{}}}},
 		Responses: map[string]*huma.Response{
@@ -74,23 +75,4 @@ func documentHints(api huma.API) {
 			"404": {Description: "Not a hint URL", Content: problemContent()},
 		},
 	})
-}
-
-// hintedTask returns the task that either shape of callback names, or "".
-func hintedTask(body []byte) string {
-	var shape struct {
-		V1   string `json:"taskId"`
-		V2   string `json:"task_id"`
-		Data struct {
-			V1 string `json:"taskId"`
-			V2 string `json:"task_id"`
-		} `json:"data"`
-	}
-	_ = json.Unmarshal(body, &shape) // whatever could be read is enough
-	for _, id := range []string{shape.V1, shape.V2, shape.Data.V1, shape.Data.V2} {
-		if id != "" {
-			return id
-		}
-	}
-	return ""
 }

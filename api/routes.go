@@ -31,6 +31,10 @@ func (s *server) appRoutes() map[string][]route {
 			{del, "/tasks/{id}", do(s.cancelTask), "cancel-task", "Cancel a task", []int{204, 404, 409}},
 			{get, "/hint-url", do(s.hintURL), "read-hint-url", "Get the hint URL for memories.ai", []int{200, 409}},
 		},
+		"uploads": {
+			{post, "/uploads", do(s.createUpload), "create-upload", "Submit videos and follow their task", []int{202, 400, 413}},
+			{get, "/uploads/{id}", do(s.getUpload), "get-upload", "Get an upload", []int{200, 404}},
+		},
 		"events": {
 			{get, "/tasks/{id}/events", do(s.listTaskEvents), "list-task-events", "List the events of a task", []int{200, 404}},
 			{get, "/events", do(s.listEvents), "list-events", "List events (the feed)", []int{200}},
@@ -100,7 +104,11 @@ var descriptions = map[string]string{
 		"does not change. A new subscriber receives the events that the task has already had at once. Registering a task that failed, " +
 		"expired or was cancelled starts it anew.",
 	"create-tasks": "Registers each task as create-task does, in one transaction. Results are in the order of registrations.",
-	"list-tasks":   "Newest first.",
+	"create-upload": "Submits videos to memories.ai within the account's budget of submissions, and registers the task that comes of it, as " +
+		"create-task does. Answers at once; get the upload to see what became of it. If memories.ai refuses the submission, the " +
+		"callback URL receives upload.failed; if its answer is lost, upload.unknown. With the Datalake a submission whose answer is lost " +
+		"is repeated safely; with v1 it is never repeated.",
+	"list-tasks": "Newest first.",
 	"cancel-task": "Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, " +
 		"whatever its status, with all that is stored of it; what is in flight may still be delivered.",
 	"read-hint-url":       "Requires the setting MEMHOOK_PUBLIC_URL; without it the answer is 409.",

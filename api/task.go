@@ -25,6 +25,7 @@ type Task struct {
 	Polls          int               `json:"polls" doc:"The number of polls so far."`
 	LastPolledAt   *Time             `json:"last_polled_at" nullable:"true"`
 	NextPollAt     *Time             `json:"next_poll_at" nullable:"true" doc:"An estimate; null if the task is no longer polled."`
+	Progress       *Progress         `json:"progress" doc:"The last progress that memories.ai reported; for display only."`
 	LastError      *TaskError        `json:"last_error" doc:"The error of the last poll that failed."`
 	CreatedAt      Time              `json:"created_at"`
 	ReadyAt        *Time             `json:"ready_at" nullable:"true"`
@@ -33,19 +34,34 @@ type Task struct {
 	ExpectedVideos *int              `json:"expected_videos"`
 }
 
-// TransformSchema documents that last_error can be null, which a reference alone cannot.
+// TransformSchema documents which references can be null, which a reference alone cannot.
 func (Task) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	p := s.Properties["last_error"]
-	s.Properties["last_error"] = &huma.Schema{
-		AnyOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}, Description: "The error of the last poll that failed.",
-	}
+	orNull(s, "last_error", "The error of the last poll that failed.")
+	orNull(s, "progress", "The last progress that memories.ai reported; for display only.")
 	return s
 }
 
-// Video is one video of a task.
+// orNull documents that a property, which is a reference, can be null.
+func orNull(s *huma.Schema, property, description string) {
+	s.Properties[property] = &huma.Schema{
+		AnyOf: []*huma.Schema{{Ref: s.Properties[property].Ref}, {Type: "null"}}, Description: description,
+	}
+}
+
+// Video is one video of a task. What memories.ai has not told is null.
 type Video struct {
-	VideoID string  `json:"video_id"`
-	Status  *string `json:"status" example:"PARSE" doc:"UNPARSE, PARSE or FAILED; null if memories.ai reports none."`
+	VideoID  string   `json:"video_id"`
+	Status   *string  `json:"status" example:"PARSE" doc:"UNPARSE (being indexed), PARSE (indexed), FAILED, or another word of memories.ai, which is not final."`
+	Cause    *string  `json:"cause" doc:"The reason for the failure."`
+	Name     *string  `json:"name"`
+	URL      *string  `json:"url" doc:"The source of the video."`
+	Duration *float64 `json:"duration_seconds"`
+}
+
+// Progress is how far memories.ai says a task is.
+type Progress struct {
+	Percent *float64          `json:"percent" doc:"0 to 100; null if memories.ai does not report it."`
+	Stages  map[string]string `json:"stages" doc:"The stages as memories.ai reports them."`
 }
 
 // TaskError is an error that memories.ai reported, or the reason for getting no answer.
@@ -155,13 +171,19 @@ func wireTask(t *store.Task) Task {
 		out.Metadata = map[string]string{}
 	}
 	for i, v := range t.Videos {
-		out.VideoIDs[i], out.Videos[i] = v.ID, Video{v.ID, v.Status}
+		out.VideoIDs[i], out.Videos[i] = v.ID, Video{v.ID, v.Status, v.Cause, v.Name, v.URL, v.Duration}
 	}
 	for i, sub := range t.Subscriptions {
 		out.Subscriptions[i] = Subscription{sub.ID, sub.EndpointID, sub.URL}
 	}
 	if t.Polling {
 		out.NextPollAt = wireTimeOf(t.NextPollAt)
+	}
+	if p := t.Progress; p != nil {
+		out.Progress = &Progress{p.Percent, p.Stages}
+		if p.Stages == nil {
+			out.Progress.Stages = map[string]string{}
+		}
 	}
 	if t.LastError != nil {
 		out.LastError = &TaskError{t.LastError.Code, t.LastError.Message}

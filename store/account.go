@@ -30,6 +30,7 @@ type Account struct {
 	Key               []byte  `db:"-"` // in clear, where the method says so
 	API               string  // AccountV1 or AccountDatalake
 	RequestsPerSecond float64 // the budget
+	UploadsPerMinute  float64 // the budget of submissions
 	State             string
 	StateReason       *string // memories.ai's own words
 	PausedUntil       *time.Time
@@ -39,7 +40,13 @@ type Account struct {
 	Used              float64 // requests a second, over the last minute or so
 }
 
-var accountColumns = `a.id, a.name, a.api_key, a.api, a.requests_per_second, a.state, a.state_reason, a.paused_until,
+// uploadsPerMinuteOf is the SQL of an account's budget of submissions: its own, or what is known of its generation.
+func uploadsPerMinuteOf(account string) string {
+	return `coalesce(` + account + `.uploads_per_minute, case ` + account + `.api when 'v1' then 1 else 60 end)`
+}
+
+var accountColumns = `a.id, a.name, a.api_key, a.api, a.requests_per_second,
+	` + uploadsPerMinuteOf("a") + ` as uploads_per_minute, a.state, a.state_reason, a.paused_until,
 	a.troubles, a.survival, a.created_at, ` + usageOf("a") + ` / 60 as used`
 
 // AccountChange changes what is not nil.
@@ -48,6 +55,7 @@ type AccountChange struct {
 	APIKey            *string
 	API               *string
 	RequestsPerSecond *float64
+	UploadsPerMinute  *float64
 }
 
 // Backoff is why and until when an account is not polled.

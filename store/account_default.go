@@ -11,21 +11,22 @@ import (
 // DefaultName names the account and the app that the settings make.
 const DefaultName = "default"
 
-// EnsureDefaults makes the account and the app `default` match the settings. An empty key leaves its
-// part alone.
-func (s *Store) EnsureDefaults(ctx context.Context, memoriesKey string, requestsPerSecond float64, apiKey string) error {
-	if memoriesKey == "" && apiKey == "" {
+// EnsureDefaults makes the account and the app `default` match the settings: the account's key, generation and budget, and
+// the app's API key. An empty key leaves its part alone.
+func (s *Store) EnsureDefaults(ctx context.Context, wanted NewAccount, apiKey string) error {
+	if wanted.APIKey == "" && apiKey == "" {
 		return nil
 	}
 	account, err := s.accountByName(ctx, DefaultName)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		account, err = s.CreateAccount(ctx, NewAccount{Name: DefaultName, APIKey: memoriesKey, RequestsPerSecond: requestsPerSecond})
+		wanted.Name = DefaultName
+		account, err = s.CreateAccount(ctx, wanted)
 		if errors.Is(err, ErrConflict) { // another instance was first
 			account, err = s.accountByName(ctx, DefaultName)
 		}
-	case err == nil && memoriesKey != "":
-		err = s.matchDefault(ctx, account, memoriesKey, requestsPerSecond)
+	case err == nil && wanted.APIKey != "":
+		err = s.matchDefault(ctx, account, wanted)
 	}
 	if err != nil {
 		return fmt.Errorf("default account: %w", err)
@@ -46,15 +47,17 @@ func (s *Store) EnsureDefaults(ctx context.Context, memoriesKey string, requests
 	return s.ensureKey(ctx, app.ID, apiKey)
 }
 
-func (s *Store) matchDefault(ctx context.Context, a Account, memoriesKey string, requestsPerSecond float64) error {
+func (s *Store) matchDefault(ctx context.Context, a Account, wanted NewAccount) error {
 	key, err := s.keys.Open("account.api_key", a.APIKey)
 	if err != nil {
 		return err
 	}
-	if string(key) == memoriesKey && a.RequestsPerSecond == requestsPerSecond {
+	if string(key) == wanted.APIKey && a.API == wanted.API && a.RequestsPerSecond == wanted.RequestsPerSecond {
 		return nil
 	}
-	_, err = s.UpdateAccount(ctx, a.ID, AccountChange{APIKey: &memoriesKey, RequestsPerSecond: &requestsPerSecond})
+	_, err = s.UpdateAccount(ctx, a.ID, AccountChange{
+		APIKey: &wanted.APIKey, API: &wanted.API, RequestsPerSecond: &wanted.RequestsPerSecond,
+	})
 	return err
 }
 

@@ -17,6 +17,7 @@ type NewAccount struct {
 	APIKey            string // of memories.ai
 	API               string // the generation of memories.ai's API: AccountV1 (also for "") or AccountDatalake
 	RequestsPerSecond float64
+	UploadsPerMinute  *float64 // nil: what is known of the generation
 }
 
 // keyHash identifies a key of memories.ai: one key is one budget.
@@ -28,10 +29,11 @@ func keyHash(apiKey string) []byte {
 // CreateAccount creates an account. A name or key that another account has is ErrConflict.
 func (s *Store) CreateAccount(ctx context.Context, n NewAccount) (Account, error) {
 	rows, err := s.pool.Query(ctx, `
-		insert into accounts as a (id, name, api_key, key_hash, api, requests_per_second)
-		values ($1, $2, $3, $4, $5, $6)
+		insert into accounts as a (id, name, api_key, key_hash, api, requests_per_second, uploads_per_minute)
+		values ($1, $2, $3, $4, $5, $6, $7)
 		returning `+accountColumns,
-		newID(), n.Name, s.keys.Seal("account.api_key", []byte(n.APIKey)), keyHash(n.APIKey), cmp.Or(n.API, AccountV1), n.RequestsPerSecond)
+		newID(), n.Name, s.keys.Seal("account.api_key", []byte(n.APIKey)), keyHash(n.APIKey), cmp.Or(n.API, AccountV1), n.RequestsPerSecond,
+		n.UploadsPerMinute)
 	a, err := one[Account](rows, err)
 	if isUnique(err) {
 		return a, s.accountTaken(ctx, uuid.Nil, n.Name, &n.APIKey)
@@ -79,7 +81,7 @@ func (s *Store) HashKeys(ctx context.Context) (doubled []string, err error) {
 	return doubled, nil
 }
 
-// UpdateAccount changes an account. A new key ends the account's pause: its next poll comes at once.
+// UpdateAccount changes an account. A new key, generation or budget ends the account's pause: its next poll comes at once.
 func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange) (a Account, err error) {
 	err = s.tx(ctx, "update account", func(tx pgx.Tx) error {
 		var sealed, hash []byte
@@ -89,16 +91,17 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		rows, err := tx.Query(ctx, `
 			update accounts a
 			set name = coalesce($2, name), requests_per_second = coalesce($3, requests_per_second), api_key = coalesce($4, api_key),
-				key_hash = coalesce($5, key_hash), api = coalesce($6, api)
+				key_hash = coalesce($5, key_hash), api = coalesce($6, api),
+				uploads_per_minute = coalesce($7, uploads_per_minute)
 			where id = $1
-			returning `+accountColumns, id, c.Name, c.RequestsPerSecond, sealed, hash, c.API)
+			returning `+accountColumns, id, c.Name, c.RequestsPerSecond, sealed, hash, c.API, c.UploadsPerMinute)
 		if a, err = one[Account](rows, err); err != nil {
 			if isUnique(err) {
 				return s.accountTaken(ctx, id, *cmp.Or(c.Name, new("")), c.APIKey)
 			}
 			return err
 		}
-		if c.APIKey == nil && c.RequestsPerSecond == nil {
+		if c.APIKey == nil && c.API == nil && c.RequestsPerSecond == nil {
 			return nil
 		}
 		// A new poll job takes the change up at once. It replaces the lease of a poller that runs.
@@ -132,13 +135,16 @@ func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
 		}
 		var apps, tasks int
 		err = tx.QueryRow(ctx, `
-			select (select count(*) from apps where account_id = $1), (select count(*) from tasks where account_id = $1 and polling)`, id).
+			select (select count(*) from apps where account_id = $1), 
+				(select count(*) from tasks where account_id = $1 and polling)
+					+ (select count(*) from uploads where account_id = $1 and status = 'queued')`, id).
 			Scan(&apps, &tasks)
 		if err != nil {
 			return err
 		}
 		if apps+tasks > 0 {
-			return conflict("it has %s and %s that are polled; move the apps to another account first", counted(apps, "app"), counted(tasks, "task"))
+			return conflict("it has %s and %s that are polled or to be submitted; move the apps to another account first",
+				counted(apps, "app"), counted(tasks, "task"))
 		}
 		_, err = tx.Exec(ctx, `delete from accounts where id = $1`, id)
 		return err

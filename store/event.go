@@ -16,6 +16,8 @@ const (
 	EventIndexed           = "task.indexed"
 	EventFailed            = "task.failed"
 	EventExpired           = "task.expired"
+	EventUploadFailed      = "upload.failed"
+	EventUploadUnknown     = "upload.unknown"
 	EventEndpointFailing   = "endpoint.failing"
 	EventEndpointDisabled  = "endpoint.disabled"
 	EventEndpointRecovered = "endpoint.recovered"
@@ -24,12 +26,12 @@ const (
 
 // EventTypes lists them all.
 var EventTypes = []string{
-	EventReady, EventUpdated, EventIndexed, EventFailed, EventExpired,
+	EventReady, EventUpdated, EventIndexed, EventFailed, EventExpired, EventUploadFailed, EventUploadUnknown,
 	EventEndpointFailing, EventEndpointDisabled, EventEndpointRecovered, EventTest,
 }
 
-// Event is something that happened and that subscribers hear of. When it is made, Task or Endpoint
-// says what it happened to; when it is read back, Payload holds the bytes.
+// Event is something that happened and that subscribers hear of. When it is made, Task, Endpoint
+// or Upload says what it happened to; when it is read back, Payload holds the bytes.
 type Event struct {
 	ID        uuid.UUID
 	AppID     uuid.UUID
@@ -40,6 +42,7 @@ type Event struct {
 	Added    []string   `db:"-"` // of EventUpdated: the new video ids
 	Error    *TaskError `db:"-"` // of EventFailed
 	Endpoint *Endpoint  `db:"-"`
+	Upload   *Upload    `db:"-"`
 
 	TaskID     *uuid.UUID `db:"task"`
 	EndpointID *uuid.UUID

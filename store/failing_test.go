@@ -325,7 +325,9 @@ func TestAStatementThatFails(t *testing.T) {
 			return w.CancelTask(ctx, store.OfApp(w.app.ID), w.waiting.ID)
 		}, ""},
 		{"poll a task by hand", whole, func(ctx context.Context, w *world) error { return w.PollTask(ctx, store.Everything(), w.waiting.ID) }, ""},
-		{"take a hint", whole, func(ctx context.Context, w *world) error { return w.HintTask(ctx, w.app.HintToken, "waiting") }, ""},
+		{"take a hint", whole, func(ctx context.Context, w *world) error {
+			return w.HintTask(ctx, w.app.HintToken, []string{"waiting"}, nil)
+		}, ""},
 		{"read a task", whole, func(ctx context.Context, w *world) error {
 			_, err := w.Task(ctx, store.OfApp(w.app.ID), w.ready.ID)
 			return err
@@ -393,7 +395,7 @@ func TestAStatementThatFails(t *testing.T) {
 		{"delete an account", whole, func(ctx context.Context, w *world) error { return w.DeleteAccount(ctx, w.spare.ID) }, ""},
 		{"list accounts", whole, func(ctx context.Context, w *world) error { _, err := w.Accounts(ctx, page); return err }, ""},
 		{"make the defaults", steps, func(ctx context.Context, w *world) error {
-			return w.EnsureDefaults(ctx, "sk-mavi-default", 1, "a key of sixteen characters")
+			return w.EnsureDefaults(ctx, store.NewAccount{APIKey: "sk-mavi-default", API: store.AccountV1, RequestsPerSecond: 1}, "a key of sixteen characters")
 		}, ""},
 		{"move an app", whole, func(ctx context.Context, w *world) error {
 			_, err := w.UpdateApp(ctx, w.app.ID, new("moved"), &w.spare.ID)

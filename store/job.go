@@ -13,6 +13,7 @@ import (
 // The queues.
 const (
 	QueuePoll    = "poll"
+	QueueUpload  = "upload"
 	QueueFirst   = "deliver_first" // first attempts
 	QueueDeliver = "deliver"       // all others: workers that wait for receivers in trouble are not the first attempts'
 )
@@ -126,6 +127,29 @@ func (s *Store) insertPollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.U
 	}
 	if _, err := s.jobs.InsertManyFastTx(ctx, tx, params); err != nil {
 		return fmt.Errorf("insert poll jobs: %w", err)
+	}
+	return nil
+}
+
+// Kind names the job.
+func (UploadArgs) Kind() string { return "upload" }
+
+// InsertOpts says where the job goes.
+func (UploadArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: QueueUpload, MaxAttempts: jobAttempts}
+}
+
+// insertUploadJobs inserts an upload job for each account, to run at once.
+func (s *Store) insertUploadJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.UUID) error {
+	if len(accounts) == 0 {
+		return nil
+	}
+	params := make([]river.InsertManyParams, len(accounts))
+	for i, id := range accounts {
+		params[i] = river.InsertManyParams{Args: UploadArgs{AccountID: id}}
+	}
+	if _, err := s.jobs.InsertManyFastTx(ctx, tx, params); err != nil {
+		return fmt.Errorf("insert upload jobs: %w", err)
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func (t *Task) pollTarget() PollTarget {
 	}
 }
 
-// Poll is what one poll of a task has shown. Exactly one of three holds: Refusal is set, Fault is set,
+// Poll is what one poll of a task has shown. Exactly one of four holds: Refusal is set, Failure is set, Fault is set,
 // or Videos is memories.ai's list, which may be empty.
 type Poll struct {
 	TaskID      uuid.UUID
@@ -55,7 +55,10 @@ type Poll struct {
 	At          time.Time // when the answer was there
 	NextPollAt  time.Time // the poller's estimate
 	Videos      []Video
+	Done        bool          // the list is final
+	Progress    *Progress     // nil where the answer tells none
 	Refusal     *TaskError    // memories.ai refuses the task itself
+	Failure     *TaskError    // the task has ended without success
 	Fault       *TaskError    // nothing was learnt of the task
 	Traceparent *string       // of the poll, where the task is traced
 	Lag         time.Duration // if the task turns out ready: how long it probably has been
@@ -67,7 +70,7 @@ type Poll struct {
 
 // changesNothing reports whether the poll changes nothing of its task but counters.
 func (p Poll) changesNothing() bool {
-	return p.Fault != nil || (p.Bare && p.Refusal == nil && len(p.Videos) == 0)
+	return p.Fault != nil || (p.Bare && p.Refusal == nil && p.Failure == nil && len(p.Videos) == 0)
 }
 
 // outcome says in a word or two what a poll has shown.
@@ -77,6 +80,8 @@ func (p Poll) outcome() string {
 		return p.Fault.Code
 	case p.Refusal != nil:
 		return "refused " + p.Refusal.Code
+	case p.Failure != nil:
+		return "failed " + p.Failure.Code
 	case len(p.Videos) == 0:
 		return "empty"
 	case len(p.Videos) == 1:

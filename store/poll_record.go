@@ -84,6 +84,7 @@ var countedPollColumns = []column[Poll]{
 	col("at", "timestamptz", func(p Poll) time.Time { return p.At }),
 	col("next_poll_at", "timestamptz", func(p Poll) time.Time { return p.NextPollAt }),
 	col("fault", "jsonb", func(p Poll) *string { return jsonOrNull(p.Fault) }),
+	col("progress", "jsonb", func(p Poll) *string { return jsonOrNull(p.Progress) }),
 	col("outcome", "text", Poll.outcome),
 }
 
@@ -100,6 +101,7 @@ func countPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Polled, error) 
 	rows, err := tx.Query(ctx, `
 		update tasks t
 		set polls = t.polls + 1, last_polled_at = n.at, next_poll_at = n.next_poll_at, last_error = n.fault,
+			progress = coalesce(n.progress, t.progress),
 			poll_log = `+pollLogWith("n.at", "n.outcome")+`
 		from `+from+`
 		where t.id = n.id

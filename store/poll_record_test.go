@@ -95,13 +95,13 @@ func TestASlotTellsWhatIsNew(t *testing.T) {
 	if _, err := b.pool.Exec(t.Context(), `update tasks set last_polled_at = now() - interval '10 s'`); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.HintTask(t.Context(), b.app.HintToken, "second"); err != nil {
+	if err := b.HintTask(t.Context(), b.app.HintToken, []string{"second"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := take(); len(got) != 1 || got[0].ID != second.ID || got[0].HintedAt == nil {
 		t.Errorf("after a hint: %v", got)
 	}
-	if err := b.HintTask(t.Context(), "another-token", "first"); err != nil {
+	if err := b.HintTask(t.Context(), "another-token", []string{"first"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := take(); len(got) != 0 {
@@ -117,7 +117,7 @@ func TestASlotTellsWhatIsNew(t *testing.T) {
 	if _, err := b.AcquireLease(t.Context(), b.account.ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.HintTask(t.Context(), b.app.HintToken, "third"); err != nil {
+	if err := b.HintTask(t.Context(), b.app.HintToken, []string{"third"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if mine, err := b.ReloadLease(t.Context(), sh); err != nil || mine {

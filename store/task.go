@@ -45,6 +45,7 @@ type Task struct {
 	LastPolledAt   *time.Time
 	NextPollAt     *time.Time
 	HintedAt       *time.Time
+	Progress       *Progress // the last that was told
 	LastError      *TaskError
 	Refusals       int // in a row
 	FirstRefusalAt *time.Time
@@ -58,10 +59,20 @@ type Task struct {
 	Subscriptions []Subscription `db:"-"` // where the method says so
 }
 
-// Video is one video of a task. Status is nil where memories.ai reports none.
+// Video is one video of a task. What memories.ai has not told of it is nil.
 type Video struct {
-	ID     string  `json:"video_id"`
-	Status *string `json:"status"`
+	ID       string   `json:"video_id"`
+	Status   *string  `json:"status"`
+	Cause    *string  `json:"cause,omitempty"` // why it failed
+	Name     *string  `json:"name,omitempty"`
+	URL      *string  `json:"url,omitempty"`              // where it was taken from
+	Duration *float64 `json:"duration_seconds,omitempty"` // in seconds
+}
+
+// Progress is how far memories.ai says a task is: for people to see, never to be acted on.
+type Progress struct {
+	Percent *float64          `json:"percent"` // 0 to 100; nil where it is not told
+	Stages  map[string]string `json:"stages,omitempty"`
 }
 
 // TaskError is memories.ai's reason for refusing a task, or why the last poll got no answer.
@@ -71,5 +82,5 @@ type TaskError struct {
 }
 
 const taskColumns = `id, app_id, account_id, task_id, unique_id, status, polling, until, expected_videos, metadata, videos,
-	grown_at, polls, last_polled_at, next_poll_at, hinted_at, last_error, refusals, first_refusal_at,
+	grown_at, polls, last_polled_at, next_poll_at, hinted_at, progress, last_error, refusals, first_refusal_at,
 	created_at, ready_at, indexed_at, expires_at, poll_log, traceparent`

@@ -1,11 +1,16 @@
 package store
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // A task fails on its own refusals once there were this many in a row over at least this long.
 const (
 	maxRefusals   = 5
 	refusalPeriod = 5 * time.Minute
+	// maxVideos bounds what a task keeps of lists that change: no answer has more.
+	maxVideos = 20_000
 )
 
 // apply changes t by what a poll has shown and returns the events that follow. settle is how long a
@@ -17,6 +22,12 @@ func (t *Task) apply(p Poll, settle time.Duration) []Event {
 	if p.Refusal != nil {
 		return t.refuse(p)
 	}
+	if p.Progress != nil {
+		t.Progress = p.Progress
+	}
+	if p.Failure != nil {
+		return t.fail(p.Failure)
+	}
 	t.LastError, t.Refusals, t.FirstRefusalAt = nil, 0, nil
 	added := t.merge(p)
 	if len(added) > 0 {
@@ -24,7 +35,7 @@ func (t *Task) apply(p Poll, settle time.Duration) []Event {
 	}
 
 	var events []Event
-	settled := t.GrownAt != nil && !p.At.Before(t.GrownAt.Add(settle))
+	settled := p.Done || (t.GrownAt != nil && !p.At.Before(t.GrownAt.Add(settle)))
 	complete := t.ExpectedVideos != nil && len(t.Videos) >= *t.ExpectedVideos
 	switch {
 	case t.Status == TaskWaiting && len(t.Videos) > 0 && (t.ExpectedVideos == nil || complete || settled):
@@ -33,7 +44,7 @@ func (t *Task) apply(p Poll, settle time.Duration) []Event {
 	case t.Status == TaskReady && len(added) > 0:
 		events = append(events, Event{Type: EventUpdated, Added: added})
 	}
-	if t.Status == TaskReady && t.Until == UntilIndexed && t.IndexedAt == nil && t.allIndexed() {
+	if t.Status == TaskReady && t.Until == UntilIndexed && t.IndexedAt == nil && (p.Done || t.allIndexed()) {
 		t.IndexedAt = &p.At
 		events = append(events, Event{Type: EventIndexed})
 	}
@@ -52,15 +63,20 @@ func (t *Task) refuse(p Poll) []Event {
 	if t.Refusals < maxRefusals || p.At.Sub(*t.FirstRefusalAt) < refusalPeriod {
 		return nil
 	}
-	t.Polling = false
-	if t.Status == TaskReady && t.Until != UntilIndexed {
+	return t.fail(p.Refusal)
+}
+
+// fail ends a task, and returns the event if it had not reached what it waited for.
+func (t *Task) fail(why *TaskError) []Event {
+	t.LastError, t.Polling = why, false
+	if t.reached() {
 		return nil
 	}
 	t.Status = TaskFailed
-	return []Event{{Type: EventFailed, Error: p.Refusal}}
+	return []Event{{Type: EventFailed, Error: why}}
 }
 
-// merge takes the answer's videos over: known ones keep their place and what is no longer listed stays.
+// merge takes the answer's videos over: known ones keep their place, and what is no longer listed or told stays.
 // It returns the ids that are new.
 func (t *Task) merge(p Poll) (added []string) {
 	known := make(map[string]int, len(t.Videos))
@@ -69,17 +85,30 @@ func (t *Task) merge(p Poll) (added []string) {
 	}
 	for _, v := range p.Videos {
 		i, ok := known[v.ID]
+		if !ok && len(t.Videos) >= maxVideos {
+			continue
+		}
 		if !ok {
 			known[v.ID] = len(t.Videos)
 			t.Videos = append(t.Videos, v)
 			added = append(added, v.ID)
 			continue
 		}
-		if v.Status != nil {
-			t.Videos[i].Status = v.Status
-		}
+		t.Videos[i].update(v)
 	}
 	return added
+}
+
+// update takes over what a later answer tells of the video. A cause belongs to its status.
+func (v *Video) update(told Video) {
+	if told.Status != nil {
+		v.Status = told.Status
+		if *told.Status != VideoFailed {
+			v.Cause = nil
+		}
+	}
+	v.Cause, v.Name = cmp.Or(told.Cause, v.Cause), cmp.Or(told.Name, v.Name)
+	v.URL, v.Duration = cmp.Or(told.URL, v.URL), cmp.Or(told.Duration, v.Duration)
 }
 
 func (t *Task) allIndexed() bool {

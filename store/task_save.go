@@ -40,6 +40,7 @@ func (s *Store) saveTasks(ctx context.Context, tx pgx.Tx, changes []taskChange) 
 			return 0
 		}),
 		col("videos", "jsonb", func(c taskChange) string { return toJSON(append([]Video{}, c.Videos...)) }),
+		col("progress", "jsonb", func(c taskChange) *string { return jsonOrNull(c.Progress) }),
 		col("last_error", "jsonb", func(c taskChange) *string { return jsonOrNull(c.LastError) }),
 		col("refusals", "int", func(c taskChange) int { return c.Refusals }),
 		col("polls", "int", func(c taskChange) int { return c.Polls }),
@@ -55,7 +56,7 @@ func (s *Store) saveTasks(ctx context.Context, tx pgx.Tx, changes []taskChange) 
 	_, err := tx.Exec(ctx, `
 		update tasks t
 		set status = n.status, polling = n.polling, urgent = t.urgent and n.polling, closed = n.closed, videos = n.videos,
-			last_error = n.last_error, refusals = n.refusals, polls = n.polls, grown_at = n.grown_at,
+			progress = n.progress, last_error = n.last_error, refusals = n.refusals, polls = n.polls, grown_at = n.grown_at,
 			first_refusal_at = n.first_refusal_at, ready_at = n.ready_at, indexed_at = n.indexed_at,
 			last_polled_at = n.last_polled_at, next_poll_at = n.next_poll_at,
 			ended_at = case when not n.polling then coalesce(t.ended_at, now()) end,

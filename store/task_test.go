@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// poll is one answer of a task's life: when, and the list as "id" or "id=STATUS", or "!code" for a refusal.
+// poll is one answer of a task's life: when, and the list as "id" or "id=STATUS", with "." once it is final, or "!code" for
+// a refusal, or "!!code" for the task's end.
 type poll struct {
 	after time.Duration
 	list  string
@@ -43,6 +44,17 @@ func TestTaskLife(t *testing.T) {
 		},
 		{"indexed at once", Task{Until: UntilIndexed, ExpectedVideos: new(1)}, []poll{{0, "a=PARSE"}}, "task.ready(a) task.indexed(a)", "ready"},
 		{"until indexed, never told", Task{Until: UntilIndexed}, []poll{{0, "a"}, {time.Hour, "a"}}, "task.ready(a)", "ready polling"},
+		{
+			"words that nobody knows are passed on and are not final", Task{Until: UntilIndexed},
+			[]poll{{0, "a=SPLITTING b=FAILED"}, {time.Hour, "a=SPLITTING b=FAILED"}, {2 * time.Hour, "a=PARSE b=FAILED"}},
+			"task.ready(a b) task.indexed(a b)", "ready",
+		},
+		{"done", Task{}, []poll{{0, ""}, {time.Minute, "a=PARSE ."}}, "task.ready(a)", "ready"},
+		{"done with fewer than expected", Task{ExpectedVideos: &five}, []poll{{0, "a=PARSE ."}}, "task.ready(a)", "ready"},
+		{"done, until indexed", Task{Until: UntilIndexed}, []poll{{0, ""}, {time.Minute, "a=PARSE ."}}, "task.ready(a) task.indexed(a)", "ready"},
+		{"failed", Task{}, []poll{{0, ""}, {time.Second, "!!cancelled"}}, "task.failed()!cancelled", "failed"},
+		{"failed while it settled", Task{}, []poll{{0, "a"}, {time.Second, "!!late"}}, "task.ready(a)", "ready"},
+		{"failed before it was indexed", Task{Until: UntilIndexed}, []poll{{0, "a"}, {time.Second, "!!late"}}, "task.ready(a) task.failed(a)!late", "failed"},
 		{"refused four times", Task{}, []poll{{0, "!1"}, {2 * time.Minute, "!1"}, {4 * time.Minute, "!1"}, {9 * time.Minute, "!1"}}, "", "waiting polling"},
 		{"refused five times in four minutes", Task{}, []poll{{0, "!1"}, {1 * time.Minute, "!1"}, {2 * time.Minute, "!1"}, {3 * time.Minute, "!1"}, {4 * time.Minute, "!1"}}, "", "waiting polling"},
 		{"refused five times in five minutes", Task{}, []poll{{0, "!1"}, {1 * time.Minute, "!1"}, {2 * time.Minute, "!1"}, {3 * time.Minute, "!1"}, {5 * time.Minute, "!3"}}, "task.failed()!3", "failed"},
@@ -72,11 +84,19 @@ func TestTaskLife(t *testing.T) {
 
 func answered(p poll) Poll {
 	out := Poll{At: time.Unix(0, 0).Add(p.after)}
+	if code, failed := strings.CutPrefix(p.list, "!!"); failed {
+		out.Failure = &TaskError{Code: code}
+		return out
+	}
 	if code, refused := strings.CutPrefix(p.list, "!"); refused {
 		out.Refusal = &TaskError{Code: code}
 		return out
 	}
 	for f := range strings.FieldsSeq(p.list) {
+		if f == "." {
+			out.Done = true
+			continue
+		}
 		id, status, has := strings.Cut(f, "=")
 		v := Video{ID: id}
 		if has {
@@ -85,6 +105,49 @@ func answered(p poll) Poll {
 		out.Videos = append(out.Videos, v)
 	}
 	return out
+}
+
+func TestDetailsOfVideosAreKept(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(1e9, 0)
+	task := Task{Status: TaskWaiting, Polling: true}
+	tell := func(v Video) []Event {
+		at = at.Add(time.Second)
+		v.ID = "a"
+		return task.apply(Poll{At: at, Videos: []Video{v}}, time.Hour)
+	}
+	tell(Video{Status: new("UNPARSE"), Name: new("first"), URL: new("https://example.com/a"), Duration: new(12.5)})
+	if events := tell(Video{}); len(events) != 0 {
+		t.Errorf("an answer that tells less is %d events", len(events))
+	}
+	if events := tell(Video{Status: new(VideoFailed), Cause: new("no sound"), Name: new("second")}); len(events) != 0 {
+		t.Errorf("changed details are %d events", len(events))
+	}
+	want := `[{"video_id":"a","status":"FAILED","cause":"no sound","name":"second","url":"https://example.com/a","duration_seconds":12.5}]`
+	if got := toJSON(task.Videos); got != want {
+		t.Errorf("kept %s, want %s", got, want)
+	}
+	if tell(Video{Status: new(VideoParsed)}); task.Videos[0].Cause != nil {
+		t.Error("a video that is well keeps the cause of its failure")
+	}
+}
+
+func TestAListIsBounded(t *testing.T) {
+	t.Parallel()
+	task := Task{Status: TaskWaiting, Polling: true}
+	for answer := range 3 {
+		p := Poll{At: time.Unix(int64(answer), 0), Videos: make([]Video, 9_000)}
+		for i := range p.Videos {
+			p.Videos[i].ID = fmt.Sprint(answer, "-", i)
+		}
+		events := task.apply(p, time.Hour)
+		if answer == 2 && len(events[0].Added) != maxVideos-18_000 {
+			t.Errorf("%d videos were added to the full list", len(events[0].Added))
+		}
+	}
+	if len(task.Videos) != maxVideos {
+		t.Errorf("%d videos are kept, want %d", len(task.Videos), maxVideos)
+	}
 }
 
 func told(t *Task, ev Event) string {

@@ -12,6 +12,8 @@ const (
 	TaskIndexed       = "task.indexed"
 	TaskFailed        = "task.failed"
 	TaskExpired       = "task.expired"
+	UploadFailed      = "upload.failed"
+	UploadUnknown     = "upload.unknown"
 	EndpointDisabled  = "endpoint.disabled"
 	EndpointRecovered = "endpoint.recovered"
 	Test              = "webhook.test"
@@ -20,7 +22,7 @@ const (
 // EventID writes an event's id as the outside knows it, the webhook-id.
 func EventID(id string) string { return "evt_" + id }
 
-// Event is the body of a webhook. Data is a [Task] for task.*, an [Endpoint] for endpoint.* and webhook.test.
+// Event is the body of a webhook. Data is a [Task] for task.*, an [Upload] for upload.*, an [Endpoint] for endpoint.* and webhook.test.
 type Event struct {
 	Type      string          `json:"type"`
 	Timestamp Time            `json:"timestamp"`
@@ -41,16 +43,32 @@ type Task struct {
 	Error        *Error            `json:"error,omitempty"` // of task.failed
 }
 
-// Video is one video of a task. Status is UNPARSE, PARSE or FAILED, or nil where memories.ai tells none.
+// Video is one video of a task. What memories.ai does not tell is nil. Status is UNPARSE, PARSE, FAILED, or another word
+// of memories.ai's.
 type Video struct {
-	VideoID string  `json:"video_id"`
-	Status  *string `json:"status"`
+	VideoID  string   `json:"video_id"`
+	Status   *string  `json:"status"`
+	Cause    *string  `json:"cause"` // why it failed
+	Name     *string  `json:"name"`
+	URL      *string  `json:"url"` // where it was taken from
+	Duration *float64 `json:"duration_seconds"`
 }
 
 // Error is why memories.ai refuses a task.
 type Error struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
+}
+
+// Upload is the data of the upload.* events: a submission that memories.ai refuses, or whose answer was lost.
+type Upload struct {
+	ID        string            `json:"id"`
+	Status    string            `json:"status"` // failed or unknown
+	URLs      []string          `json:"urls,omitempty"`
+	SourceURL string            `json:"source_url,omitempty"`
+	Metadata  map[string]string `json:"metadata"`
+	CreatedAt Time              `json:"created_at"`
+	Error     Error             `json:"error"`
 }
 
 // Endpoint is the data of the endpoint.* events and of webhook.test.

@@ -14,6 +14,8 @@ func EncodeEvent(ev store.Event) ([]byte, error) {
 	switch {
 	case ev.Task != nil:
 		data = wireTask(ev)
+	case ev.Upload != nil:
+		data = wireUpload(ev.Upload)
 	case ev.Endpoint != nil:
 		ep := webhook.Endpoint{ID: ev.Endpoint.ID.String(), URL: ev.Endpoint.URL}
 		if ev.Type == store.EventEndpointDisabled && ev.Endpoint.DisabledReason != nil {
@@ -21,7 +23,7 @@ func EncodeEvent(ev store.Event) ([]byte, error) {
 		}
 		data = ep
 	default:
-		return nil, fmt.Errorf("event %s has neither a task nor an endpoint", ev.Type)
+		return nil, fmt.Errorf("event %s has neither a task nor an endpoint nor an upload", ev.Type)
 	}
 	// This is webhook.Event, whose raw data would have to be encoded and then scanned again.
 	return json.Marshal(struct {
@@ -44,10 +46,25 @@ func wireTask(ev store.Event) webhook.Task {
 	}
 	for i, v := range t.Videos {
 		out.VideoIDs[i] = v.ID
-		out.Videos[i] = webhook.Video{VideoID: v.ID, Status: v.Status}
+		out.Videos[i] = webhook.Video{VideoID: v.ID, Status: v.Status, Cause: v.Cause, Name: v.Name, URL: v.URL, Duration: v.Duration}
 	}
 	if ev.Error != nil {
 		out.Error = &webhook.Error{Code: ev.Error.Code, Message: ev.Error.Message}
+	}
+	return out
+}
+
+// wireUpload returns an upload as receivers see it.
+func wireUpload(u *store.Upload) webhook.Upload {
+	out := webhook.Upload{
+		ID: u.ID.String(), Status: u.Status, URLs: u.Request.URLs, SourceURL: u.Request.SourceURL, Metadata: u.Metadata,
+		CreatedAt: webhook.Time{Time: u.CreatedAt},
+	}
+	if out.Metadata == nil {
+		out.Metadata = map[string]string{}
+	}
+	if u.Error != nil {
+		out.Error = webhook.Error{Code: u.Error.Code, Message: u.Error.Message}
 	}
 	return out
 }

@@ -23,6 +23,22 @@ const (
 	loadingJobs = 500
 	// pollWorkers is the number of accounts that one instance polls, River's maximum. Pollers sleep between slots.
 	pollWorkers = 10_000
+	// uploadWorkers is the number of accounts for which one instance submits at once.
+	uploadWorkers = 200
+)
+
+// Uploads.
+const (
+	// uploadPause is how long an upload job waits for the next upload to be due; it snoozes where that is longer, for at
+	// most uploadSnooze, so that a change of the budget takes effect.
+	uploadPause, uploadSnooze = 5 * time.Second, time.Minute
+	// A submission that memories.ai has not taken is repeated after submitMin, doubled with each attempt up to submitMax.
+	// After submitMost attempts, a day and more, it has failed.
+	submitMin, submitMax = time.Second, time.Minute
+	submitMost           = 1500
+	// An upload has failed once memories.ai has refused it so often, with refusedUploadPause between.
+	refusalsOfUpload   = 2
+	refusedUploadPause = time.Minute
 )
 
 // Deliveries and their endpoints.

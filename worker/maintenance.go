@@ -69,6 +69,11 @@ func (w *Worker) expire() func(context.Context) {
 // adopt makes jobs for accounts and deliveries that have lost theirs.
 func (w *Worker) adopt(ctx context.Context) {
 	n, err := w.cfg.Store.AdoptOrphans(ctx)
+	if err == nil {
+		var uploads int
+		uploads, err = w.cfg.Store.AdoptUploads(ctx)
+		n += uploads
+	}
 	if err != nil && ctx.Err() == nil {
 		w.log.Warn("maintenance cannot look for work without a job", "error", err)
 	}
@@ -83,6 +88,11 @@ func (w *Worker) purge(ctx context.Context) {
 		return
 	}
 	n, err := w.cfg.Store.Purge(ctx, w.cfg.Retention)
+	if err == nil {
+		var uploads int64
+		uploads, err = w.cfg.Store.PurgeUploads(ctx, time.Now().Add(-w.cfg.Retention))
+		n += uploads
+	}
 	if err != nil && ctx.Err() == nil {
 		w.log.Warn("maintenance cannot delete old rows", "error", err)
 	}

@@ -9,6 +9,7 @@ import (
 // metrics are the counters and histograms of the workers.
 type metrics struct {
 	polls    *prometheus.CounterVec // by outcome
+	uploads  *prometheus.CounterVec // by outcome
 	attempts *prometheus.CounterVec // by class of outcome
 	lost     prometheus.Counter     // slots that were taken and not used
 	lag      prometheus.Histogram   // from ready to detected
@@ -23,7 +24,8 @@ func newMetrics(r prometheus.Registerer, skew func() time.Duration) *metrics {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
 	}
 	m := &metrics{
-		polls: counters("memhook_polls_total", "Requests to memories.ai, by what the answer meant."),
+		polls:   counters("memhook_polls_total", "Requests to memories.ai, by what the answer meant."),
+		uploads: counters("memhook_uploads_total", "Submissions to memories.ai, by what the answer meant."),
 		attempts: counters("memhook_attempts_total",
 			"Webhooks posted, by outcome: the class of the status, timeout, forbidden or error."),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{
@@ -38,7 +40,7 @@ func newMetrics(r prometheus.Registerer, skew func() time.Duration) *metrics {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "memhook_clock_skew_seconds", Help: "How far this instance's clock is ahead of the database's.",
 		}, func() float64 { return skew().Seconds() }))
-		r.MustRegister(m.polls, m.attempts, m.lost, m.lag, m.latency)
+		r.MustRegister(m.polls, m.uploads, m.attempts, m.lost, m.lag, m.latency)
 	}
 	return m
 }

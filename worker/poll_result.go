@@ -21,17 +21,16 @@ import (
 func pollOf(a *answer) store.Poll {
 	p := store.Poll{TaskID: a.target.id, SentAt: a.sentAt, At: a.at, Bare: a.target.bare, Lag: a.lag}
 	taskErr := &store.TaskError{Code: a.status.Code, Message: messageOf(a.status)}
+	if progress := a.status.Progress; progress != nil {
+		p.Progress = &store.Progress{Percent: progress.Percent, Stages: progress.Stages}
+	}
 	switch {
 	case a.status.Outcome == memories.Listed:
-		p.Videos = make([]store.Video, len(a.status.Videos))
-		for i, v := range a.status.Videos {
-			p.Videos[i].ID = v.ID
-			if v.Status != "" {
-				p.Videos[i].Status = &v.Status
-			}
-		}
+		p.Videos, p.Done = videosOf(a.status.Videos), a.status.Done
 	case a.status.Outcome == memories.TaskRefused && !a.failed:
 		p.Refusal = taskErr
+	case a.status.Outcome == memories.Failed:
+		p.Failure = taskErr
 	default:
 		if a.status.Outcome == memories.ForeignTask || a.status.Outcome == memories.Malformed || taskErr.Code == "" {
 			taskErr.Code = a.status.Outcome.String()
@@ -72,6 +71,8 @@ func (p *poller) handle(a answer) {
 	switch {
 	case a.status.Outcome == memories.Listed:
 		t.Failures = 0
+		t.NotBefore = polling.At(a.at.Add(a.status.RetryAfter))
+	case a.status.Outcome == memories.AskAgain: // nobody's failure
 	case a.failed:
 		t.Failures = 1 // so that the next probe of the account is of another task, though this one may be hinted
 	default:

@@ -264,7 +264,7 @@ func (p *poller) send(ctx context.Context, i int, due time.Time, took time.Durat
 		a.failed = p.suspicion.judge(a.status, was, a.at)
 		a.target.bare = a.target.bare && polling.At(a.at) < expires
 		poll := pollOf(&a)
-		poll.NextPollAt = a.at.Add(round)
+		poll.NextPollAt = a.at.Add(max(round, a.status.RetryAfter))
 		poll.Traceparent = traceparent(ctx, span)
 		// The answer is recorded even if the worker is stopping.
 		a.polled, a.err = p.w.cfg.Store.RecordPoll(context.WithoutCancel(ctx), poll)

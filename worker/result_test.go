@@ -117,7 +117,7 @@ func TestBackoffOfAnAccount(t *testing.T) {
 			t.Errorf("Retry-After %s: %s, want %s", asked, pause, want)
 		}
 	}
-	for _, o := range []memories.Outcome{memories.AccountRefused, memories.OutOfCredits} {
+	for _, o := range []memories.Outcome{memories.AccountRefused, memories.OutOfCredits, memories.Blocked} {
 		if b, pause := of(st(o, "0401"), st(o, "0401")); b.State != store.AccountRefused || pause != time.Minute || b.Reason != "0401: words" || b.Count != 2 {
 			t.Errorf("%s: %+v for %s", o, b, pause)
 		}

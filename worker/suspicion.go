@@ -70,7 +70,7 @@ func (s *suspicion) judge(status memories.Status, a asked, at time.Time) (ofAcco
 	defer s.mu.Unlock()
 	state, refusal := failureOf(status)
 	switch {
-	case status.Outcome == memories.Listed:
+	case status.Outcome == memories.Listed || status.Outcome == memories.Failed:
 		s.failures = streak{}
 	case status.Outcome == memories.RateLimited:
 		ofAccount = true
@@ -98,7 +98,11 @@ func (s *suspicion) judge(status memories.Status, a asked, at time.Time) (ofAcco
 
 // answersTask reports whether memories.ai has answered a task's poll as it does when the account is well.
 func answersTask(status memories.Status) bool {
-	return status.Outcome == memories.Listed || status.Outcome == memories.TaskRefused
+	switch status.Outcome {
+	case memories.Listed, memories.TaskRefused, memories.Failed:
+		return true
+	}
+	return false
 }
 
 // passing reports whether a code that refuses a task may be an outage: memories.ai's own example client retries these two.
@@ -129,7 +133,7 @@ func failureOf(status memories.Status) (state string, refusal bool) {
 	switch status.Outcome {
 	case memories.RateLimited:
 		return store.AccountRateLimited, false
-	case memories.AccountRefused, memories.OutOfCredits:
+	case memories.AccountRefused, memories.OutOfCredits, memories.Blocked:
 		return store.AccountRefused, false
 	case memories.Unavailable, memories.Malformed:
 		return store.AccountUnavailable, false

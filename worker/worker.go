@@ -68,6 +68,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &pollWorker{Worker: w})
+	river.AddWorker(workers, &uploadWorker{Worker: w})
 	river.AddWorker(workers, &firstWorker{Worker: w})
 	river.AddWorker(workers, &deliverWorker{Worker: w})
 	listens, polling := cfg.Store.Listens(), fetchPoll
@@ -80,6 +81,7 @@ func New(cfg Config) (*Worker, error) {
 			store.QueueFirst:   {MaxWorkers: deliverWorkers},
 			store.QueueDeliver: {MaxWorkers: deliverWorkers},
 			store.QueuePoll:    {MaxWorkers: pollWorkers},
+			store.QueueUpload:  {MaxWorkers: uploadWorkers},
 		},
 		Workers:                     workers,
 		FetchCooldown:               fetchCooldown,

@@ -1,10 +1,12 @@
 package dashboard
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 
+	"github.com/memhook/memhook/memories"
 	"github.com/memhook/memhook/store"
 )
 
@@ -52,14 +54,32 @@ func accountForm(r *http.Request) (c store.AccountChange, err error) {
 	if key := formText(r, "api_key"); key != "" {
 		c.APIKey = &key
 	}
-	if text := formText(r, "requests_per_second"); text != "" {
-		n, err := strconv.ParseFloat(text, 64)
-		if err != nil || !(n > 0 && n <= 1000) {
-			return c, badInput("Requests per second must be a number above 0 and at most 1000.")
+	if api := formText(r, "api"); api != "" {
+		if api != store.AccountV1 && api != store.AccountDatalake {
+			return c, badInput("The API must be v1 or datalake.")
 		}
-		c.RequestsPerSecond = &n
+		c.API = &api
+	} else if c.APIKey != nil {
+		c.API = new(string(memories.APIOf(*c.APIKey)))
 	}
-	return c, nil
+	if c.RequestsPerSecond, err = formBudget(r, "requests_per_second", "Requests per second", 1000); err != nil {
+		return c, err
+	}
+	c.UploadsPerMinute, err = formBudget(r, "uploads_per_minute", "Uploads per minute", 6000)
+	return c, err
+}
+
+// formBudget reads a number above 0. An empty field is nil.
+func formBudget(r *http.Request, field, label string, most float64) (*float64, error) {
+	text := formText(r, field)
+	if text == "" {
+		return nil, nil
+	}
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(n > 0 && n <= most) {
+		return nil, badInput(fmt.Sprintf("%s must be a number above 0 and at most %g.", label, most))
+	}
+	return &n, nil
 }
 
 // formText reads a field trimmed, bounded to 1,000 bytes and without NUL, which PostgreSQL cannot store.
@@ -80,7 +100,9 @@ func (d *dashboard) createAccount(r *http.Request) (to, done string, err error) 
 	if c.RequestsPerSecond != nil {
 		budget = *c.RequestsPerSecond
 	}
-	a, err := d.store.CreateAccount(r.Context(), store.NewAccount{Name: *c.Name, APIKey: *c.APIKey, RequestsPerSecond: budget})
+	a, err := d.store.CreateAccount(r.Context(), store.NewAccount{
+		Name: *c.Name, APIKey: *c.APIKey, API: *c.API, RequestsPerSecond: budget, UploadsPerMinute: c.UploadsPerMinute,
+	})
 	return "/admin/accounts/" + a.ID.String(), "The account was created", err
 }
 

@@ -55,6 +55,15 @@ type taskData struct {
 	Resend   []store.Delivery // that can be resent
 }
 
+// maxShown is how many videos a task's page shows: it is read again every other second.
+const maxShown = 200
+
+// VideoCount is the number of the task's videos.
+func (d taskData) VideoCount() *int { return new(len(d.Videos)) }
+
+// Shown are the videos that the page shows.
+func (d taskData) Shown() []store.Video { return d.Videos[:min(len(d.Videos), maxShown)] }
+
 // CanCancel reports whether the task can still be cancelled. One that is ready is polled on to settle, but has ended.
 func (d taskData) CanCancel() bool {
 	return d.Polling && (d.Status != store.TaskReady || d.Until == store.UntilIndexed)

@@ -63,6 +63,7 @@ var functions = template.FuncMap{
 		return *t
 	},
 	"countp":  func(n *int, noun string) string { return count(*n, noun) },
+	"amount":  func(f *float64) string { return strconv.FormatFloat(*f, 'f', -1, 64) },
 	"seconds": func(s float64) string { return span(time.Duration(s * float64(time.Second))) },
 	"ms":      func(n int) string { return span(time.Duration(n) * time.Millisecond) },
 	"class":   stateClass,

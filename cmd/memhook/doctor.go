@@ -56,8 +56,8 @@ func (d *doctor) print(state, part, what, remedy string) {
 }
 
 // Run checks the settings, the database, the keys, memories.ai and outgoing connections, and returns an
-// error if anything is wrong. It changes nothing. It sends memories.ai one request, within the account's
-// budget.
+// error if anything is wrong. It changes nothing. It sends memories.ai one request or two, within the
+// account's budget.
 func (c doctorCommand) Run(ctx context.Context) error {
 	d := &doctor{}
 	cfg, err := app.ReadSettings(os.Getenv, "DATABASE_URL", "MEMHOOK_ENCRYPTION_KEY")
@@ -226,20 +226,33 @@ func (d *doctor) keys(ctx context.Context, pool *pgxpool.Pool) {
 	d.memoriesKey(ctx, st, accounts[0])
 }
 
-// memoriesKey checks an account's memories.ai key: it asks once for a task that does not exist.
+// memoriesKey checks an account's memories.ai key: it asks for a task that does not exist, once more if
+// memories.ai wants the key in another form.
 func (d *doctor) memoriesKey(ctx context.Context, st *store.Store, account store.Account) {
 	client := memories.New(d.cfg.MemoriesBaseURL, 1, "memhook/"+app.Version())
 	defer client.Close()
-	key, wait, err := st.ReserveSlot(ctx, account.ID)
+	status, err := ask(ctx, st, client, account)
+	if err == nil && status.Outcome == memories.AskAgain {
+		status, err = ask(ctx, st, client, account)
+	}
 	if err != nil {
 		d.failf("memories.ai", "look into PostgreSQL's log", "%v", err)
 		return
 	}
+	d.printAnswer(account.Name, status)
+}
+
+// ask asks memories.ai for a task that does not exist, at the next slot of the account's budget.
+func ask(ctx context.Context, st *store.Store, client *memories.Client, account store.Account) (memories.Status, error) {
+	key, wait, err := st.ReserveSlot(ctx, account.ID)
+	if err != nil {
+		return memories.Status{}, err
+	}
 	time.Sleep(wait)
-	asking, cancel := context.WithTimeout(ctx, doctorTimeout)
+	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
-	d.printAnswer(account.Name, client.TaskStatus(asking, memories.Account{API: memories.API(account.API), Key: string(key)},
-		"memhook-doctor-made-this-up", "default"))
+	caller := memories.Account{API: memories.API(account.API), Key: string(key)}
+	return client.TaskStatus(ctx, caller, "memhook-doctor-made-this-up", "default"), nil
 }
 
 // printAnswer prints what memories.ai's answer says about an account's key.

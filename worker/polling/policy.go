@@ -53,6 +53,7 @@ type Task struct {
 	Polled     Moment
 	Hinted     Moment // the first hint since its last poll, or an earlier one
 	Grown      Moment // of Indexing and Settling: when its list of videos last grew
+	NotBefore  Moment // memories.ai asks not to be asked before
 	Expires    Moment // 0 if it does not expire
 	App        int32  // whose share it is polled on, see [Shares]
 	Failures   int16  // polls in a row that failed
@@ -176,10 +177,11 @@ func lastPollDue(t *Task, now Moment) bool {
 }
 
 // EligibleAt returns when a task may be polled next: 0 (at once) if it was never polled or is hinted, else MinInterval
-// after its last poll, doubled for each failed poll in a row after the first, up to maxInterval.
+// after its last poll, doubled for each failed poll in a row after the first, up to maxInterval; but not before memories.ai
+// wants it.
 func EligibleAt(t *Task) Moment {
 	if t.Polled == 0 || hinted(t) {
-		return 0
+		return t.NotBefore
 	}
-	return t.Polled.Add(min(MinInterval<<min(max(t.Failures-1, 0), 10), maxInterval))
+	return max(t.NotBefore, t.Polled.Add(min(MinInterval<<min(max(t.Failures-1, 0), 10), maxInterval)))
 }

@@ -131,7 +131,10 @@ func (s *Service) openStore(ctx context.Context) (err error) {
 	if err := s.store.CheckKeys(ctx); err != nil {
 		return err
 	}
-	return s.store.EnsureDefaults(ctx, s.cfg.MemoriesAPIKey, s.cfg.RequestsPerSecond, s.cfg.APIKey)
+	account := store.NewAccount{
+		APIKey: s.cfg.MemoriesAPIKey, API: string(memories.APIOf(s.cfg.MemoriesAPIKey)), RequestsPerSecond: s.cfg.RequestsPerSecond,
+	}
+	return s.store.EnsureDefaults(ctx, account, s.cfg.APIKey)
 }
 
 // upgradeInterval is how often an instance looks whether the version before has stopped.

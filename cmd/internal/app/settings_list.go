@@ -66,7 +66,7 @@ var settingList = []setting{
 	},
 	{
 		"MEMORIES_API_KEY", "", "sk-mavi-…",
-		`creates an account named "default" with this memories.ai API key`,
+		`creates an account named "default" with this memories.ai API key, of the Datalake API if it begins with sk-mai-, else of v1`,
 		text(func(s *Settings) *string { return &s.MemoriesAPIKey }, 1),
 	},
 	{

@@ -1,0 +1,163 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/memories"
+	"github.com/memhook/memhook/store"
+)
+
+// NewUpload is what an app wants submitted to memories.ai and followed as a task.
+type NewUpload struct {
+	URLs           []string          `json:"urls,omitempty" nullable:"false" maxItems:"50" doc:"With an account of v1: the URLs of 1 to 50 posts, or of a creator's page or a hashtag."`
+	SourceURL      string            `json:"source_url,omitempty" doc:"With an account of the Datalake: the URL of one video."`
+	CollectionID   string            `json:"collection_id,omitempty" maxLength:"256" doc:"With an account of the Datalake: the collection to which the video is added."`
+	CallbackURL    string            `json:"callback_url" example:"https://customer.example/hooks" doc:"The URL that receives the webhooks, as in create-task."`
+	Metadata       map[string]string `json:"metadata,omitempty" maxProperties:"50" doc:"Returned in every event of the task."`
+	ExpectedVideos *int              `json:"expected_videos,omitempty" minimum:"1" maximum:"10000" doc:"As in create-task."`
+	Until          string            `json:"until,omitempty" enum:"downloaded,indexed" default:"downloaded" doc:"The stage until which the task is followed."`
+	ExpiresIn      string            `json:"expires_in,omitempty" example:"24h" doc:"The time from the submission until the task expires, as in create-task."`
+}
+
+// Upload is a submission to memories.ai.
+type Upload struct {
+	ID        uuid.UUID  `json:"id"`
+	Status    string     `json:"status" enum:"queued,submitted,failed,unknown" doc:"queued: to be submitted within the account's budget; submitted: memories.ai has accepted it; failed: it has not; unknown: its answer was lost, and it is not submitted again."`
+	Task      *Task      `json:"task" doc:"The task, once the upload is submitted."`
+	Error     *TaskError `json:"error" doc:"Why the upload failed or is unknown, or why the last submission of a queued one was not accepted."`
+	CreatedAt Time       `json:"created_at"`
+}
+
+// TransformSchema documents which references can be null.
+func (Upload) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	orNull(s, "task", "The task, once the upload is submitted.")
+	orNull(s, "error", "Why the upload failed or is unknown, or why the last submission of a queued one was not accepted.")
+	return s
+}
+
+type (
+	createUploadInput struct{ Body NewUpload }
+	uploadOutput      struct{ Body Upload }
+)
+
+// maxUploadURL bounds the URLs of videos in characters.
+const maxUploadURL = 2048
+
+func (s *server) createUpload(ctx context.Context, in *createUploadInput) (*uploadOutput, error) {
+	app, err := s.store.App(ctx, callerOf(ctx).AppID)
+	if err != nil {
+		return nil, err
+	}
+	account, err := s.store.Account(ctx, app.AccountID)
+	if err != nil {
+		return nil, err
+	}
+	u, err := s.newUpload(ctx, in.Body, account.API)
+	if err != nil {
+		return nil, err
+	}
+	if hint := s.cfg.PublicURL + "/v1/hints/" + app.HintToken; s.cfg.PublicURL != "" && len(hint) <= memories.MaxCallbackURL {
+		u.Request.HintURL = hint
+	}
+	if u, err = s.store.CreateUpload(ctx, u); err != nil {
+		return nil, err
+	}
+	return &uploadOutput{wireUpload(&u, nil)}, nil
+}
+
+func (s *server) getUpload(ctx context.Context, in *IDInput) (*uploadOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	u, err := s.store.Upload(ctx, scopeOf(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	var t *store.Task
+	if u.TaskID != nil {
+		if t, err = s.store.Task(ctx, scopeOf(ctx), *u.TaskID); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+	}
+	return &uploadOutput{wireUpload(&u, t)}, nil
+}
+
+// newUpload checks what the schema of an upload cannot express.
+func (s *server) newUpload(ctx context.Context, in NewUpload, api string) (store.Upload, error) {
+	var wrong []FieldError
+	bad := func(field, format string, args ...any) {
+		wrong = append(wrong, FieldError{field, fmt.Sprintf(format, args...)})
+	}
+	field, other := "urls", "source_url"
+	if api == store.AccountDatalake {
+		field, other = other, field
+	}
+	given := map[string]bool{"urls": in.URLs != nil, "source_url": in.SourceURL != ""}
+	switch {
+	case given[other]:
+		bad(other, "must be absent, since the account is of the API %s; pass %s", api, field)
+	case !given[field] || (field == "urls" && len(in.URLs) == 0):
+		bad(field, "is required, since the account is of the API %s", api)
+	}
+	if in.CollectionID != "" && (api != store.AccountDatalake || !printable(in.CollectionID)) {
+		bad("collection_id", "must be printable characters, with an account of the API datalake only")
+	}
+	for i, text := range in.URLs {
+		if !isWebURL(text) {
+			bad(fmt.Sprintf("urls[%d]", i), "must be an absolute http or https URL of at most %d characters", maxUploadURL)
+		}
+	}
+	if in.SourceURL != "" && !isWebURL(in.SourceURL) {
+		bad("source_url", "must be an absolute http or https URL of at most %d characters", maxUploadURL)
+	}
+	task := NewTask{
+		TaskID: "not known yet", CallbackURL: in.CallbackURL, Metadata: in.Metadata,
+		ExpectedVideos: in.ExpectedVideos, Until: in.Until, ExpiresIn: in.ExpiresIn,
+	}
+	reg, err := s.newTask(ctx, callerOf(ctx), task)
+	if p, ok := errors.AsType[*Problem](err); ok {
+		wrong = append(wrong, p.Errors...)
+	} else if err != nil {
+		return store.Upload{}, err
+	}
+	if wrong != nil {
+		return store.Upload{}, invalid(wrong...)
+	}
+	expires := s.cfg.ExpiresIn
+	if in.ExpiresIn != "" {
+		if expires, err = time.ParseDuration(in.ExpiresIn); err != nil {
+			return store.Upload{}, err
+		}
+	}
+	return store.Upload{
+		AppID: reg.AppID, CallbackURL: reg.CallbackURL, Metadata: reg.Metadata, Until: reg.Until, ExpectedVideos: reg.ExpectedVideos,
+		ExpiresIn: expires, Traceparent: reg.Traceparent,
+		Request: store.UploadRequest{URLs: in.URLs, SourceURL: in.SourceURL, CollectionID: in.CollectionID},
+	}, nil
+}
+
+// isWebURL reports whether memories.ai can be asked to fetch a video from the URL.
+func isWebURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && printable(text) && utf8.RuneCountInString(text) <= maxUploadURL
+}
+
+func wireUpload(u *store.Upload, t *store.Task) Upload {
+	out := Upload{ID: u.ID, Status: u.Status, CreatedAt: wireTime(u.CreatedAt)}
+	if t != nil {
+		out.Task = new(wireTask(t))
+	}
+	if u.Error != nil {
+		out.Error = &TaskError{u.Error.Code, u.Error.Message}
+	}
+	return out
+}

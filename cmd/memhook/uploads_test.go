@@ -1,0 +1,243 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/memhook/memhook/memories/memoriestest"
+	"github.com/memhook/memhook/webhook"
+)
+
+type uploadJSON struct {
+	ID     string
+	Status string
+	Task   *taskJSON
+	Error  *struct{ Code, Message string }
+}
+
+// soon lets every upload become a task whose one video is there at once.
+func soon(*rand.Rand) (time.Duration, int) { return 0, 1 }
+
+// upload submits one video and returns the upload.
+func (in *instance) upload(name string, body map[string]any) uploadJSON {
+	in.t.Helper()
+	body["callback_url"], body["metadata"] = in.receiver.URL, map[string]string{"name": name}
+	var u uploadJSON
+	if status := in.call(http.MethodPost, "/v1/uploads", body, &u); status != http.StatusAccepted || u.Status != "queued" || u.Task != nil {
+		in.t.Fatalf("upload %s: %d %+v", name, status, u)
+	}
+	return u
+}
+
+func videoURL(name string) map[string]any {
+	return map[string]any{"urls": []string{"https://videos.example/" + name}}
+}
+
+func sourceURL(name string) map[string]any {
+	return map[string]any{"source_url": "https://videos.example/" + name, "collection_id": "c1"}
+}
+
+func (in *instance) uploaded(id string) (u uploadJSON) {
+	in.t.Helper()
+	if status := in.call(http.MethodGet, "/v1/uploads/"+id, nil, &u); status != http.StatusOK {
+		in.t.Fatalf("get upload: %d", status)
+	}
+	return u
+}
+
+// setBudgets sets those of the account default.
+func (in *instance) setBudgets(requestsPerSecond, uploadsPerMinute float64) {
+	in.t.Helper()
+	var list struct{ Data []struct{ ID string } }
+	in.admin(http.MethodGet, "/admin/v1/accounts", nil, &list)
+	body := map[string]any{"requests_per_second": requestsPerSecond, "uploads_per_minute": uploadsPerMinute}
+	if status := in.admin(http.MethodPatch, "/admin/v1/accounts/"+list.Data[0].ID, body, nil); status != http.StatusOK {
+		in.t.Fatalf("set budgets: %d", status)
+	}
+}
+
+// Thirty a second instead of thirty a minute: the budget is the same but for its unit.
+func TestUploadsKeepTheBudget(t *testing.T) {
+	t.Parallel()
+	const uploads, perSecond = 200, 30
+	b := newBench(t, memoriestest.Config{Draw: soon})
+	in := b.start("")
+	in.setBudgets(100, perSecond*60)
+	ids := make(map[string]bool)
+	for i := range uploads {
+		ids[in.upload(fmt.Sprint(i), videoURL(fmt.Sprint(i))).ID] = true
+	}
+	posted := time.Now()
+	b.receiver.await(t, uploads, time.Minute)
+	t.Logf("%d uploads delivered %s after the last was posted", uploads, time.Since(posted))
+
+	taken, seen := b.sim.Uploads(), make(map[string]bool)
+	for i, u := range taken {
+		if seen[u.URLs[0]] {
+			t.Errorf("%s was submitted twice", u.URLs[0])
+		}
+		seen[u.URLs[0]] = true
+		if later := i + perSecond + 1; later < len(taken) && taken[later].At.Sub(u.At) < 900*time.Millisecond {
+			t.Errorf("%d submissions within %s", perSecond+2, taken[later].At.Sub(u.At))
+		}
+		if !strings.HasPrefix(u.CallbackURL, "http://127.0.0.1/v1/hints/") {
+			t.Fatalf("the hint URL is %q", u.CallbackURL)
+		}
+	}
+	if len(taken) != uploads || b.sim.Stats().Uploads != uploads {
+		t.Errorf("%d were taken of %d submissions", len(taken), b.sim.Stats().Uploads)
+	}
+	names := make(map[string]bool)
+	for _, got := range b.receiver.all() {
+		names[got.task.Metadata["name"]] = true
+		if got.event.Type != webhook.TaskReady {
+			t.Errorf("event %s", got.body)
+		}
+	}
+	if len(names) != uploads {
+		t.Errorf("%d of %d uploads were delivered", len(names), uploads)
+	}
+	for id := range ids {
+		if u := in.uploaded(id); u.Status != "submitted" || u.Task == nil || u.Error != nil {
+			t.Fatalf("upload %+v", u)
+		}
+	}
+}
+
+func TestUploadsThatAreKilledInTheMiddle(t *testing.T) {
+	t.Parallel()
+	for _, api := range []string{"v1", "datalake"} {
+		t.Run(api, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, memoriestest.Config{Draw: soon})
+			body := videoURL
+			if api == "datalake" {
+				b.env["MEMORIES_API_KEY"], body = "sk-mai-test", sourceURL
+			}
+			in := b.start("")
+			in.setBudgets(100, 600)
+			b.sim.BreakUploads(memoriestest.Fault{Kind: memoriestest.FaultHang})
+			ids := []string{in.upload("first", body("first")).ID, in.upload("second", body("second")).ID}
+			until(t, 10*time.Second, "the submission is under way", func() bool { return b.sim.Stats().Faults[memoriestest.FaultHang] == 1 })
+			in.kill()
+			in = b.start(strings.TrimPrefix(in.url, "http://"))
+			all := b.receiver.await(t, 2, 20*time.Second)
+			byName := make(map[string]string)
+			for _, got := range all {
+				byName[got.task.Metadata["name"]] += got.event.Type
+			}
+			first := in.uploaded(ids[0])
+			if byName["second"] != webhook.TaskReady {
+				t.Errorf("events %v", byName)
+			}
+			if api == "v1" && (byName["first"] != webhook.UploadUnknown || first.Status != "unknown" || first.Error == nil || b.sim.Stats().Uploads != 2) {
+				t.Errorf("events %v, the first is %+v, after %d submissions", byName, first, b.sim.Stats().Uploads)
+			}
+			if api == "datalake" && (byName["first"] != webhook.TaskReady || first.Status != "submitted" || first.Task == nil) {
+				t.Errorf("events %v, the first is %+v", byName, first)
+			}
+			if n := len(b.sim.Uploads()); n != 2 {
+				t.Errorf("memories.ai took %d uploads, want 2", n)
+			}
+			if n := b.query(`select count(*) from tasks`); n != len(b.sim.Uploads())-b.query(`select count(*) from uploads where status = 'unknown'`) {
+				t.Errorf("%d tasks", n)
+			}
+		})
+	}
+}
+
+func TestUploadsMeetTroubles(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		api, fault, code string
+		submissions      int
+		status           string
+	}{
+		{"v1", memoriestest.FaultRateLimited, "", 2, "submitted"},
+		{"v1", memoriestest.FaultHTML, "", 1, "unknown"},
+		{"v1", memoriestest.FaultCut, "", 1, "unknown"},
+		{"datalake", memoriestest.FaultHTML, "", 2, "submitted"},
+		{"datalake", memoriestest.FaultCut, "", 2, "submitted"},
+		{"datalake", memoriestest.FaultRateLimited, "", 2, "submitted"},
+		{"datalake", memoriestest.FaultAsksBearer, "", 2, "submitted"},
+	} {
+		t.Run(c.api+" "+c.fault, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, memoriestest.Config{Draw: soon})
+			body := videoURL
+			if c.api == "datalake" {
+				b.env["MEMORIES_API_KEY"], body = "sk-mai-test", sourceURL
+			}
+			in := b.start("")
+			in.setBudgets(100, 600)
+			b.sim.BreakUploads(memoriestest.Fault{Kind: c.fault, Code: c.code})
+			id := in.upload("one", body("one")).ID
+			got := b.receiver.await(t, 1, 20*time.Second)[0]
+			want := map[string]string{"submitted": webhook.TaskReady, "unknown": webhook.UploadUnknown}[c.status]
+			if u := in.uploaded(id); u.Status != c.status || got.event.Type != want || b.sim.Stats().Uploads != c.submissions || len(b.sim.Uploads()) != 1 {
+				t.Errorf("%s after %d submissions, %d of them taken: %+v", got.body, b.sim.Stats().Uploads, len(b.sim.Uploads()), u)
+			}
+		})
+	}
+}
+
+func TestUploadsAreChecked(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{Draw: soon})
+	in := b.start("")
+	var list struct {
+		Data []struct {
+			ID, API          string
+			UploadsPerMinute float64 `json:"uploads_per_minute"`
+		}
+	}
+	in.admin(http.MethodGet, "/admin/v1/accounts", nil, &list)
+	if a := list.Data[0]; a.API != "v1" || a.UploadsPerMinute != 1 {
+		t.Errorf("account %+v", a)
+	}
+	var datalake struct {
+		ID, API          string
+		UploadsPerMinute float64 `json:"uploads_per_minute"`
+	}
+	in.admin(http.MethodPost, "/admin/v1/accounts", map[string]any{"name": "lake", "api_key": "sk-mai-1"}, &datalake)
+	if datalake.API != "datalake" || datalake.UploadsPerMinute != 60 {
+		t.Errorf("account %+v", datalake)
+	}
+	check := func(field string, body map[string]any) {
+		t.Helper()
+		var problem struct {
+			Code   string
+			Errors []struct{ Field string }
+		}
+		if _, ok := body["callback_url"]; !ok {
+			body["callback_url"] = b.receiver.URL
+		}
+		status := in.call(http.MethodPost, "/v1/uploads", body, &problem)
+		if status != http.StatusUnprocessableEntity || len(problem.Errors) != 1 || problem.Errors[0].Field != field {
+			t.Errorf("%v: %d %+v, want a problem with %s", body, status, problem, field)
+		}
+	}
+	check("urls", map[string]any{})
+	check("urls", map[string]any{"urls": []string{}})
+	check("urls[1]", map[string]any{"urls": []string{"https://a.example/", "ftp://a.example/"}})
+	check("source_url", map[string]any{"source_url": "https://a.example/"})
+	check("collection_id", map[string]any{"urls": []string{"https://a.example/"}, "collection_id": "c1"})
+	check("callback_url", map[string]any{"urls": []string{"https://a.example/"}, "callback_url": "https://10.0.0.1/"})
+	check("expires_in", map[string]any{"urls": []string{"https://a.example/"}, "expires_in": "soon"})
+	var app struct {
+		Data []struct{ ID string }
+	}
+	in.admin(http.MethodGet, "/admin/v1/apps", nil, &app)
+	if status := in.admin(http.MethodPatch, "/admin/v1/apps/"+app.Data[0].ID, map[string]any{"account_id": datalake.ID}, nil); status != http.StatusOK {
+		t.Fatalf("move the app: %d", status)
+	}
+	check("source_url", map[string]any{})
+	check("urls", map[string]any{"urls": []string{"https://a.example/"}})
+	if status := in.call(http.MethodGet, "/v1/uploads/"+datalake.ID, nil, nil); status != http.StatusNotFound {
+		t.Errorf("an upload that does not exist: %d", status)
+	}
+}

@@ -1,0 +1,136 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// What an upload can be.
+const (
+	UploadQueued    = "queued"
+	UploadSubmitted = "submitted" // memories.ai has taken it: it has a task
+	UploadFailed    = "failed"    // memories.ai has not taken it
+	UploadUnknown   = "unknown"   // its answer was lost: memories.ai may have taken it
+)
+
+// Upload is what an app wants to be submitted to memories.ai and then followed as a task.
+type Upload struct {
+	ID             uuid.UUID
+	AppID          uuid.UUID
+	AccountID      uuid.UUID
+	Status         string
+	Request        UploadRequest
+	CallbackURL    string // of the task's subscriber, in normal form
+	Metadata       map[string]string
+	Until          string
+	ExpectedVideos *int
+	ExpiresIn      time.Duration // from the submission on
+	TaskID         *uuid.UUID    `db:"task"`
+	Error          *TaskError    // why it failed, or is not submitted yet
+	Refusals       int           // of memories.ai, of the submission itself
+	Attempts       int
+	NextAttemptAt  time.Time
+	CreatedAt      time.Time
+	FinishedAt     *time.Time
+	Traceparent    *string
+}
+
+// UploadRequest is what is submitted: URLs with v1, a source URL with the Datalake.
+type UploadRequest struct {
+	URLs         []string `json:"urls,omitempty"`
+	SourceURL    string   `json:"source_url,omitempty"`
+	CollectionID string   `json:"collection_id,omitempty"`
+	HintURL      string   `json:"hint_url,omitempty"` // where memories.ai posts its own callback
+}
+
+const uploadColumns = `id, app_id, account_id, status, request, callback_url, metadata, until, expected_videos, expires_in, task, error,
+	refusals, attempts, next_attempt_at, created_at, finished_at, traceparent`
+
+// CreateUpload queues an upload on its app's account, as of now. It returns ErrNotFound where the app was deleted.
+func (s *Store) CreateUpload(ctx context.Context, u Upload) (Upload, error) {
+	err := s.tx(ctx, "create upload", func(tx pgx.Tx) error {
+		accounts, err := lockApps(ctx, tx, []uuid.UUID{u.AppID})
+		if err != nil {
+			return err
+		}
+		account, ok := accounts[u.AppID]
+		if !ok {
+			return ErrNotFound
+		}
+		rows, err := tx.Query(ctx, `
+			insert into uploads (id, app_id, account_id, request, callback_url, metadata, until, expected_videos, expires_in,
+				next_attempt_at, created_at, traceparent)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11)
+			returning `+uploadColumns, newID(), u.AppID, account, u.Request, u.CallbackURL, orEmpty(u.Metadata), u.Until,
+			u.ExpectedVideos, u.ExpiresIn, s.now(), u.Traceparent)
+		if u, err = one[Upload](rows, err); err != nil {
+			return err
+		}
+		return s.ensureUploadJob(ctx, tx, account)
+	})
+	return u, err
+}
+
+// Upload reads one upload.
+func (s *Store) Upload(ctx context.Context, scope Scope, id uuid.UUID) (Upload, error) {
+	rows, err := s.pool.Query(ctx, `
+		select `+uploadColumns+`
+		from uploads
+		where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
+	return one[Upload](rows, err)
+}
+
+// ensureUploadJob gives the account an upload job if it has none. The caller has inserted an upload in the same
+// transaction. The lock makes a job that ends at the same time wait for it, and see it.
+func (s *Store) ensureUploadJob(ctx context.Context, tx pgx.Tx, account uuid.UUID) error {
+	var has bool
+	err := tx.QueryRow(ctx, `select upload_job from accounts where id = $1 for no key update`, account).Scan(&has)
+	if err != nil {
+		return fmt.Errorf("read upload job: %w", err)
+	}
+	if has {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, `update accounts set upload_job = true where id = $1`, account); err != nil {
+		return fmt.Errorf("claim upload job: %w", err)
+	}
+	return s.insertUploadJobs(ctx, tx, []uuid.UUID{account})
+}
+
+// AdoptUploads inserts jobs for accounts that have lost their upload job, and returns their number.
+func (s *Store) AdoptUploads(ctx context.Context) (n int, err error) {
+	err = s.tx(ctx, "adopt uploads", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			select a.id
+			from accounts a
+			where a.upload_job and not exists (
+				select 1 from river_job j
+				where j.queue = 'upload' and j.state in ('available', 'pending', 'running', 'scheduled', 'retryable')
+					and j.args ->> 'account_id' = a.id::text
+			)
+			for update skip locked`)
+		if err != nil {
+			return err
+		}
+		accounts, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		if err != nil {
+			return err
+		}
+		n = len(accounts)
+		return s.insertUploadJobs(ctx, tx, accounts)
+	})
+	return n, err
+}
+
+// PurgeUploads deletes finished uploads that were made before a time and returns their number.
+func (s *Store) PurgeUploads(ctx context.Context, before time.Time) (int64, error) {
+	tag, err := s.pool.Exec(ctx, `delete from uploads where id < $1 and status <> 'queued'`, idAt(before))
+	if err != nil {
+		return 0, fmt.Errorf("purge uploads: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}

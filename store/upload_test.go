@@ -1,0 +1,183 @@
+package store_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+)
+
+func (b *bundle) upload(url string) store.Upload {
+	b.t.Helper()
+	u, err := b.CreateUpload(b.t.Context(), store.Upload{
+		AppID: b.app.ID, CallbackURL: "https://a.example/hook?q=1", Until: store.UntilDownloaded, ExpiresIn: time.Hour,
+		Metadata: map[string]string{"order": "42"}, Request: store.UploadRequest{URLs: []string{url}},
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return u
+}
+
+func (b *bundle) uploadLease() *store.UploadLease {
+	b.t.Helper()
+	l, err := b.AcquireUploadLease(b.t.Context(), b.account.ID)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return l
+}
+
+func (b *bundle) take(l *store.UploadLease) store.NextUpload {
+	b.t.Helper()
+	next, err := b.TakeUpload(b.t.Context(), l)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return next
+}
+
+func (b *bundle) uploaded(id uuid.UUID) store.Upload {
+	b.t.Helper()
+	u, err := b.Upload(b.t.Context(), store.OfApp(b.app.ID), id)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return u
+}
+
+const liveUploadJobs = `select count(*) from river_job where kind = 'upload' and state in ('available', 'scheduled', 'running')`
+
+func TestAnUploadBecomesATask(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	first, second := b.upload("https://example.com/1"), b.upload("https://example.com/2")
+	if n := b.count(liveUploadJobs); n != 1 {
+		t.Errorf("%d upload jobs of one account", n)
+	}
+	l := b.uploadLease()
+	next := b.take(l)
+	if next.Upload.ID != first.ID || next.Wait != 0 || next.Upload.Request.URLs[0] != "https://example.com/1" {
+		t.Fatalf("the first: %+v", next)
+	}
+	if again := b.take(l); again.Wait < 59*time.Second || again.Wait > time.Minute {
+		t.Errorf("the next within the minute: %+v", again)
+	}
+	if err := b.RecordUpload(t.Context(), l, first.ID, store.UploadResult{Status: store.UploadSubmitted, TaskID: "task-1"}); err != nil {
+		t.Fatal(err)
+	}
+	u := b.uploaded(first.ID)
+	task, err := b.Task(t.Context(), store.OfApp(b.app.ID), *u.TaskID)
+	if err != nil || u.Status != store.UploadSubmitted || task.UpstreamID != "task-1" || task.Metadata["order"] != "42" ||
+		task.Subscriptions[0].URL != "https://a.example/hook?q=1" || b.count(livePollJobs) != 1 {
+		t.Errorf("%+v became %+v, %v", u, task, err)
+	}
+	if _, err := b.UpdateAccount(t.Context(), b.account.ID, store.AccountChange{UploadsPerMinute: new(6000.)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.pool.Exec(t.Context(), `update accounts set next_upload_at = now()`); err != nil {
+		t.Fatal(err)
+	}
+	if next = b.take(l); next.Upload.ID != second.ID {
+		t.Fatalf("the second: %+v", next)
+	}
+	retry := store.UploadResult{Status: store.UploadQueued, Error: &store.TaskError{Code: "0429"}, RetryAt: time.Now().Add(time.Hour), Pause: true}
+	if err := b.RecordUpload(t.Context(), l, second.ID, retry); err != nil {
+		t.Fatal(err)
+	}
+	third := b.upload("https://example.com/3")
+	if next = b.take(l); next.Wait < 59*time.Minute {
+		t.Errorf("another upload while the account pauses: %+v", next)
+	}
+	if _, err := b.pool.Exec(t.Context(), `update accounts set next_upload_at = now() - interval '1 s'`); err != nil {
+		t.Fatal(err)
+	}
+	if next = b.take(l); next.Upload.ID != third.ID {
+		t.Errorf("after the pause: %+v", next)
+	}
+	if err := b.RecordUpload(t.Context(), l, third.ID, store.UploadResult{Status: store.UploadFailed, Error: &store.TaskError{Code: "0001"}}); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.count(`select count(*) from deliveries where event_type = 'upload.failed' and suffix = '?q=1'`); n != 1 {
+		t.Errorf("%d deliveries of upload.failed", n)
+	}
+	if err := b.DeleteAccount(t.Context(), b.account.ID); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("delete an account with uploads: %v", err)
+	}
+	if err := b.DeleteApp(t.Context(), b.app.ID); err != nil {
+		t.Fatal(err)
+	}
+	if u := b.uploaded(second.ID); u.Status != store.UploadFailed {
+		t.Errorf("a queued upload of a deleted app: %+v", u)
+	}
+	if next = b.take(l); !next.Idle {
+		t.Errorf("nothing is left: %+v", next)
+	}
+	if next = b.take(l); !next.Lost {
+		t.Errorf("a job that has ended: %+v", next)
+	}
+	if n, err := b.PurgeUploads(t.Context(), time.Now().Add(time.Hour)); n != 3 || err != nil {
+		t.Errorf("purged %d, %v", n, err)
+	}
+}
+
+// The job of an account is killed while it sends.
+func TestAnUploadThatWasBeingSent(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	listening, err := b.CreateEndpoint(t.Context(), b.app.ID, store.EndpointSettings{
+		URL: new("https://listening.example/"), EventTypes: &[]string{store.EventUploadUnknown},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := b.upload("https://example.com/1")
+	killed := b.uploadLease()
+	b.take(killed)
+	l := b.uploadLease()
+	if got := b.uploaded(u.ID); got.Status != store.UploadUnknown || got.Error == nil {
+		t.Errorf("with v1: %+v", got)
+	}
+	if n := b.count(`select count(*) from deliveries where event_type = 'upload.unknown'`); n != 2 {
+		t.Errorf("%d deliveries, want one for the callback URL and one for the endpoint %s that asks", n, listening.ID)
+	}
+	accepted := store.UploadResult{Status: store.UploadSubmitted, TaskID: "late"}
+	if err := b.RecordUpload(t.Context(), killed, u.ID, accepted); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("the job that was taken for dead records: %v", err)
+	}
+	if next := b.take(killed); !next.Lost {
+		t.Errorf("the job that was taken for dead goes on: %+v", next)
+	}
+	if next := b.take(l); !next.Idle {
+		t.Errorf("sent again: %+v", next)
+	}
+
+	_, err = b.UpdateAccount(t.Context(), b.account.ID, store.AccountChange{API: new(store.AccountDatalake)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.pool.Exec(t.Context(), `update accounts set next_upload_at = 'epoch'`); err != nil {
+		t.Fatal(err)
+	}
+	u = b.upload("https://example.com/2")
+	if n := b.count(liveUploadJobs); n != 2 { // nobody works here: the first is still in the queue
+		t.Errorf("%d jobs, want a second one after the first had nothing to do", n)
+	}
+	b.take(b.uploadLease())
+	l = b.uploadLease()
+	if _, err := b.pool.Exec(t.Context(), `update accounts set next_upload_at = 'epoch'`); err != nil {
+		t.Fatal(err)
+	}
+	if next := b.take(l); next.Upload.ID != u.ID || next.Upload.Attempts != 1 {
+		t.Errorf("the Datalake is asked again: %+v", next)
+	}
+	if _, err := b.pool.Exec(t.Context(), `delete from river_job`); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := b.AdoptUploads(t.Context()); n != 1 || err != nil || b.count(liveUploadJobs) != 1 {
+		t.Errorf("adopted %d, %v", n, err)
+	}
+}
