@@ -42,12 +42,12 @@ type NewEndpoint struct {
 // EndpointPatch changes the fields that it has. null clears a field.
 type EndpointPatch struct {
 	URL         *string                     `json:"url,omitempty" doc:"Its subscriptions and deliveries move with it."`
-	Description Nullable[string]            `json:"description,omitempty" maxLength:"500"`
+	Description Nullable[string]            `json:"description,omitzero" maxLength:"500"`
 	Enabled     *bool                       `json:"enabled,omitempty"`
-	EventTypes  Nullable[[]string]          `json:"event_types,omitempty" maxItems:"20" doc:"Empty or null: all events of its tasks."`
-	Headers     Nullable[map[string]string] `json:"headers,omitempty" maxProperties:"20" doc:"Replaces all headers. The value *** keeps the header that is there."`
-	RateLimit   Nullable[float64]           `json:"rate_limit,omitempty" minimum:"0" maximum:"10000" doc:"Deliveries per second, at least 0.01; null or 0 for no limit."`
-	Signatures  Nullable[[]string]          `json:"signatures,omitempty" maxItems:"2" doc:"v1, and v1a beside it where it is asked for; null for v1."`
+	EventTypes  Nullable[[]string]          `json:"event_types,omitzero" maxItems:"20" doc:"Empty or null: all events of its tasks."`
+	Headers     Nullable[map[string]string] `json:"headers,omitzero" maxProperties:"20" doc:"Replaces all headers. The value *** keeps the header that is there."`
+	RateLimit   Nullable[float64]           `json:"rate_limit,omitzero" minimum:"0" maximum:"10000" doc:"Deliveries per second, at least 0.01; null or 0 for no limit."`
+	Signatures  Nullable[[]string]          `json:"signatures,omitzero" maxItems:"2" doc:"v1, and v1a beside it where it is asked for; null for v1."`
 }
 
 type (

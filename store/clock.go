@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -68,7 +69,7 @@ func clockSteppedBack(ctx context.Context, q querier) error {
 	for _, sql := range []string{
 		`update accounts a
 		set next_slot_at = clock_timestamp() + $1::interval + ` + slotIntervalOf("a") + `
-		where a.next_slot_at > clock_timestamp() + $1::interval + ` + fmt.Sprint(slotsAhead) + ` * ` + slotIntervalOf("a"),
+		where a.next_slot_at > clock_timestamp() + $1::interval + ` + strconv.Itoa(slotsAhead) + ` * ` + slotIntervalOf("a"),
 		`update instances set beat_at = now() where beat_at > now() + $1::interval`,
 	} {
 		rows, err := q.Query(ctx, sql, slotHorizon)

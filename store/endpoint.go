@@ -86,7 +86,7 @@ func base(url string) string {
 func (e *Endpoint) CallbackURL(suffix string) string { return base(e.URL) + suffix }
 
 // callbackURLOf is [Endpoint.CallbackURL] in SQL, for the aliases of an endpoint and of the row with the suffix.
-func callbackURLOf(endpoint, row string) string {
+func callbackURLOf(endpoint, row string) string { //nolint:unparam // the caller names its alias
 	return fmt.Sprintf(`(case when right(%[1]s.url, 2) = '/*' then left(%[1]s.url, -1) else %[1]s.url end) || %[2]s.suffix`, endpoint, row)
 }
 

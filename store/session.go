@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -134,12 +135,12 @@ func refuseSharedSessions(ctx context.Context, pool *pgxpool.Pool) error {
 	if err != nil {
 		return fmt.Errorf("look for a pooler: %w", err)
 	}
-	if was[0] == fmt.Sprint(first.Conn().PgConn().PID()) {
+	if was[0] == strconv.FormatUint(uint64(first.Conn().PgConn().PID()), 10) {
 		return nil // PostgreSQL itself
 	}
 	second, err := pool.Acquire(ctx)
 	if err != nil {
-		return nil //nolint:nilerr // the pooler has but one session: the first's own
+		return nil // the pooler has but one session: the first's own
 	}
 	defer second.Release()
 	if _, err := second.Exec(ctx, "begin", pgx.QueryExecModeSimpleProtocol); err != nil {

@@ -31,7 +31,7 @@ func SlotInterval(rps float64) time.Duration {
 }
 
 // slotIntervalOf is [SlotInterval] in SQL, as an interval, of the account with the given alias.
-func slotIntervalOf(account string) string {
+func slotIntervalOf(account string) string { //nolint:unparam // the caller names its alias
 	return fmt.Sprintf(`make_interval(secs => greatest(%[2]g / %[1]s.requests_per_second, %[3]g / (%[1]s.requests_per_second + 1)))`,
 		account, slotMargin, 1+slotJitter.Seconds())
 }

@@ -22,7 +22,7 @@ type Stats struct {
 	Paused     map[string]bool // queues
 }
 
-// Stats reads the state of the whole service, with at most most accounts and endpoints.
+// Stats reads the state of the whole service, with up to most accounts and endpoints.
 func (s *Store) Stats(ctx context.Context, most int) (st Stats, err error) {
 	if st.Tasks, err = s.tasks.get(ctx); err != nil {
 		return st, fmt.Errorf("count tasks: %w", err)

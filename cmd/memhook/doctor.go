@@ -94,11 +94,12 @@ func (d *doctor) verdict() error {
 
 func (d *doctor) address(ctx context.Context) {
 	l, err := net.Listen("tcp", d.cfg.Addr)
-	if err != nil && (healthCommand{}).Run(ctx) == nil {
+	switch {
+	case err != nil && (healthCommand{}).Run(ctx) == nil:
 		d.okf("address", "a memhook serves at %s", d.cfg.Addr)
-	} else if err != nil {
+	case err != nil:
 		d.failf("address", "choose another MEMHOOK_ADDR, or stop the program that listens there", "%v", err)
-	} else {
+	default:
 		_ = l.Close()
 		d.okf("address", "%s is free", d.cfg.Addr)
 	}

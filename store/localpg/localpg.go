@@ -121,7 +121,7 @@ func (s *Server) signalAll(sig syscall.Signal) error {
 	if err != nil {
 		return fmt.Errorf("list the server's processes: %w", err)
 	}
-	for _, field := range strings.Fields(string(out)) {
+	for field := range strings.FieldsSeq(string(out)) {
 		if pid, err := strconv.Atoi(field); err == nil {
 			_ = syscall.Kill(pid, sig) // one that has just ended is no loss
 		}

@@ -27,7 +27,7 @@ func PgBouncer(t testing.TB, database, mode string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "memhook-pgbouncer-")
+	dir, err := os.MkdirTemp("", "memhook-pgbouncer-") //nolint:usetesting // another user must reach it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ unix_socket_dir = %s
 auth_type = any
 `, direct.Query().Get("host"), direct.User.Username(), mode, dir)
 	file := filepath.Join(dir, "pgbouncer.ini")
-	if err := os.WriteFile(file, []byte(config), 0o644); err != nil { //nolint:gosec // read by another user
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil { // read by another user
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, file)
