@@ -1,17 +1,17 @@
 # What each target is for stands in CONTRIBUTING.md.
 GO    ?= go
-BIN   := bin/memhook
+DEV   := bin/memhook-dev
 TOOLS := $(GO) tool -modfile=tools.mod
 ARGS  ?=
 
-.PHONY: demo test cover lint bench soak chaos generate screenshots vuln build env
+.PHONY: demo test cover lint bench soak chaos failover test-postgres generate screenshots vuln build env
 
 build:
-	@$(GO) build -o $(BIN) ./cmd/memhook
+	@$(GO) build -o bin/ ./cmd/memhook ./cmd/memhook-dev
 
 demo: build
 	@.ci/packages
-	@$(BIN) demo $(ARGS)
+	@$(DEV) demo $(ARGS)
 
 test:
 	@.ci/packages tests
@@ -33,18 +33,32 @@ chaos:
 	@.ci/packages tests
 	MEMHOOK_LONG=1 $(GO) test -race -count=1 -timeout 60m -v -run "^TestChaos$$" ./cmd/memhook $(if $(ARGS),-args $(ARGS))
 
+# A primary killed, hung, cut off, demoted and switched over beside a synchronous standby, under load.
+failover:
+	@.ci/packages tests
+	MEMHOOK_LONG=1 $(GO) test -count=1 -timeout 30m -v -run "^TestFailover$$" ./cmd/memhook
+
+# The core on the oldest and the newest PostgreSQL beside the installed one; POSTGRES="14" for one of them.
+POSTGRES ?= 14 18
+test-postgres:
+	@.ci/packages tests
+	@for version in $(POSTGRES); do \
+		MEMHOOK_POSTGRES=$$(.ci/postgres $$version) && export MEMHOOK_POSTGRES && echo "PostgreSQL $$version: $$MEMHOOK_POSTGRES" && \
+		$(GO) test -count=1 -timeout 14m -parallel 3 $(ARGS) ./store/... ./worker/... || exit 1; \
+	done
+
 bench: build
 	@.ci/packages
-	@$(BIN) bench polling --into docs/benchmarks.md --svg docs/polling.svg
-	@$(BIN) bench polls --into docs/benchmarks.md
-	@$(BIN) bench deliveries --into docs/benchmarks.md
-	@$(BIN) bench registrations --into docs/benchmarks.md
-	@$(BIN) bench scaling --into docs/benchmarks.md
+	@$(DEV) bench polling --into docs/benchmarks.md --svg docs/polling.svg
+	@$(DEV) bench polls --into docs/benchmarks.md
+	@$(DEV) bench deliveries --into docs/benchmarks.md
+	@$(DEV) bench registrations --into docs/benchmarks.md
+	@$(DEV) bench scaling --into docs/benchmarks.md
 
 # An hour; ARGS="--for 10m" shortens it.
 soak: build
 	@.ci/packages
-	@$(BIN) bench soak --into docs/benchmarks.md --svg docs/soak.svg $(ARGS)
+	@$(DEV) bench soak --into docs/benchmarks.md --svg docs/soak.svg $(ARGS)
 
 # The pictures of the README: the demo after six minutes.
 screenshots:

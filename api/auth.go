@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
 )
 
 type ctxKey int
@@ -87,6 +88,16 @@ func (s *server) administrator(ctx huma.Context, next func(huma.Context)) {
 
 func adminDisabled() *Problem {
 	return problemFor(http.StatusServiceUnavailable, codeAdminDisabled, "set MEMHOOK_ADMIN_TOKEN to use the admin API and the dashboard")
+}
+
+// refuseWebhooks refuses webhooks, ours and others': one that calls the API could make it send webhooks without end. A
+// hint URL takes them.
+func refuseWebhooks(ctx huma.Context, next func(huma.Context)) {
+	if ctx.Header(webhook.HeaderID) != "" {
+		refuse(ctx, problemFor(http.StatusBadRequest, codeWebhook, "the API takes no webhooks: leave out the header "+webhook.HeaderID))
+		return
+	}
+	next(ctx)
 }
 
 func bearer(ctx huma.Context) string {

@@ -79,13 +79,14 @@ func validSignatures(list []string) bool {
 
 // endpointURL returns the normal form of an endpoint's URL.
 func (s *server) endpointURL(raw string) (*string, error) {
-	if err := s.cfg.Guard.CheckURL(raw); err != nil {
+	target, err := s.cfg.Guard.Target(raw)
+	if err != nil {
 		return nil, err
 	}
-	if strings.Contains(raw, "?") {
+	if target.Endpoint() != target.String() {
 		return nil, errors.New("must not have a query: an endpoint is named by scheme, host, port and path, and a query belongs to the callback URL of a task")
 	}
-	return &raw, nil
+	return new(target.String()), nil
 }
 
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$") // a token of RFC 9110

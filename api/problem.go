@@ -18,6 +18,7 @@ const (
 	codeNotFound      = "not-found"
 	codeConflict      = "conflict"
 	codeTooLarge      = "body-too-large"
+	codeWebhook       = "webhook-loop" // 400: the request is a webhook
 	codeKeyReused     = "idempotency-key-reused"
 	codeRateLimited   = "rate-limited" // 429: Retry-After says when to try again
 	codeAdminDisabled = "admin-disabled"

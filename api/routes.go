@@ -141,7 +141,7 @@ const feed = "Oldest first. To catch up by pulling, pass the id of the last even
 func (s *server) operations(api huma.API) {
 	s.registry = api.OpenAPI().Components.Schemas
 	v1 := huma.NewGroup(api, "/v1")
-	v1.UseMiddleware(s.authenticated, s.limited, checkQuery, s.idempotent)
+	v1.UseMiddleware(refuseWebhooks, s.authenticated, s.limited, checkQuery, s.idempotent)
 	v1.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"apiKey": {}}}
 		if op.Method == post {
@@ -157,7 +157,7 @@ func (s *server) operations(api huma.API) {
 		s.register(v1, tag, routes)
 	}
 	admin := huma.NewGroup(api, "/admin/v1")
-	admin.UseMiddleware(s.administrator, checkQuery)
+	admin.UseMiddleware(refuseWebhooks, s.administrator, checkQuery)
 	admin.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"adminToken": {}}}
 		documentProblems(op, http.StatusUnauthorized)

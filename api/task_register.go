@@ -75,9 +75,10 @@ func (s *server) newTask(ctx context.Context, who caller, in NewTask) (store.Reg
 	if !printable(in.UniqueID) {
 		bad("unique_id", "must have printable characters only")
 	}
-	if err := s.cfg.Guard.CheckURL(in.CallbackURL); err != nil {
+	target, err := s.cfg.Guard.Target(in.CallbackURL)
+	if err != nil {
 		bad("callback_url", "%s", err)
-	} else if path, _, _ := strings.Cut(in.CallbackURL, "?"); strings.HasSuffix(path, "/*") {
+	} else if strings.HasSuffix(target.Endpoint(), "/*") {
 		bad("callback_url", "must not have a path that ends in /*, which names an endpoint of many callback URLs")
 	}
 	for k, v := range in.Metadata {
@@ -98,7 +99,7 @@ func (s *server) newTask(ctx context.Context, who caller, in NewTask) (store.Reg
 		return store.Registration{}, invalid(wrong...)
 	}
 	return store.Registration{
-		AppID: who.AppID, UpstreamID: in.TaskID, UniqueID: in.UniqueID, CallbackURL: in.CallbackURL,
+		AppID: who.AppID, UpstreamID: in.TaskID, UniqueID: in.UniqueID, CallbackURL: target.String(),
 		Metadata: in.Metadata, Until: in.Until, ExpectedVideos: in.ExpectedVideos, ExpiresAt: time.Now().Add(expires).Truncate(time.Microsecond),
 		Traceparent: traceparent(ctx),
 	}, nil

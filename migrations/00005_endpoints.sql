@@ -32,7 +32,8 @@ create index if not exists endpoint_secrets_endpoint on endpoint_secrets (endpoi
 alter table subscriptions add column if not exists suffix text not null default '';
 create unique index concurrently if not exists subscriptions_identity on subscriptions (task, endpoint_id, suffix);
 create index concurrently if not exists subscriptions_endpoint on subscriptions (endpoint_id);
-alter table subscriptions drop constraint if exists subscriptions_pkey;
+-- The primary key on (task, endpoint_id) is dropped by the service once no instance of the version before runs, whose
+-- registrations need it (store/upgrade.go).
 
 alter table deliveries
     add column if not exists suffix text not null default '',
@@ -53,7 +54,7 @@ drop index deliveries_retrying;
 alter table deliveries drop column retrying, drop column suffix;
 delete from subscriptions s using subscriptions t
 where s.task = t.task and s.endpoint_id = t.endpoint_id and (s.created_at, s.suffix) > (t.created_at, t.suffix);
-alter table subscriptions add primary key (task, endpoint_id);
+alter table subscriptions drop constraint if exists subscriptions_pkey, add primary key (task, endpoint_id);
 drop index subscriptions_endpoint, subscriptions_identity;
 alter table subscriptions drop column suffix;
 drop table endpoint_secrets;

@@ -39,8 +39,8 @@ type AttemptResult struct {
 
 	NextAttemptAt *time.Time    // nil: delivered, or the schedule is used up
 	SharedJob     bool          // its job has other deliveries: the next attempt needs a job of its own
+	Blameless     bool          // what failed was not the receiver: the health of its endpoint stays as it is
 	Gone          bool          // the receiver answered 410
-	Blameless     bool          // the failure was not the receiver's, such as one of our proxy
 	Hold          time.Duration // the receiver asked to be left alone for so long
 	Released      bool          // the delivery was released from parking for this attempt
 	Healthy       bool          // as far as the sender knew, a success changes nothing of the endpoint

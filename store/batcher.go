@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// groupTimeout bounds one batch's statements.
-const groupTimeout = 30 * time.Second
+// groupTimeout bounds one batch: its wait for a connection and its statements.
+const groupTimeout = 5 * time.Second
 
 // Batcher answers concurrent calls in batches: while a batch is under way the next one gathers, and a
 // call that finds nothing under way runs at once. So nobody waits for company when idle, and under load a

@@ -20,6 +20,9 @@ func (e *Endpoint) apply(r AttemptResult) (events []string) {
 		return events
 	}
 	if r.Blameless {
+		if e.Breaker == BreakerHalfOpen && r.Released {
+			e.open(r.At) // the probe did not reach the receiver: another one follows
+		}
 		return nil
 	}
 	e.Failures++

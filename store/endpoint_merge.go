@@ -10,14 +10,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Until version 5 of the schema each callback URL was an endpoint of its own, in whatever form it was written. NameEndpoints
+// Until version 5 of the schema each callback URL was an endpoint of its own, in whatever form it was written. nameEndpoints
 // gives those rows their names and merges the endpoints that share one. The oldest keeps its id, secret and settings. What
 // is pending or has failed moves to it; what was delivered stays with the merged endpoint, which is deleted. The merged
 // secrets sign on until the endpoint's secret is rotated, so that each receiver verifies as before.
 
-// NameEndpoints names and merges the endpoints that a version before has created, and returns the number of those that
+// nameEndpoints names and merges the endpoints that a version before has created, and returns the number of those that
 // were merged into others. normalize returns a URL's normal form; a URL that has none keeps its own.
-func (s *Store) NameEndpoints(ctx context.Context, normalize func(string) (string, error)) (merged int, err error) {
+func (s *Store) nameEndpoints(ctx context.Context, normalize func(string) (string, error)) (merged int, err error) {
 	for {
 		var app uuid.UUID
 		rows, err := s.pool.Query(ctx, `select app_id from endpoints where deleted_at is null and not named limit 1`)

@@ -58,7 +58,8 @@ func (s *Store) ensureEndpoints(ctx context.Context, tx pgx.Tx, regs []Registrat
 
 var callbackColumns = []column[callback]{
 	col("app_id", "uuid", func(c callback) uuid.UUID { return c.AppID }),
-	col("url", "text", func(c callback) string { name, _ := splitCallbackURL(c.URL); return name }),
+	col("name", "text", func(c callback) string { name, _ := splitCallbackURL(c.URL); return name }),
+	col("url", "text", func(c callback) string { return c.URL }),
 }
 
 // readDestinations reads which endpoints the callback URLs belong to.
@@ -68,7 +69,8 @@ func readDestinations(ctx context.Context, tx pgx.Tx, wanted []callback, found m
 		select e.id, e.app_id, e.url
 		from endpoints e
 		where e.deleted_at is null and (
-			(e.app_id, e.url) in (select c.app_id, c.url from `+names+`)
+			(e.app_id, e.url) in (select c.app_id, c.name from `+names+`)
+			or (not e.named and (e.app_id, e.url) in (select c.app_id, c.url from `+names+`))
 			or (right(e.url, 2) = '/*' and e.app_id in (select c.app_id from `+names+`))
 		)
 		order by e.id
@@ -90,6 +92,10 @@ func readDestinations(ctx context.Context, tx pgx.Tx, wanted []callback, found m
 		}
 	}
 	for _, c := range wanted {
+		if id, ok := exact[c]; ok { // of the version before, which named it by the whole URL
+			found[c] = destination{endpoint: id}
+			continue
+		}
 		name, suffix := splitCallbackURL(c.URL)
 		if id, ok := exact[callback{c.AppID, name}]; ok {
 			found[c] = destination{id, suffix}

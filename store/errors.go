@@ -28,20 +28,28 @@ func isData(err error) bool {
 	return errors.As(err, &pg) && (pg.Code[:2] == "22" || pg.Code[:2] == "23")
 }
 
-// ignoring returns err, or nil where err is ignored.
-func ignoring(err, ignored error) error {
-	if errors.Is(err, ignored) {
-		return nil
-	}
-	return err
+// isDenied reports whether the role lacks a right.
+func isDenied(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "42501"
+}
+
+// isReadOnly reports whether the database refused a write because the session is read-only.
+func isReadOnly(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "25006"
 }
 
 // IsUnavailable reports whether err means that the database cannot serve requests now, so that the same call may succeed
-// later: it cannot be reached, it is starting or stopping, or it is out of connections or disk space.
+// later: it cannot be reached, it takes no writes, it is starting or stopping, or it is out of connections or disk space.
 func IsUnavailable(err error) bool {
+	if errors.Is(err, errUpgrading) {
+		return true
+	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		// 08: connection exception, 53: insufficient resources, 57: operator intervention.
-		return strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "53") || strings.HasPrefix(pg.Code, "57")
+		// 25P03: a time-out of the server's. 08: connection exception, 53: insufficient resources, 57: operator intervention.
+		return isReadOnly(err) || pg.Code == "25P03" ||
+			strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "53") || strings.HasPrefix(pg.Code, "57")
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
@@ -49,6 +57,14 @@ func IsUnavailable(err error) bool {
 	_, ok := errors.AsType[net.Error](err)
 	return ok || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) ||
 		strings.Contains(err.Error(), "unexpected EOF") || strings.Contains(err.Error(), "conn closed")
+}
+
+// ignoring returns err, or nil where err is ignored.
+func ignoring(err, ignored error) error {
+	if errors.Is(err, ignored) {
+		return nil
+	}
+	return err
 }
 
 // IsUnstorable reports whether err means that a text was refused because PostgreSQL cannot store it: it has a NUL

@@ -276,12 +276,12 @@ func TestAStatementThatFails(t *testing.T) {
 			return w.SetBackoff(ctx, w.account.ID, w.shift.ID, store.Backoff{State: store.AccountRefused, Reason: "0401", Until: time.Now(), Count: 1})
 		}, ""},
 		{"expire tasks", whole, func(ctx context.Context, w *world) error {
-			n, err := w.ExpireTasks(ctx, 100)
+			n, _, err := w.ExpireTasks(ctx, time.Time{}, 100)
 			if err == nil && n == 0 {
 				return fmt.Errorf("nothing expired")
 			}
 			return err
-		}, `update tasks set expires_at = now() where polling`},
+		}, `update tasks set expires_at = now() - interval '1 hour' where polling`},
 		{"adopt orphans", whole, func(ctx context.Context, w *world) error {
 			n, err := w.AdoptOrphans(ctx)
 			if err == nil && n < 2 {

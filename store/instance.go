@@ -47,29 +47,40 @@ func (s *Store) RegisterInstance(ctx context.Context, in Instance) (freed int64,
 		if freed, err = freeJobs(ctx, tx, dead); err != nil {
 			return err
 		}
-		return beat(ctx, tx, in)
+		return s.beat(ctx, tx, in)
 	})
 	return freed, err
 }
 
 // Heartbeat records that the instance is alive.
 func (s *Store) Heartbeat(ctx context.Context, in Instance) error {
-	if err := beat(ctx, s.pool, in); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
+	defer cancel()
+	if err := s.beat(ctx, s.pool, in); err != nil {
 		return fmt.Errorf("beat: %w", err)
 	}
 	return nil
 }
 
-func beat(ctx context.Context, q querier, in Instance) error {
+// beat writes the heartbeat, and measures the clocks by the answer.
+func (s *Store) beat(ctx context.Context, q querier, in Instance) error {
+	asked := s.now()
 	rows, err := q.Query(ctx, `
 		insert into instances (id, name, version, started_at, beat_at)
 		values ($1, $2, $3, $4, now())
-		on conflict (id) do update set name = excluded.name, version = excluded.version, started_at = excluded.started_at, beat_at = now()`, in.ID, in.Name, in.Version, in.StartedAt)
+		on conflict (id) do update set name = excluded.name, version = excluded.version, started_at = excluded.started_at, beat_at = now()
+		returning clock_timestamp()`, in.ID, in.Name, in.Version, in.StartedAt)
 	if err != nil {
 		return err
 	}
-	rows.Close()
-	return rows.Err()
+	theirs, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[time.Time])
+	if err != nil {
+		return err
+	}
+	if s.clock.read(asked, s.now(), theirs) {
+		return clockSteppedBack(ctx, q)
+	}
+	return nil
 }
 
 // ReapInstances frees the running jobs of instances that have stopped beating. An instance that runs jobs and is not

@@ -28,6 +28,7 @@ const rekeyBatch = 500
 // values that are done and to do. It can be stopped at any point and run again; instances that
 // have both keys go on meanwhile, and what they change stays changed.
 func (s *Store) RotateKeys(ctx context.Context, progress func(done, total int)) error {
+	ctx = allowing(ctx, longTimeout)
 	total := 0
 	for _, c := range sealedColumns {
 		var n int

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -26,26 +27,66 @@ type SchemaState struct {
 	Current, Highest int64
 }
 
-// Migrate applies memhook's migrations, then River's. It is safe to run in several processes at once, and while
-// the version before still runs. It calls report, which may be nil, before each migration that is to be done.
+// Migrate applies memhook's migrations, then River's, in the schema that schema.go chooses. It is safe to run in several
+// processes at once, and while the version before still runs. It calls report, which may be nil, before each migration
+// that is to be done. The pool must have room for two connections.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, report func(what string)) error {
-	return withMigrators(pool, func(ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
-		if err := checkNewer(ctx, ours, rivers); err != nil {
+	ctx = allowing(ctx, migrationTimeout)
+	return alone(ctx, pool, func() error {
+		if err := claimSchema(ctx, pool); err != nil {
 			return err
 		}
-		if err := migrateOurs(ctx, ours, report); err != nil {
-			return err
-		}
-		// River's migrator takes no lock of its own; goose's lock table tells who is first, and the
-		// second finds nothing left to do or, having lost the race for a version, tries once more.
-		var err error
-		for range 3 {
-			if _, err = rivers.Migrate(ctx, rivermigrate.DirectionUp, nil); err == nil {
-				return dropUnusedIndexes(ctx, pool)
+		return withMigrators(pool, func(ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
+			if err := checkNewer(ctx, pool, ours, rivers); err != nil {
+				return err
 			}
-		}
-		return fmt.Errorf("migrate River's schema: %w", err)
+			if err := migrateOurs(ctx, ours, report); err != nil {
+				return err
+			}
+			if _, err := rivers.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
+				return fmt.Errorf("migrate River's schema: %w", err)
+			}
+			if err := dropUnusedIndexes(ctx, pool); err != nil {
+				return err
+			}
+			_, err := dropOldKey(ctx, pool) // or an instance does, once the version before has gone
+			return err
+		})
 	})
+}
+
+// migrationLock is the advisory lock of who migrates: the one that goose takes by default, so that versions which used goose's
+// exclude and are excluded.
+const migrationLock = lock.DefaultLockID
+
+// alone runs fn while no other process runs what it was given. A transaction holds the lock, not a session, so it also works
+// through a transaction pooler. It is asked for again and again: a waiting statement's snapshot would hold up an index that
+// is built concurrently.
+func alone(ctx context.Context, pool *pgxpool.Pool, fn func() error) error {
+	for {
+		var got bool
+		err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			// By the simple protocol: the other leaves its portal open, with a snapshot that such an index waits for.
+			err := tx.QueryRow(ctx, `
+				select pg_try_advisory_xact_lock($1), set_config('idle_in_transaction_session_timeout', '0', true)`,
+				pgx.QueryExecModeSimpleProtocol, migrationLock).Scan(&got, nil)
+			if err != nil {
+				return fmt.Errorf("lock the migrations: %w", err)
+			}
+			if !got {
+				return nil
+			}
+			return fn()
+		})
+		if err != nil || got {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
 }
 
 func migrateOurs(ctx context.Context, ours *goose.Provider, report func(string)) error {
@@ -81,23 +122,30 @@ func dropUnusedIndexes(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// MigrateDown removes River's schema, then memhook's, with all that they hold.
+// MigrateDown removes River's schema, then memhook's, with all that they hold. It fails where there is no memhook, and
+// touches nothing else.
 func MigrateDown(ctx context.Context, pool *pgxpool.Pool) error {
-	return withMigrators(pool, func(ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
-		if _, err := rivers.Migrate(ctx, rivermigrate.DirectionDown, &rivermigrate.MigrateOpts{TargetVersion: -1}); err != nil {
-			return fmt.Errorf("migrate River's schema down: %w", err)
+	ctx = allowing(ctx, migrationTimeout)
+	return alone(ctx, pool, func() error {
+		if err := checkOurs(ctx, pool); err != nil {
+			return err
 		}
-		if _, err := ours.DownTo(ctx, 0); err != nil {
-			return fmt.Errorf("migrate down: %w", err)
-		}
-		return nil
+		return withMigrators(pool, func(ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
+			if _, err := rivers.Migrate(ctx, rivermigrate.DirectionDown, &rivermigrate.MigrateOpts{TargetVersion: -1}); err != nil {
+				return fmt.Errorf("migrate River's schema down: %w", err)
+			}
+			if _, err := ours.DownTo(ctx, 0); err != nil {
+				return fmt.Errorf("migrate down: %w", err)
+			}
+			return dropSchema(ctx, pool)
+		})
 	})
 }
 
 // SchemaStatus returns the versions that the database has and those that this memhook knows.
 func SchemaStatus(ctx context.Context, pool *pgxpool.Pool) (states []SchemaState, err error) {
 	err = withMigrators(pool, func(ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
-		states, err = schemaStates(ctx, ours, rivers)
+		states, err = schemaStates(ctx, pool, ours, rivers)
 		return err
 	})
 	return states, err
@@ -120,8 +168,8 @@ func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-func checkNewer(ctx context.Context, ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
-	states, err := schemaStates(ctx, ours, rivers)
+func checkNewer(ctx context.Context, pool *pgxpool.Pool, ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
+	states, err := schemaStates(ctx, pool, ours, rivers)
 	if err != nil {
 		return err
 	}
@@ -133,8 +181,8 @@ func checkNewer(ctx context.Context, ours *goose.Provider, rivers *rivermigrate.
 	return nil
 }
 
-func schemaStates(ctx context.Context, ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) ([]SchemaState, error) {
-	current, err := ours.GetDBVersion(ctx)
+func schemaStates(ctx context.Context, pool *pgxpool.Pool, ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) ([]SchemaState, error) {
+	current, err := ourVersion(ctx, pool, ours)
 	if err != nil {
 		return nil, fmt.Errorf("read schema version: %w", err)
 	}
@@ -150,15 +198,19 @@ func schemaStates(ctx context.Context, ours *goose.Provider, rivers *rivermigrat
 	return []SchemaState{{Name: "memhook", Current: current, Highest: sources[len(sources)-1].Version}, river}, nil
 }
 
+// ourVersion returns the version of memhook's migrations, 0 where there are none. Unlike goose it makes no table for them.
+func ourVersion(ctx context.Context, pool *pgxpool.Pool, ours *goose.Provider) (int64, error) {
+	var begun bool
+	if err := pool.QueryRow(ctx, `select to_regclass($1) is not null`, goose.DefaultTablename).Scan(&begun); err != nil || !begun {
+		return 0, err
+	}
+	return ours.GetDBVersion(ctx)
+}
+
 func withMigrators(pool *pgxpool.Pool, fn func(*goose.Provider, *rivermigrate.Migrator[pgx.Tx]) error) error {
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { _ = db.Close() }()
-	locker, err := lock.NewPostgresSessionLocker()
-	if err != nil {
-		return err
-	}
-	ours, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS,
-		goose.WithSessionLocker(locker), goose.WithDisableGlobalRegistry(true))
+	ours, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Waiting is a task as its poller sees it.
+// PollTarget is a task as its poller sees it.
 type PollTarget struct {
 	ID           uuid.UUID  `json:"id"`
 	AppID        uuid.UUID  `json:"app_id"`
@@ -19,8 +19,10 @@ type PollTarget struct {
 	LastPolledAt *time.Time `json:"last_polled_at"`
 	HintedAt     *time.Time `json:"hinted_at"`
 	CreatedAt    time.Time  `json:"created_at"`
+	ExpiresAt    time.Time  `json:"expires_at"`
 	GrownAt      *time.Time `json:"grown_at"`
 	Indexing     bool       `json:"indexing"` // ready, and to be polled until its videos are indexed
+	Well         bool       `json:"well"`     // its last poll brought its list
 	Traceparent  *string    `json:"traceparent"`
 }
 
@@ -30,15 +32,18 @@ func (w *PollTarget) Bare() bool {
 }
 
 const pollTargetColumns = `t.id, t.app_id, t.task_id, t.unique_id, t.status, t.refusals, t.videos <> '[]' as has_videos,
-	t.last_polled_at, t.hinted_at, t.created_at, t.grown_at, 
-	t.status = 'ready' and t.until = 'indexed' and t.indexed_at is null as indexing, t.traceparent`
+	t.last_polled_at, t.hinted_at, t.created_at, t.expires_at, t.grown_at,
+	t.status = 'ready' and t.until = 'indexed' and t.indexed_at is null as indexing,
+	t.last_polled_at is not null and t.last_error is null as well, t.traceparent`
 
 // pollTarget returns the task as its poller sees it.
 func (t *Task) pollTarget() PollTarget {
 	return PollTarget{
-		ID: t.ID, AppID: t.AppID, UpstreamID: t.UpstreamID, UniqueID: t.UniqueID, Status: t.Status, Refusals: t.Refusals, HasVideos: len(t.Videos) > 0,
-		LastPolledAt: t.LastPolledAt, HintedAt: t.HintedAt, CreatedAt: t.CreatedAt, GrownAt: t.GrownAt,
-		Indexing: t.Status == TaskReady && t.Until == UntilIndexed && t.IndexedAt == nil, Traceparent: t.Traceparent,
+		ID: t.ID, AppID: t.AppID, UpstreamID: t.UpstreamID, UniqueID: t.UniqueID,
+		Status: t.Status, Refusals: t.Refusals, HasVideos: len(t.Videos) > 0,
+		LastPolledAt: t.LastPolledAt, HintedAt: t.HintedAt, CreatedAt: t.CreatedAt, ExpiresAt: t.ExpiresAt, GrownAt: t.GrownAt,
+		Indexing: t.Status == TaskReady && t.Until == UntilIndexed && t.IndexedAt == nil,
+		Well:     t.LastPolledAt != nil && t.LastError == nil, Traceparent: t.Traceparent,
 	}
 }
 
@@ -55,8 +60,8 @@ type Poll struct {
 	Traceparent *string       // of the poll, where the task is traced
 	Lag         time.Duration // if the task turns out ready: how long it probably has been
 
-	// Bare says that the poller knows the task as waiting with no videos and no refusals, so that an
-	// empty list changes nothing but its poll count.
+	// Bare says that the poller knows the task as waiting with no videos and no refusals, and that it does not expire yet,
+	// so that an empty list changes nothing but its poll count.
 	Bare bool
 }
 

@@ -130,13 +130,18 @@ func (s *Store) applyPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Poll
 	if err != nil {
 		return nil, fmt.Errorf("read polled tasks: %w", err)
 	}
+	now := s.now()
 	var events []Event
 	changes, out := make([]taskChange, len(tasks)), make([]Polled, len(tasks))
 	for i := range tasks {
 		t := &tasks[i]
 		p := byTask[t.ID]
 		waited := t.Status == TaskWaiting
-		for _, ev := range t.apply(*p, s.settle) {
+		told := t.apply(*p, s.settle)
+		if t.Polling && p.Fault == nil && !t.reached() && !now.Before(t.ExpiresAt) {
+			told = append(told, t.expire()...) // it was asked for the last time
+		}
+		for _, ev := range told {
 			ev.AppID, ev.CreatedAt, ev.Task, ev.Traceparent = t.AppID, p.At, t, p.Traceparent
 			events = append(events, ev)
 		}

@@ -69,7 +69,7 @@ func (c *schedule) step() {
 			c.granted++
 		}
 	default:
-		_, err := c.store.ExpireTasks(ctx, 100)
+		_, _, err := c.store.ExpireTasks(ctx, time.Time{}, 100)
 		c.must(err)
 	}
 }
@@ -147,7 +147,7 @@ func TestRandomSchedules(t *testing.T) {
 	for seed := range uint64(cases) {
 		now = time.Now()
 		c := &schedule{t: t, store: s, rand: rand.New(rand.NewPCG(seed, 3)), now: &now}
-		account, err := s.CreateAccount(t.Context(), store.NewAccount{Name: fmt.Sprintf("account-%d", seed), APIKey: "key", RequestsPerSecond: rps})
+		account, err := s.CreateAccount(t.Context(), store.NewAccount{Name: fmt.Sprintf("account-%d", seed), APIKey: fmt.Sprintf("key-%d", seed), RequestsPerSecond: rps})
 		c.must(err)
 		c.app, err = s.CreateApp(t.Context(), fmt.Sprintf("app-%d", seed), account.ID)
 		c.must(err)
@@ -159,7 +159,7 @@ func TestRandomSchedules(t *testing.T) {
 			t.Fatalf("seed %d: %d slots, at most %.0f fit", seed, c.granted, most)
 		}
 		now = now.Add(48 * time.Hour) // everything expires in the end
-		_, err = s.ExpireTasks(t.Context(), 1000)
+		_, _, err = s.ExpireTasks(t.Context(), time.Time{}, 1000)
 		c.must(err)
 		for _, id := range c.tasks {
 			c.check(seed, id)

@@ -22,6 +22,7 @@ const wholeDays = 3 * 24 * time.Hour
 // has no purpose any more: idle endpoints that no app has created or changed, deleted endpoints and apps, expired secrets,
 // idempotency keys and activity. It returns the number of rows and partitions.
 func (s *Store) Purge(ctx context.Context, retention time.Duration) (total int64, err error) {
+	ctx = allowing(ctx, longTimeout)
 	now, err := s.databaseTime(ctx)
 	if err != nil {
 		return 0, err
@@ -51,14 +52,6 @@ func (s *Store) databaseTime(ctx context.Context) (now time.Time, err error) {
 		return now, fmt.Errorf("read the database's clock: %w", err)
 	}
 	return now, nil
-}
-
-// ClockSkew returns by how much this machine's clock is ahead of the database's, give or take half the time of the answer.
-func (s *Store) ClockSkew(ctx context.Context) (time.Duration, error) {
-	asked := s.now()
-	start := time.Now()
-	now, err := s.databaseTime(ctx)
-	return asked.Add(time.Since(start) / 2).Sub(now), err
 }
 
 // purgeTasks deletes tasks that ended before a time.

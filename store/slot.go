@@ -45,7 +45,8 @@ func usageOf(account string) string {
 const (
 	// slotHorizon is how far ahead of its time a slot is given out.
 	slotHorizon = 200 * time.Millisecond
-	// admittedMost is how many tasks a slot admits at most; the next slot admits the rest.
+	// admittedMost is how many tasks a slot admits at most, the newest first; the next slot admits the rest. So an app that
+	// hints or has registered very many does not delay the new tasks of another.
 	admittedMost = 1000
 )
 
@@ -81,7 +82,7 @@ func (s *Store) takeSlotBatch(ctx context.Context, requests []SlotRequest) ([]Sl
 				select t.id
 				from tasks t
 				where t.account_id = r.account_id and t.polling and t.urgent
-				order by t.id
+				order by t.id desc
 				limit $2
 			) as urgent
 			from `+asked+`

@@ -88,7 +88,7 @@ func (c *costly[T]) get(ctx context.Context) (T, error) {
 		return c.value, nil
 	}
 	start := time.Now()
-	value, err := c.read(ctx)
+	value, err := c.read(allowing(ctx, longTimeout))
 	if err != nil {
 		return value, err
 	}

@@ -35,6 +35,7 @@ type Store struct {
 	settle time.Duration
 	now    func() time.Time
 
+	clock    clock
 	activity activity
 	tasks    costly[map[string]int64] // see costly
 	sent     costly[map[string]int64]
@@ -76,6 +77,9 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 
 // Pool returns the pool, for River's client.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
+
+// Listens reports whether the database can wake the workers with LISTEN, which needs a session.
+func (s *Store) Listens() bool { return !transactionPooled(s.pool) }
 
 // Jobs returns the client that inserts jobs, for River's pages.
 func (s *Store) Jobs() *river.Client[pgx.Tx] { return s.jobs }

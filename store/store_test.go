@@ -28,7 +28,17 @@ type bundle struct {
 
 func newBundle(t *testing.T) *bundle {
 	t.Helper()
-	s := storetest.New(t, store.Config{Encode: encode})
+	return bundleOf(t, storetest.New(t, store.Config{Encode: encode}))
+}
+
+// newBundleOn is newBundle on a pool of the caller's.
+func newBundleOn(t *testing.T, pool *pgxpool.Pool) *bundle {
+	t.Helper()
+	return bundleOf(t, storetest.On(t, pool, store.Config{Encode: encode}))
+}
+
+func bundleOf(t *testing.T, s *store.Store) *bundle {
+	t.Helper()
 	b := &bundle{Store: s, t: t, pool: s.Pool()}
 	var err error
 	if b.account, err = s.CreateAccount(t.Context(), store.NewAccount{Name: "account", APIKey: "sk-mavi-1", RequestsPerSecond: 1000}); err != nil {
@@ -311,13 +321,13 @@ func TestExpiryDoesNotCutTheSettleWindow(t *testing.T) {
 		if _, err := b.pool.Exec(t.Context(), `update tasks set expires_at = `+sql); err != nil {
 			t.Fatal(err)
 		}
-		n, err := b.ExpireTasks(t.Context(), 10)
+		n, _, err := b.ExpireTasks(t.Context(), time.Time{}, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
-	if n := expire(`now()`); n != 1 {
+	if n := expire(`now() - interval '1 hour'`); n != 1 {
 		t.Errorf("%d tasks expired, want the waiting one", n)
 	}
 	b.ready(ready, "PI-1", "PI-2")
@@ -369,7 +379,7 @@ func TestMigrateUpAndDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	var left int
-	if err := pool.QueryRow(t.Context(), `select count(*) from pg_tables where schemaname = 'public' and tablename not like 'goose%'`).Scan(&left); err != nil || left != 0 {
-		t.Errorf("%d tables are left, %v", left, err)
+	if err := pool.QueryRow(t.Context(), `select count(*) from pg_namespace where nspname = 'memhook'`).Scan(&left); err != nil || left != 0 {
+		t.Errorf("the schema is left: %d, %v", left, err)
 	}
 }

@@ -46,6 +46,9 @@ func (s *Store) subscribe(ctx context.Context, tx pgx.Tx, wanted []Subscription,
 	sql, args := insertInto("subscriptions", wanted, subscriptionColumns)
 	rows, err := tx.Query(ctx, sql+` on conflict (task, endpoint_id, suffix) do nothing returning id, task, endpoint_id, suffix`, args...)
 	inserted, err := many[Subscription](rows, err)
+	if isUnique(err) {
+		return nil, errUpgrading
+	}
 	if err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}

@@ -37,8 +37,7 @@ func (t *Task) apply(p Poll, settle time.Duration) []Event {
 		t.IndexedAt = &p.At
 		events = append(events, Event{Type: EventIndexed})
 	}
-	reached := t.Status == TaskReady && (t.Until != UntilIndexed || t.IndexedAt != nil)
-	t.Polling = !reached || (!complete && !settled)
+	t.Polling = !t.reached() || (!complete && !settled)
 	return events
 }
 
@@ -94,13 +93,17 @@ func (t *Task) allIndexed() bool {
 
 // expire ends a task whose time is up, and returns the event if it had not reached what it waited for.
 func (t *Task) expire() []Event {
-	reached := t.Status == TaskReady && (t.Until != UntilIndexed || t.IndexedAt != nil)
 	t.Polling = false
-	if reached {
+	if t.reached() {
 		return nil
 	}
 	t.Status = TaskExpired
 	return []Event{{Type: EventExpired}}
+}
+
+// reached reports whether the task has what it waited for.
+func (t *Task) reached() bool {
+	return t.Status == TaskReady && (t.Until != UntilIndexed || t.IndexedAt != nil)
 }
 
 // ended reports whether the task has ended without becoming ready: its id can be registered again.

@@ -31,28 +31,55 @@ func (s *Store) CancelTask(ctx context.Context, scope Scope, id uuid.UUID) error
 	})
 }
 
-// settleGrace is how long a task that has what it waited for may go on settling beyond its expiry, until a poll has
-// seen its list whole: an account may have been busy or away.
-const settleGrace = 24 * time.Hour
+// A task is not told to have expired before it was asked once more: its poller asks it within lastCall before it expires,
+// or afterwards if more tasks expire together than the account's budget allows, and a poll of an expired task ends it (see
+// applyPolls). ExpireTasks ends the tasks that were asked before they expired, and those of which nobody can be asked.
+const (
+	lastCall = time.Minute // package polling has the same
+	// answerGrace is how long a task that was asked, and whose poll failed, is asked again after it has expired.
+	answerGrace = 5 * time.Minute
+	// unaskedGrace is how long an expired task waits to be asked: longer than an account at 1 request/s takes for 1,500
+	// tasks that expire together. Afterwards it ends, so that a customer is told something even if polling is paused.
+	unaskedGrace = 30 * time.Minute
+	// settleGrace is how long a task that has what it waited for may go on settling beyond its expiry, until a poll has
+	// seen its list whole: an account may have been busy or away.
+	settleGrace = 24 * time.Hour
+	// outage is how many times in a row an account must have failed before its tasks expire unasked. A backoff of some
+	// seconds, such as for a rate limit, is no reason: the tasks are asked when it is over.
+	outage = 5
+	// committed is within what time of its end a poll is recorded, as a rule.
+	committed = 10 * time.Second
+)
 
-// ExpireTasks ends up to limit tasks that have expired and returns their number. Tasks that only settle end by themselves,
-// or here after settleGrace.
-func (s *Store) ExpireTasks(ctx context.Context, limit int) (n int, err error) {
+// ExpireTasks ends up to limit tasks that expired at from or later, and returns their number. next is the from of the next
+// call: where tasks are left that wait to be asked it spares a look at each of them at every call. A caller begins anew with
+// the zero time once in a while, to find those whose account has failed since, and those that have waited too long.
+//
+// Tasks that only settle end by themselves, or here after settleGrace.
+func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n int, next time.Time, err error) {
+	now := s.now()
+	next = now.Add(-committed)
 	err = s.tx(ctx, "expire tasks", func(tx pgx.Tx) error {
-		now := s.now()
-		// This runs every second: where the table's statistics are old the condition on what only settles would let the
-		// planner read all of it.
+		// This runs every second: where the table's statistics are old the conditions would let the planner read all of it.
 		if _, err := tx.Exec(ctx, `set local enable_seqscan = off`); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, `
 			select `+taskColumns+`
-			from tasks
-			where polling and expires_at <= $1
-				and (status <> 'ready' or (until = 'indexed' and indexed_at is null) or expires_at <= $3)
+			from tasks t
+			where polling and expires_at between $1 and $2
+				and (status <> 'ready' or (until = 'indexed' and indexed_at is null) or expires_at <= $4)
+				and (last_polled_at >= expires_at - $5::interval and (last_error is null or expires_at <= $6)
+					or expires_at <= $7
+					or not exists (
+						select 1
+						from accounts a
+						where a.id = t.account_id
+							and (a.state in ('active', 'rate_limited') or a.troubles < $8 or a.paused_until <= $2)))
 			order by expires_at
-			limit $2
-			for update skip locked`, now, limit, now.Add(-settleGrace))
+			limit $3
+			for update of t skip locked`,
+			from, now, limit, now.Add(-settleGrace), lastCall, now.Add(-answerGrace), now.Add(-unaskedGrace), outage)
 		expired, err := many[Task](rows, err)
 		if err != nil {
 			return err
@@ -68,10 +95,13 @@ func (s *Store) ExpireTasks(ctx context.Context, limit int) (n int, err error) {
 				events = append(events, ev)
 			}
 		}
+		if n == limit {
+			next = expired[n-1].ExpiresAt
+		}
 		if err := s.saveTasks(ctx, tx, changes); err != nil {
 			return err
 		}
 		return s.emitForTasks(ctx, tx, events)
 	})
-	return n, err
+	return n, next, err
 }

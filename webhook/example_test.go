@@ -39,7 +39,7 @@ func ExampleVerify() {
 	req, _ := http.NewRequest(http.MethodPost, receiver.URL, strings.NewReader(body))
 	req.Header.Set(webhook.HeaderID, "evt_1")
 	req.Header.Set(webhook.HeaderTimestamp, strconv.FormatInt(now.Unix(), 10))
-	req.Header.Set(webhook.HeaderSignature, webhook.Sign("evt_1", now, []byte(body), [][]byte{key}, nil))
+	req.Header.Set(webhook.HeaderSignature, webhook.Sign("evt_1", now, []byte(body), [][]byte{key}))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		fmt.Println(err)

@@ -5,17 +5,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"code.dny.dev/ssrf"
 )
-
-// MaxURLLength is the most characters of a callback URL.
-const MaxURLLength = 2048
 
 // ErrForbidden says that a callback URL leads where webhooks must not go.
 var ErrForbidden = errors.New("the address is not a public one")
@@ -25,6 +20,10 @@ type Policy struct {
 	AllowHTTP bool           // http:// beside https://
 	Networks  []netip.Prefix // special-purpose networks that may be reached all the same
 	DenyPorts []uint16
+	// Self is where memhook is reached from outside, nil where that is not known; Listener is its own address. Webhooks to
+	// memhook could make it send webhooks.
+	Self     *Target
+	Listener netip.AddrPort
 }
 
 // Guard keeps webhooks away from the inside: every address is checked when it is dialled, after it was
@@ -32,6 +31,7 @@ type Policy struct {
 type Guard struct {
 	policy Policy
 	dial   *ssrf.Guardian
+	local  []netip.Addr // this machine's, where memhook listens at all of them
 }
 
 // NewGuard makes a guard. Addresses in the special-purpose registries of IANA are refused unless the
@@ -45,7 +45,11 @@ func NewGuard(p Policy) *Guard {
 			v6 = append(v6, network)
 		}
 	}
-	return &Guard{policy: p, dial: ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))}
+	var local []netip.Addr
+	if p.Listener.IsValid() && p.Listener.Addr().IsUnspecified() {
+		local = localAddresses()
+	}
+	return &Guard{policy: p, local: local, dial: ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))}
 }
 
 // Control is the net.Dialer.Control that refuses forbidden addresses.
@@ -64,6 +68,9 @@ func (g *Guard) allow(network, address string, conn syscall.RawConn) error {
 	if slices.Contains(g.policy.DenyPorts, target.Port()) {
 		return fmt.Errorf("port %d is denied", target.Port())
 	}
+	if g.isListener(target) {
+		return errors.New("it is memhook's own")
+	}
 	// An IPv4 address in IPv6 clothes is judged as the IPv4 address that it is.
 	if ip := target.Addr().WithZone(""); ip.Is4In6() {
 		return g.dial.Safe("tcp4", netip.AddrPortFrom(ip.Unmap(), target.Port()).String(), conn)
@@ -71,68 +78,66 @@ func (g *Guard) allow(network, address string, conn syscall.RawConn) error {
 	return g.dial.Safe(network, address, conn)
 }
 
-// CheckURL tells whether a callback URL can be registered: absolute, http(s) as the policy says, without
-// userinfo or fragment, of at most [MaxURLLength] characters, and not obviously bound for the inside,
-// which is [ErrForbidden]. What a name resolves to is judged at every delivery.
-func (g *Guard) CheckURL(raw string) error {
-	if len(raw) > MaxURLLength {
-		return fmt.Errorf("must have at most %d characters", MaxURLLength)
+// isListener tells whether memhook itself listens at an address.
+func (g *Guard) isListener(target netip.AddrPort) bool {
+	own := g.policy.Listener
+	if !own.IsValid() || own.Port() != target.Port() {
+		return false
 	}
-	if strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '\\' }) {
-		return errors.New("must not contain spaces, control characters or backslashes")
+	ip := target.Addr().Unmap().WithZone("")
+	if own.Addr().IsUnspecified() {
+		return ip.IsLoopback() || ip.IsUnspecified() || slices.Contains(g.local, ip)
 	}
-	u, err := url.Parse(raw)
-	if err != nil {
-		return errors.New("must be a URL such as https://example.com/hooks")
-	}
-	switch {
-	case u.Scheme != "https" && u.Scheme != "http", u.Opaque != "", u.Hostname() == "":
-		return errors.New("must be an absolute URL such as https://example.com/hooks")
-	case u.Scheme == "http" && !g.policy.AllowHTTP:
-		return errors.New("must be https: http is not permitted here (MEMHOOK_ALLOW_HTTP_CALLBACKS)")
-	case u.User != nil:
-		return errors.New("must not contain a user name or password")
-	case u.Fragment != "" || strings.Contains(raw, "#"):
-		return errors.New("must not contain a fragment")
-	}
-	return g.checkHost(u)
+	return own.Addr().Unmap() == ip
 }
 
-func (g *Guard) checkHost(u *url.URL) error {
-	port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	if u.Port() != "" {
-		port = u.Port()
-	} else if strings.HasSuffix(u.Host, ":") {
-		return errors.New("must not end its host with a colon")
+// localAddresses returns the addresses of this machine's interfaces.
+func localAddresses() (out []netip.Addr) {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil // the names and addresses that are known otherwise are still refused
 	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
-		return errors.New("must have a port from 1 to 65535")
+	for _, a := range addresses {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, p.Addr().Unmap())
+		}
 	}
-	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	return out
+}
+
+// Target returns the normal form of a callback URL that may be registered. Its error says what is wrong with the URL;
+// it is [ErrForbidden] if the URL is obviously bound for the inside, or for memhook itself. What a name resolves to is
+// judged at every attempt.
+func (g *Guard) Target(raw string) (Target, error) {
+	t, err := ParseTarget(raw)
+	if err == nil && t.scheme == "http" && !g.policy.AllowHTTP {
+		err = errors.New("must be https: http is not permitted here (MEMHOOK_ALLOW_HTTP_CALLBACKS)")
+	}
+	if err == nil {
+		err = g.check(t)
+	}
+	return t, err
+}
+
+// check judges what a target's text shows: a literal address, a name that means this machine, the port.
+func (g *Guard) check(t Target) error {
+	if self := g.policy.Self; self != nil && t.below(*self) {
+		return fmt.Errorf("%w: it is memhook's own", ErrForbidden)
+	}
+	host := t.host
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		host = "127.0.0.1"
+	}
+	network := "tcp4"
 	ip, err := netip.ParseAddr(host)
 	if err != nil {
-		return g.checkName(host)
+		if slices.Contains(g.policy.DenyPorts, t.port) {
+			return fmt.Errorf("%w: port %d is denied", ErrForbidden, t.port)
+		}
+		return nil
 	}
-	network := "tcp6"
-	if ip.Is4() {
-		network = "tcp4"
+	if ip.Is6() {
+		network = "tcp6"
 	}
-	return g.Control(network, net.JoinHostPort(ip.WithZone("").String(), port), nil)
-}
-
-// checkName refuses names that mean this machine and numbers that some resolvers read as addresses
-// (decimal, octal and hexadecimal notation, fewer than four parts).
-func (g *Guard) checkName(host string) error {
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return g.Control("tcp4", "127.0.0.1:443", nil)
-	}
-	if host == "" || strings.Contains(host, "..") || len(host) > 253 {
-		return errors.New("must have a host name")
-	}
-	last := host[strings.LastIndexByte(host, '.')+1:]
-	if _, err := strconv.ParseUint(last, 0, 64); err == nil || strings.Trim(last, "0123456789") == "" {
-		return fmt.Errorf("%w: write an IP address in its usual notation", ErrForbidden)
-	}
-	return nil
+	return g.Control(network, netip.AddrPortFrom(ip, t.port).String(), nil)
 }

@@ -58,7 +58,7 @@ func TestGuardForbidsTheInside(t *testing.T) {
 	sender := webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: 2 * time.Second})
 	for _, host := range forbidden {
 		url := "http://" + host + ":" + port + "/"
-		if err := guard.CheckURL(url); !errors.Is(err, webhook.ErrForbidden) {
+		if _, err := guard.Target(url); !errors.Is(err, webhook.ErrForbidden) {
 			t.Errorf("%s can be registered: %v", url, err)
 		}
 		// At dial time too, however it got there.
@@ -76,7 +76,7 @@ func TestGuardForbidsTheInside(t *testing.T) {
 	}
 	n, _ := strconv.Atoi(port)
 	denied := webhook.NewGuard(webhook.Policy{AllowHTTP: true, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, DenyPorts: []uint16{uint16(n)}})
-	if err := denied.CheckURL("http://127.0.0.1:" + port); !errors.Is(err, webhook.ErrForbidden) {
+	if _, err := denied.Target("http://127.0.0.1:" + port); !errors.Is(err, webhook.ErrForbidden) {
 		t.Errorf("a denied port: %v", err)
 	}
 }
@@ -169,7 +169,7 @@ func TestGuardJudgesWhatNamesResolveTo(t *testing.T) {
 	sender := webhook.NewSender(webhook.SenderConfig{Guard: guard, Timeout: 2 * time.Second, Resolver: dns.resolver()})
 	send := func(host string) webhook.Response {
 		url := "http://" + host + ":" + port + "/"
-		if err := guard.CheckURL(url); err != nil {
+		if _, err := guard.Target(url); err != nil {
 			t.Errorf("%s cannot be registered: %v", host, err)
 		}
 		return sender.Send(t.Context(), webhook.Request{URL: url})
@@ -199,14 +199,14 @@ func TestGuardJudgesWhatNamesResolveTo(t *testing.T) {
 	}
 }
 
-func TestCheckURL(t *testing.T) {
+func TestTargetChecks(t *testing.T) {
 	t.Parallel()
 	guard := webhook.NewGuard(webhook.Policy{})
 	for _, ok := range []string{
 		"https://example.com/hooks", "https://example.com:8443/a?b=c", "https://93.184.215.14/", "https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]/", "https://xn--bcher-kva.example/",
 		"https://1.example/", "https://example.com/" + strings.Repeat("a", webhook.MaxURLLength-len("https://example.com/")),
 	} {
-		if err := guard.CheckURL(ok); err != nil {
+		if _, err := guard.Target(ok); err != nil {
 			t.Errorf("%.60s: %v", ok, err)
 		}
 	}
@@ -216,7 +216,7 @@ func TestCheckURL(t *testing.T) {
 		"https://example.com:/", "https://example.com:x/", "https://exam\nple.com", "mailto:a@example.com", "javascript:alert(1)", "https://a..b/",
 		"https://example.com/" + strings.Repeat("a", webhook.MaxURLLength),
 	} {
-		if err := guard.CheckURL(bad); err == nil {
+		if _, err := guard.Target(bad); err == nil {
 			t.Errorf("%.60q was accepted", bad)
 		}
 	}
@@ -261,7 +261,7 @@ func TestSendIsBounded(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 		}
 	})
-	if resp := sender.Send(t.Context(), webhook.Request{URL: drip}); resp.OK() || resp.Duration > 2*time.Second {
+	if resp := sender.Send(t.Context(), webhook.Request{URL: drip}); !resp.OK() || resp.Duration > 2*time.Second {
 		t.Errorf("a dripping body: %s, %v", resp.Duration, resp.Err)
 	}
 	headers := serve(func(w http.ResponseWriter, _ *http.Request) {

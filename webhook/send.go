@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/memhook/memhook/internal/outbound"
 )
 
 // MaxResponse is how much of a response's body is read, in bytes.
@@ -37,7 +39,8 @@ type Request struct {
 	Traceparent *string
 }
 
-// Response is what came of an attempt. Status is 0 where there was no response, and Err says why.
+// Response is what came of an attempt. Status is 0 where there was no response, and Err says why, in words for the
+// receiver's owner that show nothing of memhook's network.
 type Response struct {
 	SentAt   time.Time
 	Duration time.Duration
@@ -47,28 +50,44 @@ type Response struct {
 	Err      error
 }
 
-// OK tells whether the receiver accepted.
+// OK tells whether the receiver accepted: the status decides.
 func (r Response) OK() bool { return r.Err == nil && r.Status >= 200 && r.Status < 300 }
 
-// Class says what kind of outcome it is, in one of few words: 2xx to 5xx, timeout, forbidden, error.
+// Class says what kind of outcome it is, in one of few words: 1xx to 9xx, timeout, forbidden, proxy, error.
 func (r Response) Class() string {
+	e, ok := errors.AsType[*outbound.Error](r.Err)
 	switch {
-	case errors.Is(r.Err, errTimeout):
-		return "timeout"
-	case errors.Is(r.Err, ErrForbidden):
-		return "forbidden"
-	case r.Err != nil || r.Status < 100:
-		return "error"
-	default:
+	case r.Status != 0:
 		return strconv.Itoa(r.Status/100) + "xx"
+	case ok && e.Timeout():
+		return "timeout"
+	case r.kind() == outbound.Forbidden:
+		return "forbidden"
+	case r.ProxyFailed():
+		return "proxy"
+	default:
+		return "error"
 	}
 }
 
-var errTimeout = errors.New("time-out: no complete response in time")
+// ProxyFailed tells whether the proxy that webhooks leave through failed, for which the receiver is not to blame.
+func (r Response) ProxyFailed() bool { return r.kind() == outbound.Proxy }
+
+// Details says more of Err than the receiver's owner may see; nil where there is no more.
+func (r Response) Details() error { return errors.Unwrap(r.Err) }
+
+func (r Response) kind() outbound.Kind {
+	if e, ok := errors.AsType[*outbound.Error](r.Err); ok {
+		return e.Kind
+	}
+	return ""
+}
 
 // Sender posts webhooks. It is safe for concurrent use.
 type Sender struct {
-	http      *http.Client
+	guard     *Guard
+	proxied   bool
+	http      *outbound.Client
 	userAgent string
 	now       func() time.Time
 }
@@ -80,52 +99,36 @@ type SenderConfig struct {
 	UserAgent    string
 	ConnsPerHost int              // connections to one host that are kept open
 	Resolver     *net.Resolver    // nil means the system's
+	Proxy        *url.URL         // http or https: all webhooks leave through it; nil for none
+	Roots        *x509.CertPool   // receivers' certificates are verified with it; nil means the system's
 	Now          func() time.Time // nil means time.Now
 }
 
-// NewSender makes a Sender: no redirects, no proxy from the environment, TLS 1.2 up, HTTP/2 where the
-// receiver offers it.
+// NewSender makes a Sender: HTTP/1.1, no redirects, no proxy from the environment, TLS 1.2 up. Through a proxy, the guard
+// judges a target's name and literal address; what a name resolves to is the proxy's to judge.
 func NewSender(cfg SenderConfig) *Sender {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	dialer := &net.Dialer{Timeout: cfg.Timeout, KeepAlive: 30 * time.Second, Control: cfg.Guard.Control, Resolver: cfg.Resolver}
-	return &Sender{
-		userAgent: cfg.UserAgent,
-		now:       cfg.Now,
-		http: &http.Client{
-			Timeout: cfg.Timeout,
-			Transport: &http.Transport{
-				DialContext:            dialer.DialContext,
-				TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-				ForceAttemptHTTP2:      true,
-				MaxIdleConns:           1000,
-				MaxIdleConnsPerHost:    cfg.ConnsPerHost,
-				IdleConnTimeout:        time.Minute,
-				TLSHandshakeTimeout:    cfg.Timeout,
-				MaxResponseHeaderBytes: maxResponseHeader,
-				DisableCompression:     true,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+	out := outbound.Config{
+		Timeout: cfg.Timeout, MaxHeader: maxResponseHeader, MaxBody: MaxResponse, MaxIdle: 1000, MaxIdlePerHost: cfg.ConnsPerHost, Resend: true,
+		Control: cfg.Guard.Control, Resolver: cfg.Resolver, Roots: cfg.Roots,
 	}
+	if cfg.Proxy != nil {
+		out.Proxy = http.ProxyURL(cfg.Proxy)
+	}
+	return &Sender{guard: cfg.Guard, proxied: cfg.Proxy != nil, http: outbound.New(out), userAgent: cfg.UserAgent, now: cfg.Now}
 }
 
 // Close lets go of idle connections.
-func (s *Sender) Close() { s.http.CloseIdleConnections() }
+func (s *Sender) Close() { s.http.Close() }
 
 // Send makes one attempt. It never fails: what went wrong is the response's Err.
 func (s *Sender) Send(ctx context.Context, r Request) Response {
-	sentAt, start := s.now(), time.Now()
-	resp := s.send(ctx, r, sentAt)
-	resp.SentAt, resp.Duration = sentAt, time.Since(start)
-	return resp
-}
-
-func (s *Sender) send(ctx context.Context, r Request, at time.Time) Response {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.URL, bytes.NewReader(r.Body))
+	at := s.now()
+	req, err := s.request(ctx, http.MethodPost, r.URL, bytes.NewReader(r.Body))
 	if err != nil {
-		return Response{Err: err}
+		return Response{SentAt: at, Err: err}
 	}
 	for name, value := range r.Headers {
 		req.Header.Set(name, value)
@@ -138,33 +141,53 @@ func (s *Sender) send(ctx context.Context, r Request, at time.Time) Response {
 	req.Header.Set(HeaderID, r.ID)
 	req.Header.Set(HeaderTimestamp, strconv.FormatInt(at.Unix(), 10))
 	req.Header.Set(HeaderSignature, Sign(r.ID, at, r.Body, r.Secrets, r.SigningKeys...))
-	resp, err := s.http.Do(req)
-	if err != nil {
-		return Response{Err: plain(err)}
-	}
-	defer func() { _ = resp.Body.Close() }()
-	out := Response{Status: resp.StatusCode, Header: resp.Header}
-	// What is longer is not read: closing the body then closes the connection.
-	out.Body, err = io.ReadAll(io.LimitReader(resp.Body, MaxResponse))
-	if err != nil {
-		out.Err = plain(err)
-	}
-	return out
+	return s.exchange(req, at)
 }
 
-// plain says what went wrong without the URL around it.
-func plain(err error) error {
-	u, ok := errors.AsType[*url.Error](err)
+// Probe asks for a URL's head, the way that webhooks take.
+func (s *Sender) Probe(ctx context.Context, rawURL string) Response {
+	at := s.now()
+	req, err := s.request(ctx, http.MethodHead, rawURL, nil)
+	if err != nil {
+		return Response{SentAt: at, Err: err}
+	}
+	req.Header.Set("User-Agent", s.userAgent)
+	return s.exchange(req, at)
+}
+
+// request makes a request of a URL's normal form.
+func (s *Sender) request(ctx context.Context, method, rawURL string, body io.Reader) (*http.Request, error) {
+	target, err := ParseTarget(rawURL)
 	switch {
-	case ok && u.Timeout():
-		return errTimeout
-	case ok:
-		return u.Err
+	case errors.Is(err, ErrForbidden):
+		return nil, &outbound.Error{Kind: outbound.Forbidden, Err: err}
+	case err != nil:
+		return nil, &outbound.Error{Kind: outbound.Unsendable, Err: err}
+	case s.proxied:
+		if err := s.guard.check(target); err != nil {
+			return nil, &outbound.Error{Kind: outbound.Forbidden, Err: err}
+		}
 	}
-	if t, ok := errors.AsType[net.Error](err); ok && t.Timeout() {
-		return errTimeout
+	req, err := http.NewRequestWithContext(ctx, method, target.String(), body)
+	if err != nil {
+		return nil, &outbound.Error{Kind: outbound.Unsendable, Err: err}
 	}
-	return err
+	req.Header.Set("Accept", "*/*")
+	return req, nil
+}
+
+func (s *Sender) exchange(req *http.Request, at time.Time) Response {
+	start := time.Now()
+	answer, err := s.http.Do(req.Context(), req)
+	out := Response{SentAt: at, Duration: time.Since(start), Err: err}
+	if answer == nil {
+		return out
+	}
+	out.Status, out.Header, out.Body = answer.Status, answer.Header, answer.Body
+	if answer.Broken != nil && !out.OK() { // the status decides, whatever happens to the body after it
+		out.Err = answer.Broken
+	}
+	return out
 }
 
 // RetryAfter reads the header's seconds or date, at most an hour; 0 where it has neither.

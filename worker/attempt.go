@@ -36,7 +36,8 @@ func (w *Worker) attempt(ctx context.Context, lim *limiter, d *store.Delivery, r
 		}
 	}
 	w.log.Debug("attempt", "delivery", d.ID, "event", d.EventID, "type", d.EventType, "task", d.TaskID, "endpoint", d.EndpointID,
-		"number", d.AttemptCount+1, "delivered", r.Delivered, "status", resp.Status, "error", resp.Err, "took", resp.Duration)
+		"number", d.AttemptCount+1, "delivered", r.Delivered, "status", resp.Status, "error", resp.Err,
+		"details", resp.Details(), "took", resp.Duration)
 	return r
 }
 
@@ -65,6 +66,7 @@ func resultOf(schedule []time.Duration, d *store.Delivery, rec *store.Receiver, 
 	r := store.AttemptResult{
 		DeliveryID: d.ID, EndpointID: d.EndpointID, Generation: d.Generation, At: resp.SentAt, Duration: resp.Duration,
 		Delivered: resp.OK(), Latency: at.Sub(d.CreatedAt), ResponseHeaders: resp.Headers(), Healthy: rec.Healthy(),
+		Blameless: resp.ProxyFailed(),
 	}
 	if resp.Status != 0 {
 		body := webhook.Printable(resp.Body)

@@ -21,6 +21,7 @@ import (
 func (w *Worker) heartbeat(ctx context.Context, in store.Instance) {
 	last := time.Now()
 	steadySince := last // since then every heartbeat was on time
+	skewed := w.logSkew(false)
 	every(ctx, heartbeatInterval, func(ctx context.Context) {
 		bounded, cancel := context.WithTimeout(ctx, store.InstanceStale)
 		err := w.cfg.Store.Heartbeat(bounded, in)
@@ -35,11 +36,28 @@ func (w *Worker) heartbeat(ctx context.Context, in store.Instance) {
 			}
 			return
 		}
+		skewed = w.logSkew(skewed)
 		last = now
 		if now.Sub(steadySince) >= store.InstanceStale {
 			w.reap(ctx)
 		}
 	})
+}
+
+// clockFits reports whether this instance's clock agrees with the database's well enough to expire and purge.
+func (w *Worker) clockFits() bool { return w.cfg.Store.ClockSkew().Abs() <= store.MaxClockSkew }
+
+// logSkew logs when the clock begins or ceases to disagree with the database's, and returns whether it does.
+func (w *Worker) logSkew(before bool) (skewed bool) {
+	skewed = !w.clockFits()
+	if skewed && !before {
+		w.log.Error("clock disagrees with the database's: this instance expires and purges nothing; let both machines follow NTP",
+			"ahead", w.cfg.Store.ClockSkew().Round(time.Millisecond).String())
+	}
+	if before && !skewed {
+		w.log.Info("clock agrees with the database's again")
+	}
+	return skewed
 }
 
 // reap releases the jobs of dead instances.

@@ -11,6 +11,9 @@ const (
 	fetchCooldown = 5 * time.Millisecond
 	// fetchPoll is how soon a due job is found when its notification was lost.
 	fetchPoll = 250 * time.Millisecond
+	// fetchPollOnly is fetchPoll behind a transaction pooler, where there are no notifications. It costs some 60 small
+	// queries a second.
+	fetchPollOnly = 50 * time.Millisecond
 	// keepCompleted is how long River's pages show completed jobs. memhook's own tables keep the history.
 	keepCompleted = 30 * time.Second
 	// deliverWorkers is the number of jobs in each queue of deliveries. Each may be held by one attempt that hangs, so it
@@ -108,10 +111,10 @@ const (
 	refusedPause = time.Minute
 	// A rate-limited account backs off for limitedMin, doubled up to limitedMax, as memories.ai's documentation asks.
 	limitedMin, limitedMax = time.Second, 32 * time.Second
+	// retryAfterMax bounds what memories.ai may ask for in Retry-After.
+	retryAfterMax = 5 * time.Minute
 	// An account whose service is down backs off for outageMin, doubled up to outageMax.
 	outageMin, outageMax = time.Second, time.Minute
-	// toleratedFaults is how many answers in a row may be missing or malformed before the account backs off.
-	toleratedFaults = 1
 )
 
 // Heartbeat and maintenance.
@@ -124,14 +127,13 @@ const (
 	// expireInterval is how often tasks are expired, expireBatch of them in a statement.
 	expireInterval = time.Second
 	expireBatch    = 500
+	// reviewInterval is how often all expired tasks that still wait to be asked are looked at.
+	reviewInterval = time.Minute
 	// adoptInterval is how often work without a job gets a new one. With what the store waits before it looks for the job
 	// of a delivery, or for a heartbeat of an instance that is not listed, it is less than 10 s.
 	adoptInterval = 3 * time.Second
 	// partitionInterval is how often it is looked whether partitions are to be made, days ahead.
 	partitionInterval = 10 * time.Minute
-	// An instance whose clock differs from the database's by more than maxSkew leaves maintenance to others. It compares
-	// the two every skewInterval.
-	maxSkew, skewInterval = 5 * time.Second, 10 * time.Second
 	// purgeInterval is how often old rows are deleted. A shorter retention makes it a tenth of the retention, at least
 	// expireInterval.
 	purgeInterval = 10 * time.Minute

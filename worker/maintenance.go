@@ -6,74 +6,31 @@ import (
 )
 
 // Every instance expires tasks, makes jobs for work that has none, makes partitions, and deletes old rows. The store's
-// statements allow several instances to do so at once. An instance whose clock is off by more than maxSkew leaves to the
-// others what cannot be undone.
+// statements allow several instances to do so at once.
 
-// maintain starts what runs at intervals until ctx is done.
-func (w *Worker) maintain(ctx context.Context) {
-	addPartitions := func(ctx context.Context) {
-		if err := w.cfg.Store.AddPartitions(ctx); err != nil && ctx.Err() == nil {
-			w.log.Warn("maintenance cannot make partitions: what belongs to them is stored beside them", "error", err)
-		}
-	}
-	addPartitions(ctx)
-	w.background.Go(func() { every(ctx, partitionInterval, addPartitions) })
-	w.background.Go(func() { every(ctx, expireInterval, w.punctual(w.expire)) })
-	w.background.Go(func() { every(ctx, adoptInterval, sparing(w.adopt)) })
-	if w.cfg.Retention > 0 {
-		interval := max(expireInterval, min(purgeInterval, w.cfg.Retention/10))
-		w.background.Go(func() { every(ctx, interval, w.punctual(w.purge)) })
-	}
-}
-
-// punctual returns fn, which does nothing while this machine's clock differs from the database's by more than maxSkew.
-func (w *Worker) punctual(fn func(context.Context)) func(context.Context) {
-	var checked time.Time
-	var off bool
+// expire returns a function that ends the tasks whose time is over. It looks at all of them once in reviewInterval, and
+// otherwise at those that have expired since.
+func (w *Worker) expire() func(context.Context) {
+	var from, reviewed time.Time
 	return func(ctx context.Context) {
-		if time.Since(checked) >= skewInterval {
-			skew, err := w.cfg.Store.ClockSkew(ctx)
+		if !w.clockFits() {
+			return
+		}
+		if now := time.Now(); now.Sub(reviewed) >= reviewInterval {
+			from, reviewed = time.Time{}, now
+		}
+		for {
+			n, next, err := w.cfg.Store.ExpireTasks(ctx, from, expireBatch)
 			if err != nil {
-				return // the heartbeat logs it
+				if ctx.Err() == nil {
+					w.log.Warn("maintenance cannot expire tasks", "error", err)
+				}
+				return
 			}
-			checked = time.Now()
-			was := off
-			if off = skew.Abs() > maxSkew; off && !was && !w.skewed.Swap(true) {
-				w.log.Warn("this machine's clock differs from the database's: this instance neither expires tasks nor deletes old rows",
-					"ahead", skew.Round(time.Millisecond))
+			from = next
+			if n < expireBatch {
+				return
 			}
-			if was && !off && w.skewed.Swap(false) {
-				w.log.Info("this machine's clock is right again")
-			}
-		}
-		if !off {
-			fn(ctx)
-		}
-	}
-}
-
-// sparing returns fn, which runs for at most a twentieth of the time.
-func sparing(fn func(context.Context)) func(context.Context) {
-	var next time.Time
-	return func(ctx context.Context) {
-		start := time.Now()
-		if start.Before(next) {
-			return
-		}
-		fn(ctx)
-		next = start.Add(20 * time.Since(start))
-	}
-}
-
-// expire ends the tasks whose time is over.
-func (w *Worker) expire(ctx context.Context) {
-	for {
-		n, err := w.cfg.Store.ExpireTasks(ctx, expireBatch)
-		if err != nil && ctx.Err() == nil {
-			w.log.Warn("maintenance cannot expire tasks", "error", err)
-		}
-		if err != nil || n < expireBatch {
-			return
 		}
 	}
 }
@@ -89,14 +46,37 @@ func (w *Worker) adopt(ctx context.Context) {
 	}
 }
 
+// addPartitions makes the partitions of the next days.
+func (w *Worker) addPartitions(ctx context.Context) {
+	if err := w.cfg.Store.AddPartitions(ctx); err != nil && ctx.Err() == nil {
+		w.log.Warn("maintenance cannot make partitions: what belongs to them is stored beside them", "error", err)
+	}
+}
+
 // purge deletes rows that are older than the retention.
 func (w *Worker) purge(ctx context.Context) {
+	if !w.clockFits() {
+		return
+	}
 	n, err := w.cfg.Store.Purge(ctx, w.cfg.Retention)
 	if err != nil && ctx.Err() == nil {
 		w.log.Warn("maintenance cannot delete old rows", "error", err)
 	}
 	if n > 0 {
 		w.log.Info("maintenance deleted old rows", "rows", n)
+	}
+}
+
+// sparing returns fn, which runs for at most a twentieth of the time.
+func sparing(fn func(context.Context)) func(context.Context) {
+	var next time.Time
+	return func(ctx context.Context) {
+		start := time.Now()
+		if start.Before(next) {
+			return
+		}
+		fn(ctx)
+		next = start.Add(20 * time.Since(start))
 	}
 }
 

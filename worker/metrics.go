@@ -1,6 +1,10 @@
 package worker
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics are the counters and histograms of the workers.
 type metrics struct {
@@ -11,7 +15,7 @@ type metrics struct {
 	latency  prometheus.Histogram   // from event to delivered
 }
 
-func newMetrics(r prometheus.Registerer) *metrics {
+func newMetrics(r prometheus.Registerer, skew func() time.Duration) *metrics {
 	counters := func(name, help string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"outcome"})
 	}
@@ -31,6 +35,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			"Time from an event to its delivery.", prometheus.ExponentialBuckets(0.001, 2, 20)),
 	}
 	if r != nil {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "memhook_clock_skew_seconds", Help: "How far this instance's clock is ahead of the database's.",
+		}, func() float64 { return skew().Seconds() }))
 		r.MustRegister(m.polls, m.attempts, m.lost, m.lag, m.latency)
 	}
 	return m

@@ -2,7 +2,11 @@ package worker
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"math/rand/v2"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/memhook/memhook/memories"
@@ -16,9 +20,9 @@ import (
 // pollOf returns what is recorded of the task.
 func pollOf(a *answer) store.Poll {
 	p := store.Poll{TaskID: a.target.id, SentAt: a.sentAt, At: a.at, Bare: a.target.bare, Lag: a.lag}
-	taskErr := &store.TaskError{Code: a.status.Code, Message: a.status.Message}
-	switch a.status.Outcome {
-	case memories.Listed:
+	taskErr := &store.TaskError{Code: a.status.Code, Message: messageOf(a.status)}
+	switch {
+	case a.status.Outcome == memories.Listed:
 		p.Videos = make([]store.Video, len(a.status.Videos))
 		for i, v := range a.status.Videos {
 			p.Videos[i].ID = v.ID
@@ -26,7 +30,7 @@ func pollOf(a *answer) store.Poll {
 				p.Videos[i].Status = &v.Status
 			}
 		}
-	case memories.TaskRefused:
+	case a.status.Outcome == memories.TaskRefused && !a.failed:
 		p.Refusal = taskErr
 	default:
 		if a.status.Outcome == memories.ForeignTask || a.status.Outcome == memories.Malformed || taskErr.Code == "" {
@@ -35,6 +39,14 @@ func pollOf(a *answer) store.Poll {
 		p.Fault = taskErr
 	}
 	return p
+}
+
+// messageOf returns the answer's message, with its HTTP status if it comes from what is before memories.ai.
+func messageOf(status memories.Status) string {
+	if status.Code != "" || status.HTTPStatus == 0 || strings.HasPrefix(status.Message, "HTTP ") {
+		return status.Message
+	}
+	return fmt.Sprintf("HTTP %d %s: %s", status.HTTPStatus, http.StatusText(status.HTTPStatus), status.Message)
 }
 
 // handle updates the poller by an answer.
@@ -54,14 +66,20 @@ func (p *poller) handle(a answer) {
 	p.setBackoff(&a)
 	p.log.Debug("polled", "task", a.target.id, "task_id", a.target.upstreamID, "outcome", a.status.Outcome.String(),
 		"videos", len(a.status.Videos), "took", a.at.Sub(a.sentAt))
-	if a.err != nil {
-		p.log.Warn("poller cannot record a poll; it will poll the task again", "task", a.target.id, "error", a.err)
-		if t != nil {
-			t.Polled = polling.At(a.at)
-		}
+	if t == nil {
 		return
 	}
-	if t == nil {
+	switch {
+	case a.status.Outcome == memories.Listed:
+		t.Failures = 0
+	case a.failed:
+		t.Failures = 1 // so that the next probe of the account is of another task, though this one may be hinted
+	default:
+		t.Failures = min(t.Failures+1, math.MaxInt16-1)
+	}
+	if a.err != nil {
+		p.log.Warn("poller cannot record a poll; it will poll the task again", "task", a.target.id, "error", a.err)
+		t.Polled = polling.At(a.at)
 		return
 	}
 	if a.polled.Ready {
@@ -71,12 +89,6 @@ func (p *poller) handle(a answer) {
 	if !a.polled.Polling {
 		p.tasks.drop(a.target.id)
 		return
-	}
-	switch a.status.Outcome {
-	case memories.Listed:
-		t.Failures = 0
-	case memories.TaskRefused, memories.Malformed, memories.ForeignTask: // other failures are the account's
-		t.Failures++
 	}
 	p.tasks.put(a.polled.Target)
 }
@@ -107,15 +119,21 @@ func (p *poller) setBackoff(a *answer) {
 	if a.status.Outcome == memories.ForeignTask || a.status.Outcome == memories.Malformed {
 		p.log.Error("memories.ai sent a wrong answer", "outcome", a.status.Outcome.String(), "task", a.target.id, "reason", a.status.Message)
 	}
-	backoff, changed := backoffAfter(a.status, p.backoff, time.Now())
-	// A request that was in flight when the backoff began must not prolong it.
-	if p.backoff.Until.After(a.sentAt) && backoff.State == p.backoff.State {
+	backoff := p.backoff
+	switch {
+	case a.failed:
+		backoff = backoffAfter(a.status, p.backoff, time.Now())
+		// A request that was in flight when the backoff began must not prolong it.
+		if p.backoff.Until.After(a.sentAt) && backoff.State == p.backoff.State {
+			return
+		}
+	case answersTask(a.status):
+		backoff = store.Backoff{State: store.AccountActive}
+	}
+	if backoff == p.backoff {
 		return
 	}
 	p.backoff = backoff
-	if !changed {
-		return
-	}
 	if backoff.State == store.AccountActive {
 		p.log.Info("account is active again")
 	} else {
@@ -126,42 +144,29 @@ func (p *poller) setBackoff(a *answer) {
 	}
 }
 
-// backoffAfter returns the account's backoff after an answer, given the one before, and whether the change must be
-// recorded.
-func backoffAfter(status memories.Status, before store.Backoff, now time.Time) (after store.Backoff, changed bool) {
-	b := store.Backoff{Reason: status.Message, Count: before.Count + 1}
-	if before.State == store.AccountActive {
-		b.Count = 1
+// backoffAfter returns the account's backoff after a failure of it, given the one before.
+func backoffAfter(status memories.Status, before store.Backoff, now time.Time) store.Backoff {
+	b := store.Backoff{Reason: messageOf(status), Count: 1}
+	b.State, _ = failureOf(status)
+	if before.State == b.State {
+		b.Count = before.Count + 1
+	}
+	if status.Code != "" && b.State != store.AccountRateLimited {
+		b.Reason = status.Code + ": " + status.Message
 	}
 	var pause time.Duration
-	switch status.Outcome {
-	case memories.Listed, memories.TaskRefused:
-		return store.Backoff{State: store.AccountActive}, before.State != store.AccountActive || before.Count > 0
-	case memories.ForeignTask:
-		return before, false // a fault of one answer, which says nothing about the account
-	case memories.RateLimited:
-		b.State = store.AccountRateLimited
-		if before.State != b.State {
-			b.Count = 1
-		}
+	switch b.State {
+	case store.AccountRateLimited:
 		pause = min(limitedMin<<min(b.Count-1, 10), limitedMax)
 		if status.RetryAfter > 0 {
-			pause = status.RetryAfter
+			pause = min(status.RetryAfter, retryAfterMax)
 		}
-	case memories.AccountRefused, memories.OutOfCredits:
-		b.State, pause = store.AccountRefused, refusedPause
-		if status.Code != "" {
-			b.Reason = status.Code + ": " + status.Message
-		}
+	case store.AccountRefused:
+		pause = refusedPause
 	default:
-		b.Count = before.Count + 1
-		if b.Count <= toleratedFaults {
-			return store.Backoff{State: before.State, Count: b.Count}, false
-		}
-		b.State = store.AccountUnavailable
-		longest := min(outageMin<<min(b.Count-1-toleratedFaults, 10), outageMax)
+		longest := min(outageMin<<min(b.Count-1, 10), outageMax)
 		pause = longest/2 + rand.N(longest/2+1) // jitter, so that accounts do not return together
 	}
 	b.Until = now.Add(pause)
-	return b, true
+	return b
 }

@@ -15,6 +15,8 @@ type taskList struct {
 	policy  []polling.Task
 	targets []pollTarget
 	index   map[uuid.UUID]int
+	apps    map[uuid.UUID]int32 // polling.Task.App of each app
+	well    int                 // tasks that are well
 }
 
 // pollTarget is what a poll needs of a task.
@@ -23,12 +25,14 @@ type pollTarget struct {
 	upstreamID  string
 	uniqueID    unique.Handle[string] // nearly all tasks have the same
 	bare        bool                  // see [store.Poll]
+	well        bool                  // its last poll brought a list
 	traceparent *string               // of the registration, if it was traced
 }
 
 func newTaskList(size int) taskList {
 	return taskList{
 		policy: make([]polling.Task, 0, size), targets: make([]pollTarget, 0, size), index: make(map[uuid.UUID]int, size),
+		apps: make(map[uuid.UUID]int32),
 	}
 }
 
@@ -49,11 +53,13 @@ func (l *taskList) put(target store.PollTarget) {
 		l.policy, l.targets = append(l.policy, polling.Task{}), append(l.targets, pollTarget{})
 	}
 	t := &l.policy[i]
-	t.Registered = polling.At(target.CreatedAt)
+	t.App = l.app(target.AppID)
+	t.Registered, t.Expires = polling.At(target.CreatedAt), polling.At(target.ExpiresAt)
 	if target.LastPolledAt != nil {
 		t.Polled = polling.At(*target.LastPolledAt)
 	}
-	if target.HintedAt != nil {
+	// A task that is hinted again keeps its place in line.
+	if target.HintedAt != nil && t.Hinted <= t.Polled {
 		t.Hinted = polling.At(*target.HintedAt)
 	}
 	if target.GrownAt != nil {
@@ -67,11 +73,35 @@ func (l *taskList) put(target store.PollTarget) {
 	default:
 		t.Kind = polling.Settling
 	}
+	l.count(l.targets[i].well, target.Well)
 	l.targets[i] = pollTarget{
 		id: target.ID, upstreamID: target.UpstreamID, uniqueID: unique.Make(target.UniqueID),
-		bare: target.Bare(), traceparent: target.Traceparent,
+		bare: target.Bare(), well: target.Well, traceparent: target.Traceparent,
 	}
 }
+
+// app returns the number by which the policy knows an app.
+func (l *taskList) app(id uuid.UUID) int32 {
+	n, known := l.apps[id]
+	if !known {
+		n = int32(len(l.apps))
+		l.apps[id] = n
+	}
+	return n
+}
+
+// count keeps the number of tasks that are well, where one of them changes.
+func (l *taskList) count(before, after bool) {
+	if before {
+		l.well--
+	}
+	if after {
+		l.well++
+	}
+}
+
+// othersWell reports whether there are tasks that are well besides the given one.
+func (l *taskList) othersWell(t *pollTarget) bool { return l.well > 1 || (l.well == 1 && !t.well) }
 
 // drop removes a task. The last task takes its place.
 func (l *taskList) drop(id uuid.UUID) {
@@ -79,6 +109,7 @@ func (l *taskList) drop(id uuid.UUID) {
 	if !known {
 		return
 	}
+	l.count(l.targets[i].well, false)
 	last := len(l.policy) - 1
 	l.policy[i], l.targets[i] = l.policy[last], l.targets[last]
 	l.index[l.targets[i].id] = i

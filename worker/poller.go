@@ -30,13 +30,15 @@ import (
 
 // poller owns its fields in one goroutine. Polls run beside it and come back as answers.
 type poller struct {
-	w        *Worker
-	lease    *store.Lease
-	account  memories.Account
-	log      *slog.Logger
-	tasks    taskList
-	survival *polling.Survival
-	backoff  store.Backoff
+	w         *Worker
+	lease     *store.Lease
+	account   memories.Account
+	log       *slog.Logger
+	tasks     taskList
+	shares    polling.Shares
+	survival  *polling.Survival
+	backoff   store.Backoff
+	suspicion *suspicion
 
 	interval    time.Duration // between slots
 	lead        time.Duration // how long before its time a slot is asked for
@@ -63,9 +65,16 @@ func newPoller(w *Worker, lease *store.Lease) *poller {
 	p.lead = min(slotLead, p.interval/2)
 	p.pacer = w.pacers.of(account.ID, p.interval)
 	p.answers = make(chan answer, p.maxInFlight) // no more: an answer is large, and there are thousands of pollers
+	if account.StateReason != nil {
+		p.backoff.Reason = *account.StateReason
+	}
 	if account.PausedUntil != nil {
 		p.backoff.Until = *account.PausedUntil
+		if latest := time.Now().Add(retryAfterMax); p.backoff.Until.After(latest) {
+			p.backoff.Until = latest // an older version believed whatever Retry-After said
+		}
 	}
+	p.suspicion = newSuspicion(p.backoff)
 	var err error
 	if p.survival, err = polling.Restore(account.Survival); err != nil {
 		p.log.Warn("poller discards what was learnt about the account's tasks", "error", err)
@@ -150,7 +159,7 @@ func (p *poller) reload(ctx context.Context) {
 // empty.
 func (p *poller) takeSlot(ctx context.Context, endAt time.Time) bool {
 	now := time.Now()
-	choice, due := polling.Choose(p.survival, p.tasks.policy, polling.At(now))
+	choice, due := p.shares.Choose(p.survival, p.tasks.policy, polling.At(now))
 	asked := time.Now() // choosing from many tasks takes milliseconds
 	slot, err := p.w.cfg.Store.TakeSlot(ctx, store.SlotRequest{Account: p.lease.Account.ID, Lease: p.lease.ID, Any: choice >= 0})
 	took := time.Since(asked)
@@ -167,7 +176,7 @@ func (p *poller) takeSlot(ctx context.Context, endAt time.Time) bool {
 			p.tasks.put(target)
 		}
 		if len(slot.Admitted) > 0 {
-			choice, _ = polling.Choose(p.survival, p.tasks.policy, polling.At(time.Now()))
+			choice, _ = p.shares.Choose(p.survival, p.tasks.policy, polling.At(time.Now()))
 		}
 		if choice >= 0 { // else the admitted tasks are being polled already: the slot is unused
 			p.send(ctx, choice, asked.Add(slot.Wait), took)
@@ -217,6 +226,7 @@ func (p *poller) wait(ctx context.Context, until time.Time, urgent <-chan struct
 type answer struct {
 	target  pollTarget
 	status  memories.Status
+	failed  bool // the account, not the task
 	sentAt  time.Time
 	at      time.Time
 	lag     time.Duration // if the task was ready: how long it had probably been
@@ -229,9 +239,12 @@ type answer struct {
 // which the database answered.
 func (p *poller) send(ctx context.Context, i int, due time.Time, took time.Duration) {
 	slot := due.Add(min(took, maxSlotWait) / 2)
+	p.shares.Serve(&p.tasks.policy[i])
 	p.tasks.policy[i].Busy = true
 	p.inFlight++
 	target := p.tasks.targets[i]
+	was := asked{task: target.id, well: target.well, others: p.tasks.othersWell(&target)}
+	expires := p.tasks.policy[i].Expires
 	round := max(polling.MinInterval, time.Duration(len(p.tasks.policy))*p.interval)
 	lag := polling.Lag(p.survival, &p.tasks.policy[i], polling.At(slot))
 	go func() {
@@ -248,6 +261,8 @@ func (p *poller) send(ctx context.Context, i int, due time.Time, took time.Durat
 		a.status = p.w.cfg.Memories.TaskStatus(ctx, p.account, target.upstreamID, target.uniqueID.Value())
 		a.at = time.Now()
 		a.lag = lag + a.at.Sub(a.sentAt)
+		a.failed = p.suspicion.judge(a.status, was, a.at)
+		a.target.bare = a.target.bare && polling.At(a.at) < expires
 		poll := pollOf(&a)
 		poll.NextPollAt = a.at.Add(round)
 		poll.Traceparent = traceparent(ctx, span)

@@ -8,12 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/riverqueue/river/rivertype"
 
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/store/storetest"
+	"github.com/memhook/memhook/worker/polling"
 )
 
 // lossy loses the database's answer to a statement, once it has come.
@@ -122,5 +124,46 @@ func TestOldFailuresDoNotDelayARetry(t *testing.T) {
 			t.Errorf("after %d failures: %s, want %s", failures, got, want)
 		}
 		job.Errors = append(job.Errors, rivertype.AttemptError{At: time.Now()})
+	}
+}
+
+// A pause of centuries, as an older version believed one, ends within minutes.
+func TestAPauseIsBounded(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	a := b.account
+	a.State, a.PausedUntil = store.AccountRateLimited, new(time.Date(2319, 1, 1, 0, 0, 0, 0, time.UTC))
+	if left := time.Until(newPoller(b.Worker, &store.Lease{Account: &a}).backoff.Until); left > 5*time.Minute {
+		t.Errorf("the account is paused for %s", left)
+	}
+}
+
+// A task that is hinted again keeps its place in line until it is polled.
+func TestTheTaskList(t *testing.T) {
+	t.Parallel()
+	l := newTaskList(0)
+	target := store.PollTarget{ID: uuid.New(), AppID: uuid.New(), CreatedAt: start, HintedAt: new(start.Add(time.Second)), Well: true}
+	l.put(target)
+	target.HintedAt = new(start.Add(5 * time.Second))
+	l.put(target)
+	if got := l.find(target.ID).Hinted; got != polling.At(start.Add(time.Second)) {
+		t.Errorf("hinted at %s", got.Time())
+	}
+	target.LastPolledAt, target.HintedAt = new(start.Add(6*time.Second)), new(start.Add(9*time.Second))
+	l.put(target)
+	if got := l.find(target.ID).Hinted; got != polling.At(start.Add(9*time.Second)) {
+		t.Errorf("hinted after its poll at %s", got.Time())
+	}
+	other := store.PollTarget{ID: uuid.New(), AppID: uuid.New(), CreatedAt: start}
+	l.put(other)
+	if l.find(other.ID).App == l.find(target.ID).App {
+		t.Error("two apps are one")
+	}
+	if first, second := l.targets[0], l.targets[1]; l.othersWell(&first) || !l.othersWell(&second) {
+		t.Error("the first task is not the only one that is well")
+	}
+	l.drop(target.ID)
+	if l.othersWell(&l.targets[0]) || l.find(other.ID) == nil {
+		t.Error("the task that is well was not dropped")
 	}
 }

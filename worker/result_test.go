@@ -91,18 +91,17 @@ func TestWhatResponsesMean(t *testing.T) {
 func TestBackoffOfAnAccount(t *testing.T) {
 	t.Parallel()
 	now := start
-	active := store.Backoff{State: store.AccountActive}
-	of := func(outcomes ...memories.Status) (store.Backoff, time.Duration) {
-		b := active
-		for _, o := range outcomes {
-			b, _ = backoffAfter(o, b, now)
+	of := func(failures ...memories.Status) (store.Backoff, time.Duration) {
+		b := store.Backoff{State: store.AccountActive}
+		for _, f := range failures {
+			b = backoffAfter(f, b, now)
 		}
 		return b, b.Until.Sub(now)
 	}
-	st := func(o memories.Outcome) memories.Status {
-		return memories.Status{Outcome: o, Code: "0", Message: "words"}
+	st := func(o memories.Outcome, code string) memories.Status {
+		return memories.Status{Outcome: o, Code: code, Message: "words", HTTPStatus: 200}
 	}
-	limited := st(memories.RateLimited)
+	limited := st(memories.RateLimited, "0429")
 	var many []memories.Status
 	for i, seconds := range []int{1, 2, 4, 8, 16, 32, 32} {
 		want := time.Duration(seconds) * time.Second
@@ -111,35 +110,35 @@ func TestBackoffOfAnAccount(t *testing.T) {
 			t.Errorf("rate limited %d times: %s for %s, want %s", i+1, b.State, pause, want)
 		}
 	}
-	asked := limited
-	asked.RetryAfter = 7 * time.Second
-	if _, pause := of(asked); pause != 7*time.Second {
-		t.Errorf("Retry-After: %s", pause)
+	for asked, want := range map[time.Duration]time.Duration{7 * time.Second: 7 * time.Second, 7000 * time.Hour: 5 * time.Minute} {
+		l := limited
+		l.RetryAfter = asked
+		if _, pause := of(l); pause != want {
+			t.Errorf("Retry-After %s: %s, want %s", asked, pause, want)
+		}
 	}
 	for _, o := range []memories.Outcome{memories.AccountRefused, memories.OutOfCredits} {
-		if b, pause := of(st(o), st(o)); b.State != store.AccountRefused || pause != time.Minute || b.Reason != "0: words" {
+		if b, pause := of(st(o, "0401"), st(o, "0401")); b.State != store.AccountRefused || pause != time.Minute || b.Reason != "0401: words" || b.Count != 2 {
 			t.Errorf("%s: %+v for %s", o, b, pause)
 		}
 	}
-	for _, o := range []memories.Outcome{memories.Unavailable, memories.Malformed} {
-		if b, _ := of(st(o)); b.State != store.AccountActive {
-			t.Errorf("one %s: %s", o, b.State)
+	page := memories.Status{Outcome: memories.AccountRefused, HTTPStatus: 403, Message: "the answer is not JSON"}
+	if b, _ := of(page); b.Reason != "HTTP 403 Forbidden: the answer is not JSON" {
+		t.Errorf("a firewall's page: %q", b.Reason)
+	}
+	for _, f := range []memories.Status{st(memories.Unavailable, ""), st(memories.Malformed, ""), st(memories.TaskRefused, "0001")} {
+		if b, pause := of(f); b.State != store.AccountUnavailable || pause < 500*time.Millisecond || pause > time.Second {
+			t.Errorf("%s: %+v for %s", f.Outcome, b, pause)
 		}
-		if b, pause := of(st(o), st(o)); b.State != store.AccountUnavailable || pause < 500*time.Millisecond || pause > time.Second {
-			t.Errorf("two %s: %s for %s", o, b.State, pause)
+		if b, pause := of(limited, limited, f); b.Count != 1 || pause > time.Second {
+			t.Errorf("%s after a rate limit: %+v for %s", f.Outcome, b, pause)
 		}
 		var long []memories.Status
 		for range 30 {
-			long = append(long, st(o))
+			long = append(long, f)
 		}
 		if b, pause := of(long...); b.State != store.AccountUnavailable || pause < 30*time.Second || pause > time.Minute {
-			t.Errorf("thirty %s: %s for %s", o, b.State, pause)
+			t.Errorf("thirty %s: %s for %s", f.Outcome, b.State, pause)
 		}
-	}
-	if b, _ := of(limited, limited, st(memories.Listed)); b != active {
-		t.Errorf("after a good answer: %+v", b)
-	}
-	if b, _ := of(st(memories.ForeignTask)); b != active {
-		t.Errorf("another task's answer: %+v", b)
 	}
 }

@@ -51,7 +51,6 @@ type Worker struct {
 	firstAttempts chan func()   // for goroutines that are idle, see goAttempt
 	loading       chan struct{} // one for each job that looks for places
 	paused        atomic.Bool   // polling is paused on all instances
-	skewed        atomic.Bool   // this machine's clock is off
 	stopping      chan struct{} // closed by Stop
 	background    sync.WaitGroup
 	stop          context.CancelFunc // ends what runs in the background
@@ -63,7 +62,7 @@ func New(cfg Config) (*Worker, error) {
 		cfg.MaxInFlight = inFlight
 	}
 	w := &Worker{
-		cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, metrics: newMetrics(cfg.Metrics),
+		cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, metrics: newMetrics(cfg.Metrics, cfg.Store.ClockSkew),
 		notifier: newNotifier(cfg.Store, cfg.Logger), limiters: newLimiters(cfg.Store, cfg.MaxInFlight, cfg.Logger),
 		firstAttempts: make(chan func()), loading: make(chan struct{}, loadingJobs), stopping: make(chan struct{}),
 	}
@@ -71,6 +70,10 @@ func New(cfg Config) (*Worker, error) {
 	river.AddWorker(workers, &pollWorker{Worker: w})
 	river.AddWorker(workers, &firstWorker{Worker: w})
 	river.AddWorker(workers, &deliverWorker{Worker: w})
+	listens, polling := cfg.Store.Listens(), fetchPoll
+	if !listens {
+		polling = fetchPollOnly
+	}
 	client, err := river.NewClient(riverpgxv5.New(cfg.Store.Pool()), &river.Config{
 		ID: w.id.String(),
 		Queues: map[string]river.QueueConfig{
@@ -80,7 +83,8 @@ func New(cfg Config) (*Worker, error) {
 		},
 		Workers:                     workers,
 		FetchCooldown:               fetchCooldown,
-		FetchPollInterval:           fetchPoll,
+		FetchPollInterval:           polling,
+		PollOnly:                    !listens,
 		CompletedJobRetentionPeriod: keepCompleted,
 		ReindexerSchedule:           river.NeverSchedule(), // memhook drops the indexes that it is for
 		RetryPolicy:                 retryPolicy{},
@@ -117,7 +121,13 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.background.Go(func() { w.followPauses(background) })
 	w.background.Go(func() { w.heartbeat(background, in) })
 	w.background.Go(func() { w.reclaim(background) })
-	w.maintain(background)
+	w.background.Go(func() { every(background, expireInterval, w.expire()) })
+	w.background.Go(func() { every(background, adoptInterval, sparing(w.adopt)) })
+	w.background.Go(func() { w.addPartitions(background); every(background, partitionInterval, w.addPartitions) })
+	if w.cfg.Retention > 0 {
+		interval := max(expireInterval, min(purgeInterval, w.cfg.Retention/10))
+		w.background.Go(func() { every(background, interval, w.purge) })
+	}
 	w.background.Go(func() { w.limiters.run(background) })
 	w.background.Go(func() { w.notifier.run(background) })
 	return nil
@@ -127,11 +137,12 @@ func (w *Worker) Start(ctx context.Context) error {
 // run at once.
 func (w *Worker) Stop(ctx context.Context) error {
 	close(w.stopping)
-	// ctx may be done by then, and the remaining jobs must be released all the same.
+	stopped := w.river.Stop(ctx)
+	// The caller's context may be done; what is left must be given back all the same. Its time begins only now.
 	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
-	if err := w.river.Stop(ctx); err != nil {
-		w.log.Warn("instance cancels jobs that did not end in time")
+	if stopped != nil {
+		w.log.Warn("giving back what did not end in time")
 		if err := w.river.StopAndCancel(leaving); err != nil {
 			w.log.Warn("some jobs did not end after they were cancelled", "error", err)
 		}

@@ -366,7 +366,7 @@ func TestCursorsAreStableUnderInserts(t *testing.T) {
 func TestListsUseIndexes(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, memoriestest.Config{})
-	in := b.start("", "--role", roleAPI)
+	in := b.start("", "--role", "api")
 	in.register("first", map[string]any{"unique_id": "mine"})
 	_, other, _ := in.newApp("other")
 	n := pick(60_000, 1_000_000)
@@ -375,12 +375,12 @@ func TestListsUseIndexes(t *testing.T) {
 	scans := func() int {
 		in.terminate(30 * time.Second)
 		until(t, 30*time.Second, "the instance's connections have ended", func() bool {
-			return b.query(`select count(*)::int from pg_stat_activity where datname = current_database() and application_name = 'memhook'`) == 0
+			return b.query(`select count(*)::int from pg_stat_activity where datname = current_database() and application_name like 'memhook%'`) == 0
 		})
 		return b.query(`select seq_scan::int from pg_stat_user_tables where relname = 'tasks'`)
 	}
 	before := scans()
-	in = b.start("", "--role", roleAPI) // without workers: they count all tasks now and then
+	in = b.start("", "--role", "api") // without workers: they count all tasks now and then
 	lists := []string{
 		"", "?status=waiting", "?status=ready", "?status=failed", "?status=cancelled", "?task_id=first", "?unique_id=mine", "?unique_id=default&status=expired",
 	}

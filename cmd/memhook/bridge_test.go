@@ -23,7 +23,7 @@ func TestServeDeliversWithinTwoSecondsOfReady(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, memoriestest.Config{})
 	addr := freeAddr(t)
-	sim := exec.Command(binary, "sim", "--addr", addr, "--requests-per-second", "1")
+	sim := exec.Command(devBinary, "sim", "--addr", addr, "--requests-per-second", "1")
 	if err := sim.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -223,7 +223,7 @@ func TestTheDashboardInABrowser(t *testing.T) {
 
 	// Recover, with progress.
 	in.receiver.answers(func(int, received) int { time.Sleep(30 * time.Millisecond); return http.StatusNoContent })
-	in.seed(in.receiver.URL, 400, "failed")
+	in.seed(in.receiver.URL+"/", 400, "failed")
 	b.open("/admin/endpoints/" + ep)
 	b.press("Recover")
 	b.awaitShown("of 400 sent")

@@ -89,7 +89,7 @@ func (c *chaos) attemptsOf(app *chaosApp, r *chaosReceiver, got received) []atte
 		c.t.Fatalf("deliveries: %v %s", err, answer)
 	}
 	for _, d := range list.Data {
-		if d.EventID != got.id || d.CallbackURL != r.URL {
+		if d.EventID != got.id || d.CallbackURL != r.URL+"/" {
 			continue
 		}
 		var delivery struct{ Attempts []attemptJSON }

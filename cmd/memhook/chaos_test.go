@@ -97,7 +97,7 @@ func newChaos(t *testing.T, bin string, seed uint64, rps float64) *chaos {
 
 	simAddr := freeAddr(t)
 	c.simURL = "http://" + simAddr
-	c.sim = exec.Command(binary, "sim", "--addr", simAddr, "--requests-per-second", fmt.Sprint(rps), "--unknown", "refuse")
+	c.sim = exec.Command(devBinary, "sim", "--addr", simAddr, "--requests-per-second", fmt.Sprint(rps), "--unknown", "refuse")
 	if err := c.sim.Start(); err != nil {
 		t.Fatal(err)
 	}

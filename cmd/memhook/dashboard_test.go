@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/memhook/memhook/cmd/internal/proc"
 	"github.com/memhook/memhook/memories/memoriestest"
 	"github.com/memhook/memhook/store"
 )
@@ -287,13 +288,13 @@ func TestTheDashboardIsFastWithMuchInIt(t *testing.T) {
 // cpu gives the CPU seconds of the instance and of all of PostgreSQL's processes so far.
 func (in *instance) cpu() float64 {
 	in.t.Helper()
-	own, _, err := cpuOf(in.cmd.Process.Pid)
+	own, err := proc.CPUAlone(in.cmd.Process.Pid)
 	if err != nil {
 		in.t.Fatal(err)
 	}
 	var postmaster int
 	in.scan(&postmaster, `select (string_to_array(pg_read_file('postmaster.pid'), E'\n'))[1]::int`)
-	all, err := cpu(postmaster)
+	all, err := proc.CPU(postmaster)
 	if err != nil {
 		in.t.Fatal(err)
 	}
@@ -304,7 +305,7 @@ func (in *instance) cpu() float64 {
 func TestPicturesOfTheDemo(t *testing.T) {
 	t.Parallel()
 	addr := freeAddr(t)
-	demo := exec.Command(binary, "demo", "--addr", addr)
+	demo := exec.Command(devBinary, "demo", "--addr", addr)
 	var out safeBuffer
 	demo.Stdout, demo.Stderr = &out, &out
 	if err := demo.Start(); err != nil {

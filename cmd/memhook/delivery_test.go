@@ -60,7 +60,7 @@ func TestOneBadReceiverHarmsNobodyElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refused := "http://" + refusing.Addr().String()
+	refused := "http://" + refusing.Addr().String() + "/"
 	_ = refusing.Close()
 	cases := []struct {
 		name    string
@@ -70,6 +70,7 @@ func TestOneBadReceiverHarmsNobodyElse(t *testing.T) {
 		{"refuses connections", nil},
 		{"answers 500", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }},
 		{"drips", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusInternalServerError)
 			for r.Context().Err() == nil {
 				_, _ = w.Write([]byte("x"))
 				_ = http.NewResponseController(w).Flush()
@@ -94,7 +95,7 @@ func TestOneBadReceiverHarmsNobodyElse(t *testing.T) {
 					c.handler(w, r)
 				}))
 				t.Cleanup(func() { bad.CloseClientConnections(); bad.Close() })
-				url = bad.URL
+				url = bad.URL + "/"
 			}
 			in := b.start("") // after the bad receiver, so that it ends before it
 			// p99 of nine good endpoints, 100 events a second in all.
@@ -172,6 +173,9 @@ func TestRotatingTheSecret(t *testing.T) {
 	})
 	var rotated struct{ Secret string }
 	path := "/v1/endpoints/" + task.Subscriptions[0].EndpointID
+	if status := in.call(http.MethodPatch, path, map[string]any{"signatures": []string{"v1", "v1a"}}, nil); status != http.StatusOK {
+		t.Fatalf("ask for v1a: %d", status)
+	}
 	const n = 300
 	for i := range n {
 		in.registerAt(fmt.Sprintf("task-%d", i), b.receiver.URL)
@@ -196,7 +200,7 @@ func TestRotatingTheSecret(t *testing.T) {
 	var public struct {
 		PublicKey string `json:"public_key"`
 	}
-	in.call(http.MethodGet, "/v1/public-key", nil, &public)
+	in.call(http.MethodGet, path+"/public-key", nil, &public)
 	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(public.PublicKey, "whpk_"))
 	if err != nil || len(raw) != ed25519.PublicKeySize {
 		t.Fatalf("public key %q", public.PublicKey)
@@ -315,7 +319,7 @@ func TestRecoverWhileNewOnesFlow(t *testing.T) {
 	in := b.start("")
 	in.registerAt("first", b.receiver.URL)
 	b.receiver.await(t, 1, 5*time.Second)
-	b.seed(b.receiver.URL, n, "failed")
+	b.seed(b.receiver.URL+"/", n, "failed")
 	var list struct{ Data []struct{ ID string } }
 	in.call(http.MethodGet, "/v1/endpoints", nil, &list)
 	var recovered struct{ Recovered int }

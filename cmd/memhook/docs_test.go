@@ -52,7 +52,7 @@ func blocksOf(t *testing.T, file string) (blocks []block, whole string) {
 	return blocks, whole
 }
 
-// clone copies the repository's files as a newcomer has them, with a binary built.
+// clone copies the repository's files as a newcomer has them, with both programs built.
 func clone(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "memhook")
@@ -65,12 +65,14 @@ func clone(t *testing.T) string {
 	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := os.ReadFile(binary)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "bin", "memhook"), raw, 0o755); err != nil {
-		t.Fatal(err)
+	for _, program := range []string{binary, devBinary} {
+		raw, err := os.ReadFile(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "bin", filepath.Base(program)), raw, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return dir
 }
@@ -189,7 +191,7 @@ func TestTheDocumentsCommandsWork(t *testing.T) {
 			t.Errorf("receiving.md's commands say\n%s", said)
 		}
 		said, _ = runDocument(t, "docs/operations.md", dir, mine, replace)
-		for _, want := range []string{"encryption key  fits this database", "memhook  version", "everything is sealed"} {
+		for _, want := range []string{"encryption key  fits this database", "memhook  version", "everything is encrypted"} {
 			if !strings.Contains(said, want) {
 				t.Errorf("operations.md's commands do not say %q:\n%s", want, said)
 			}

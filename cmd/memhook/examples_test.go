@@ -109,8 +109,8 @@ func TestVerifyingByHand(t *testing.T) {
 	at := time.Unix(1_700_000_000, 0)
 	body := `{"type":"task.ready"}`
 	for signature, want := range map[string]bool{
-		webhook.Sign("evt_1", at, []byte(body), [][]byte{[]byte("another secret of 24 bytes"), key}, nil): true,
-		webhook.Sign("evt_2", at, []byte(body), [][]byte{key}, nil):                                       false,
+		webhook.Sign("evt_1", at, []byte(body), [][]byte{[]byte("another secret of 24 bytes"), key}): true,
+		webhook.Sign("evt_2", at, []byte(body), [][]byte{key}):                                       false,
 	} {
 		cmd := exec.Command(repository(t, "examples/receivers/curl/verify.sh"), "evt_1", "1700000000", signature)
 		cmd.Env = append(os.Environ(), "MEMHOOK_SECRET="+secret)
@@ -127,7 +127,7 @@ func TestTheUpstreamExample(t *testing.T) {
 	b := newBench(t, memoriestest.Config{})
 	b.fast()
 	addr := freeAddr(t)
-	sim := exec.Command(binary, "sim", "--addr", addr, "--median", "500ms")
+	sim := exec.Command(devBinary, "sim", "--addr", addr, "--median", "500ms")
 	if err := sim.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -20,13 +20,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/memhook/memhook/cmd/internal/proc"
 	"github.com/memhook/memhook/memories/memoriestest"
 	"github.com/memhook/memhook/store/storetest"
 	"github.com/memhook/memhook/webhook"
 )
 
-// binary is the real memhook, built once for all tests.
-var binary string
+// binary is the real memhook and devBinary the real memhook-dev, each built once for all tests.
+var binary, devBinary string
 
 // coverDir is where processes leave what of them was run; empty unless `make cover` asks.
 var coverDir = os.Getenv("MEMHOOK_COVER")
@@ -36,12 +37,12 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	binary = filepath.Join(dir, "memhook")
-	build := []string{"build", "-o", binary}
+	binary, devBinary = filepath.Join(dir, "memhook"), filepath.Join(dir, "memhook-dev")
+	build := []string{"build", "-o", dir + "/"}
 	if coverDir != "" {
 		build = append(build, "-cover", "-covermode=atomic", "-coverpkg=github.com/memhook/memhook/...")
 	}
-	if out, err := exec.Command("go", append(build, ".")...).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", append(build, ".", "../memhook-dev")...).CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %s: %s\n", err, out)
 		os.Exit(1)
 	}
@@ -377,7 +378,7 @@ func until(t *testing.T, within time.Duration, what string, ok func() bool) {
 // freeAddr gives an address for a process of the test's.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	addr, err := freePort()
+	addr, err := proc.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,5 +405,9 @@ func (b *safeBuffer) String() string {
 
 // readyAfter scripts a task whose list is non-empty after some time.
 func readyAfter(id string, after time.Duration, ids ...string) memoriestest.Task {
-	return memoriestest.Task{TaskID: id, Steps: []memoriestest.Step{{AfterMS: after.Milliseconds(), Videos: videos("", ids...)}}}
+	videos := make([]memoriestest.Video, len(ids))
+	for i, video := range ids {
+		videos[i].ID = video
+	}
+	return memoriestest.Task{TaskID: id, Steps: []memoriestest.Step{{AfterMS: after.Milliseconds(), Videos: videos}}}
 }

@@ -8,20 +8,24 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"github.com/memhook/memhook/cmd/internal/app"
 )
 
 type healthCommand struct{}
 
-// Run asks the memhook at MEMHOOK_ADDR of this machine whether it is ready, for containers that have no curl.
+// Run returns an error unless the memhook at MEMHOOK_ADDR on this machine is ready. Containers without curl
+// use it as their health check.
 func (healthCommand) Run(ctx context.Context) error {
-	addr, scheme := os.Getenv("MEMHOOK_ADDR"), "http"
-	if addr == "" {
-		addr = ":8080"
+	cfg, err := app.ReadSettings(os.Getenv)
+	if err != nil {
+		return err
 	}
-	if os.Getenv("MEMHOOK_TLS_CERT") != "" {
+	scheme := "http"
+	if cfg.TLSCert != "" {
 		scheme = "https"
 	}
-	host, port, err := net.SplitHostPort(addr)
+	host, port, err := net.SplitHostPort(cfg.Addr)
 	if err != nil {
 		return fmt.Errorf("MEMHOOK_ADDR: %w", err)
 	}
@@ -29,13 +33,14 @@ func (healthCommand) Run(ctx context.Context) error {
 		host = "127.0.0.1"
 	}
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // ourselves, whose certificate has another name
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // loopback; the certificate has another name
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+net.JoinHostPort(host, port)+"/readyz", nil) //nolint:gosec // the operator's own setting
+	url := scheme + "://" + net.JoinHostPort(host, port) + "/readyz"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := client.Do(req) //nolint:gosec // as above
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}

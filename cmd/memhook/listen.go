@@ -11,25 +11,27 @@ import (
 	"os"
 	"time"
 
+	"github.com/memhook/memhook/cmd/internal/app"
 	"github.com/memhook/memhook/webhook"
 )
 
 type listenCommand struct {
-	Addr   string   `default:"127.0.0.1:9000" help:"Where to listen."`
-	Secret []string `help:"Verify with this secret (whsec_…) or public key (whpk_…); may be repeated. Without it nothing is verified."`
-	Status int      `default:"204" help:"What to answer."`
+	Addr   string   `default:"127.0.0.1:9000" help:"Address to listen on."`
+	Secret []string `help:"Secret (whsec_…) or public key (whpk_…) to verify webhooks with; may be repeated. Without it, nothing is verified."`
+	Status int      `default:"204" help:"HTTP status to answer with."`
 }
 
-// Run prints webhooks until a signal comes.
+// Run prints webhooks until SIGINT or SIGTERM.
 func (c listenCommand) Run(ctx context.Context) error {
 	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return err
 	}
 	fmt.Printf("listening at http://%s\n", listener.Addr())
-	return serveUntil(ctx, listener, c.handler(os.Stdout))
+	return app.ServeUntil(ctx, listener, c.handler(os.Stdout))
 }
 
+// handler prints each request to out and answers it.
 func (c listenCommand) handler(out io.Writer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(io.LimitReader(r.Body, 4<<20))
@@ -49,7 +51,8 @@ func (c listenCommand) handler(out io.Writer) http.Handler {
 		if json.Indent(&pretty, body, "  ", "  ") != nil {
 			pretty.Write(body)
 		}
-		_, _ = fmt.Fprintf(out, "%s %s %s: %s\n  %s\n", time.Now().Format("15:04:05.000"), r.Method, r.Header.Get(webhook.HeaderID), verdict, pretty.String())
+		at, id := time.Now().Format("15:04:05.000"), r.Header.Get(webhook.HeaderID)
+		_, _ = fmt.Fprintf(out, "%s %s %s: %s\n  %s\n", at, r.Method, id, verdict, pretty.String())
 		w.WriteHeader(status)
 	})
 }

@@ -1,104 +1,51 @@
-// Command memhook turns memories.ai's poll-only task status into signed webhooks. Each command is a
-// short file beside this one.
+// Command memhook turns memories.ai's poll-only task status into signed webhooks. Each command has a file
+// of its own in this directory.
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"runtime/debug"
-	"syscall"
 
 	"github.com/alecthomas/kong"
-)
 
-// Exit statuses.
-const (
-	exitFailure = 1
-	exitUsage   = 2 // a missing or bad setting or flag
+	"github.com/memhook/memhook/api"
+	"github.com/memhook/memhook/cmd/internal/app"
 )
 
 type commands struct {
-	Serve   serveCommand   `cmd:"" help:"Run the API and the workers."`
-	Migrate migrateCommand `cmd:"" help:"Change or show the database's schema."`
-	Demo    demoCommand    `cmd:"" help:"Show the whole bridge with nothing configured."`
-	Bench   benchCommand   `cmd:"" help:"Measure."`
-	Sim     simCommand     `cmd:"" help:"Run the simulated memories.ai alone."`
-	Listen  listenCommand  `cmd:"" help:"Receive, verify and print webhooks."`
-	Version versionCommand `cmd:"" help:"Print the version."`
-
-	Doctor     doctorCommand     `cmd:"" help:"Examine settings, database, keys, memories.ai and the way out; say what to do."`
-	Health     healthCommand     `cmd:"" help:"Ask the memhook of this machine whether it is ready."`
-	RotateKeys rotateKeysCommand `cmd:"" help:"Seal all secrets anew with the first key of MEMHOOK_ENCRYPTION_KEY."`
+	Serve      serveCommand      `cmd:"" help:"Run the API and the workers."`
+	Migrate    migrateCommand    `cmd:"" help:"Change or show the database schema."`
+	Doctor     doctorCommand     `cmd:"" help:"Check the settings, the database, the keys, memories.ai and outgoing connections; suggest remedies."`
+	RotateKeys rotateKeysCommand `cmd:"" help:"Encrypt all keys and secrets again with the first key of MEMHOOK_ENCRYPTION_KEY."`
+	Health     healthCommand     `cmd:"" help:"Ask the memhook on this machine whether it is ready."`
 	OpenAPI    openAPICommand    `cmd:"" name:"openapi" help:"Print the OpenAPI document."`
+	Listen     listenCommand     `cmd:"" help:"Receive, verify and print webhooks."`
+	Version    versionCommand    `cmd:"" help:"Print the version."`
+
+	VersionFlag kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 func main() {
-	os.Exit(run(os.Args[1:]))
-}
-
-func run(args []string) int {
-	if len(args) == 1 && args[0] == "help" {
-		args = []string{"--help"}
-	}
-	var cmds commands
-	parser, err := kong.New(&cmds, kong.Name("memhook"),
-		kong.Description("Turns memories.ai's poll-only task status into signed webhooks.\n\nSettings come from the environment:\n\n"+settingsHelp()),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}), kong.UsageOnError())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "memhook:", err)
-		return exitFailure
-	}
-	command, err := parser.Parse(args)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "memhook: %s\nTry: memhook --help\n", err)
-		return exitUsage
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	command.BindTo(ctx, (*context.Context)(nil))
-	err = command.Run()
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, new(settingErrors)):
-		fmt.Fprintln(os.Stderr, err)
-		return exitUsage
-	default:
-		fmt.Fprintln(os.Stderr, "memhook:", err)
-		return exitFailure
-	}
+	const what = "Turns memories.ai's poll-only task status into signed webhooks.\n\n"
+	os.Exit(app.Main("memhook", what+app.SettingsHelp(), &commands{}, os.Args[1:]))
 }
 
 type versionCommand struct{}
 
 // Run prints the version.
 func (versionCommand) Run() error {
-	_, err := fmt.Println("memhook", version())
+	_, err := fmt.Println("memhook", app.Version())
 	return err
 }
 
-// release is set by the linker in released binaries.
-var release string
+type openAPICommand struct{}
 
-// version is the released version, or the module's or commit's.
-func version() string {
-	if release != "" {
-		return release
+// Run prints the document that a running memhook serves at /openapi.json.
+func (openAPICommand) Run() error {
+	doc, err := api.OpenAPI(app.Version())
+	if err != nil {
+		return err
 	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return "dev-" + s.Value[:min(len(s.Value), 12)]
-		}
-	}
-	return "dev"
+	_, err = os.Stdout.Write(append(doc, '\n'))
+	return err
 }

@@ -10,29 +10,31 @@ import (
 	"golang.org/x/term"
 )
 
-// progressEvery is how often a long command says how far it is where nobody watches a terminal.
-const progressEvery = 3 * time.Second
+// progressInterval is how often a progress prints a line if it does not write to a terminal.
+const progressInterval = 3 * time.Second
 
-// progressBar says how far a long command is: a bar on a terminal, else a line every few seconds.
-type progressBar struct {
+// progress shows on standard error how far a long command is: a bar on a terminal, otherwise a line every
+// 3 s.
+type progress struct {
 	what     string
 	out      io.Writer
 	terminal bool
 	start    time.Time
-	said     time.Time
+	printed  time.Time
 }
 
-func newProgress(what string) *progressBar {
-	return &progressBar{what: what, out: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd())), start: time.Now()}
+// newProgress returns a progress that calls the work what.
+func newProgress(what string) *progress {
+	return &progress{what: what, out: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd())), start: time.Now()}
 }
 
-// update says that done of total is done; a total of 0 means that nobody knows.
-func (p *progressBar) update(done, total int) {
+// update shows that done of total is done. A total of 0 means all of it.
+func (p *progress) update(done, total int) {
 	now := time.Now()
-	if !p.terminal && now.Sub(p.said) < progressEvery && done != total {
+	if !p.terminal && now.Sub(p.printed) < progressInterval && done != total {
 		return
 	}
-	p.said = now
+	p.printed = now
 	share := 1.0
 	if total > 0 {
 		share = float64(done) / float64(total)
@@ -43,11 +45,12 @@ func (p *progressBar) update(done, total int) {
 	}
 	const width = 40
 	full := int(share * width)
-	_, _ = fmt.Fprintf(p.out, "\r%s [%s%s] %d of %d", p.what, strings.Repeat("█", full), strings.Repeat("·", width-full), done, total)
+	bar := strings.Repeat("█", full) + strings.Repeat("·", width-full)
+	_, _ = fmt.Fprintf(p.out, "\r%s [%s] %d of %d", p.what, bar, done, total)
 }
 
-// end leaves the bar's line.
-func (p *progressBar) end() {
+// end ends the bar's line.
+func (p *progress) end() {
 	if p.terminal {
 		_, _ = fmt.Fprintln(p.out)
 	}

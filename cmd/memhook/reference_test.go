@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/memhook/memhook/api"
 )
+
+var update = flag.Bool("update", false, "write what is generated")
 
 //go:generate go test -run TestTheReferenceIsCurrent . -update
 

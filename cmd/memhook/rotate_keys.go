@@ -5,20 +5,20 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/memhook/memhook/api"
+	"github.com/memhook/memhook/cmd/internal/app"
 	"github.com/memhook/memhook/store"
-	"github.com/memhook/memhook/worker"
 )
 
 type rotateKeysCommand struct{}
 
-// Run seals all secrets anew. It can be stopped and run again; the service goes on meanwhile.
+// Run encrypts all keys and secrets again. It may be interrupted and repeated, and the service may run
+// meanwhile.
 func (rotateKeysCommand) Run(ctx context.Context) error {
-	cfg, err := readSettings(os.Getenv, "DATABASE_URL", "MEMHOOK_ENCRYPTION_KEY")
+	cfg, err := app.ReadSettings(os.Getenv, "DATABASE_URL", "MEMHOOK_ENCRYPTION_KEY")
 	if err != nil {
 		return err
 	}
-	pool, err := openDatabase(ctx, cfg.DatabaseURL, cfg.logger())
+	pool, err := app.OpenDatabase(ctx, cfg, cfg.Logger())
 	if err != nil {
 		return err
 	}
@@ -26,30 +26,18 @@ func (rotateKeysCommand) Run(ctx context.Context) error {
 	if err := store.CheckSchema(ctx, pool); err != nil {
 		return err
 	}
-	st, err := store.New(pool, store.Config{Keys: cfg.EncryptionKey, Encode: worker.EncodeEvent, Settle: cfg.SettleWindow, Logger: cfg.logger()})
+	st, err := app.NewStore(pool, cfg, cfg.Logger())
 	if err != nil {
 		return err
 	}
 	if err := st.CheckKeys(ctx); err != nil {
 		return err
 	}
-	bar := newProgress("sealing anew")
+	bar := newProgress("encrypting")
 	if err := st.RotateKeys(ctx, bar.update); err != nil {
 		return err
 	}
 	bar.end()
-	fmt.Println("everything is sealed with the first key; once no instance uses the others, take them out of MEMHOOK_ENCRYPTION_KEY")
+	fmt.Println("everything is encrypted with the first key; remove the others from MEMHOOK_ENCRYPTION_KEY once no instance uses them")
 	return nil
-}
-
-type openAPICommand struct{}
-
-// Run prints the document that a running memhook serves at /openapi.json.
-func (openAPICommand) Run() error {
-	doc, err := api.OpenAPI(version())
-	if err != nil {
-		return err
-	}
-	_, err = os.Stdout.Write(append(doc, '\n'))
-	return err
 }

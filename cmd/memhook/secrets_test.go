@@ -181,7 +181,7 @@ func TestRotatingTheEncryptionKey(t *testing.T) {
 	in.register("between", nil)
 	b.receiver.await(t, 2, 10*time.Second)
 
-	if out, err := rotate().CombinedOutput(); err != nil || !strings.Contains(string(out), "everything is sealed") {
+	if out, err := rotate().CombinedOutput(); err != nil || !strings.Contains(string(out), "everything is encrypted") {
 		t.Fatalf("again: %v: %s", err, out)
 	}
 	if n := old(); n != 0 {

@@ -4,25 +4,28 @@ import (
 	"context"
 	"os"
 	"time"
+
+	"github.com/memhook/memhook/cmd/internal/app"
 )
 
-// traceTimeout bounds the sending of what traces are left at the end.
+// traceTimeout is the time limit for sending the last traces.
 const traceTimeout = 2 * time.Second
 
 type serveCommand struct {
 	Role string `enum:"all,api,worker" default:"all" help:"What this instance does: ${enum}."`
 }
 
-// Run serves until a signal comes.
+// Run serves until SIGINT or SIGTERM.
 func (c serveCommand) Run(ctx context.Context) error {
-	cfg, err := readSettings(os.Getenv, "DATABASE_URL", "MEMHOOK_ENCRYPTION_KEY")
+	cfg, err := app.ReadSettings(os.Getenv, "DATABASE_URL", "MEMHOOK_ENCRYPTION_KEY")
 	if err != nil {
 		return err
 	}
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
-		go tuneMemory(ctx)
+		go app.TuneMemory(ctx)
 	}
-	log := cfg.logger()
+	log := cfg.Logger()
+	app.AdoptStandardLog(log)
 	stopTraces, err := startTraces(ctx)
 	if err != nil {
 		return err
@@ -31,19 +34,19 @@ func (c serveCommand) Run(ctx context.Context) error {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceTimeout)
 		defer cancel()
 		if err := stopTraces(last); err != nil {
-			log.Warn("some traces were not sent", "error", err)
+			log.Warn("could not send the last traces", "error", err)
 		}
 	}()
-	s, err := startService(ctx, cfg, c.Role, log)
+	s, err := app.Start(ctx, cfg, c.Role, log)
 	if err != nil {
 		return err
 	}
 	select {
 	case <-ctx.Done():
 		log.Info("shutting down", "timeout", cfg.ShutdownTimeout.String())
-		return s.stop()
-	case err := <-s.failed:
-		_ = s.stop()
+		return s.Stop()
+	case err := <-s.Failed():
+		_ = s.Stop()
 		return err
 	}
 }

@@ -12,10 +12,12 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/memhook/memhook/cmd/internal/app"
 )
 
-// startTraces sends traces over OTLP where the standard OTEL_* variables say where to; without them there are
-// none. stop sends what is left.
+// startTraces exports traces over OTLP to the endpoint that the standard OTEL_* variables name. Without an
+// endpoint there are no traces. stop sends the traces that were not yet sent.
 func startTraces(ctx context.Context) (stop func(context.Context) error, err error) {
 	stop = func(context.Context) error { return nil }
 	endpoint := os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") + os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -26,7 +28,9 @@ func startTraces(ctx context.Context) (stop func(context.Context) error, err err
 	if err != nil {
 		return stop, fmt.Errorf("OTEL_EXPORTER_OTLP_ENDPOINT: %w", err)
 	}
-	about, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", "memhook"), attribute.String("service.version", version())), resource.WithFromEnv())
+	about, err := resource.New(ctx,
+		resource.WithAttributes(attribute.String("service.name", "memhook"), attribute.String("service.version", app.Version())),
+		resource.WithFromEnv())
 	if err != nil {
 		return stop, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}

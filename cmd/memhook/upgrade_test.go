@@ -246,7 +246,7 @@ func TestTheReleaseBinary(t *testing.T) {
 	}
 	release := filepath.Join(dir, "memhook")
 	// The short form goes without -trimpath, for which everything would be compiled anew.
-	build := exec.Command("go", append([]string{"build", "-ldflags", "-s -w -X main.release=1.2.3", "-o", release}, pick([]string{"."}, []string{"-trimpath", "."})...)...)
+	build := exec.Command("go", append([]string{"build", "-ldflags", "-s -w -X github.com/memhook/memhook/cmd/internal/app.release=1.2.3", "-o", release}, pick([]string{"."}, []string{"-trimpath", "."})...)...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)

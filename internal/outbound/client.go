@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -38,10 +39,20 @@ type Client struct {
 	cfg  Config
 	tls  *tls.Config
 	pool pool
+	// tunnelled is when the proxy last opened a tunnel, in Unix nanoseconds.
+	tunnelled atomic.Int64
 }
 
 // New returns a Client.
 func New(cfg Config) *Client {
+	if judge := cfg.Control; judge != nil {
+		cfg.Control = func(network, address string, conn syscall.RawConn) error {
+			if err := judge(network, address, conn); err != nil {
+				return forbiddenError{err}
+			}
+			return nil
+		}
+	}
 	return &Client{
 		cfg:  cfg,
 		tls:  &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, RootCAs: cfg.Roots},
@@ -159,7 +170,7 @@ func readHead(conn *conn, req *http.Request) (*http.Response, error) {
 	for {
 		head, err := http.ReadResponse(conn.buffer, req)
 		if err != nil {
-			return nil, err
+			return nil, conn.reason(err)
 		}
 		switch {
 		case head.StatusCode < 100:

@@ -28,6 +28,7 @@ const (
 	TLSNoHTTP1     Kind = "TLS: the server does not offer HTTP/1.1"
 	TLSCertificate Kind = "TLS: the certificate is not valid"
 	TLSClosed      Kind = "TLS: the connection was closed in the handshake"
+	TLSBroken      Kind = "TLS: the server ended the connection with an error; no client certificate is sent"
 	TLSOther       Kind = "TLS: the handshake failed; TLS 1.2 or newer is needed"
 	TimeoutConnect Kind = "time-out while connecting"
 	TimeoutTLS     Kind = "time-out while connecting: the TLS handshake did not end"
@@ -72,8 +73,10 @@ var (
 	errProxyAuthentication = errors.New("it answers 407 Proxy Authentication Required")
 )
 
-// ErrForbidden is wrapped by what Config.Control returns for an address that must not be connected to.
-var ErrForbidden = errors.New(string(Forbidden))
+// forbiddenError is what Config.Control has against an address.
+type forbiddenError struct{ error }
+
+func (e forbiddenError) Unwrap() error { return e.error }
 
 // proxyError is a failure of the proxy.
 type proxyError struct{ error }
@@ -104,6 +107,9 @@ const (
 // failed says what an error means in a phase. After a time-out it closes the host's idle connections: they may be silent too.
 func (c *Client) failed(ctx context.Context, r *route, at phase, err error) *Error {
 	e := &Error{Kind: kindOf(ctx, at, err), Err: err}
+	if r.absolute && e.Kind == Closed { // a proxy whose target closes answers for it
+		e.Kind = Proxy
+	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		c.pool.drop(r.key)
 	}
@@ -116,7 +122,7 @@ func kindOf(ctx context.Context, at phase, err error) Kind {
 		return Cancelled
 	case errors.As(err, new(proxyError)):
 		return Proxy
-	case errors.Is(err, ErrForbidden):
+	case errors.As(err, new(forbiddenError)):
 		return Forbidden
 	case errors.As(err, new(*net.DNSError)):
 		return Unresolved
@@ -124,6 +130,8 @@ func kindOf(ctx context.Context, at phase, err error) Kind {
 		return timeoutKind(at, err)
 	case at == connecting:
 		return connectKind(err)
+	case isTLS(err):
+		return TLSBroken
 	case errors.Is(err, errHeader):
 		return HeaderTooLarge
 	case isClosed(err):
@@ -193,4 +201,10 @@ func isTimeout(err error) bool {
 
 func isClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// isTLS tells whether an error came from TLS after the handshake: an alert of either side, or something else than TLS.
+func isTLS(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return errors.As(err, new(tls.RecordHeaderError)) || ok && (op.Op == "remote error" || op.Op == "local error")
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -90,6 +91,7 @@ type conn struct {
 	route    *route
 	buffer   *bufio.Reader // over Read
 	left     int64         // bytes that may still be read
+	ended    error         // why nothing more can be read; parsers do not always tell
 	// idleSince is set while the connection is in the pool.
 	idleSince time.Time
 }
@@ -97,11 +99,28 @@ type conn struct {
 // Read reads at most what is left.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.left <= 0 {
+		c.ended = errHeader
 		return 0, errHeader
 	}
 	n, err := c.Conn.Read(p[:min(int64(len(p)), c.left)])
 	c.left -= int64(n)
+	if err != nil {
+		c.ended = err
+	}
 	return n, err
+}
+
+// reason returns why a head could not be read: what ended the connection if it has ended, since a parser may call a line
+// malformed that was cut, and otherwise what the parser says.
+func (c *conn) reason(parser error) error {
+	switch {
+	case c.ended == nil:
+		return parser
+	case errors.Is(c.ended, io.EOF):
+		return io.ErrUnexpectedEOF
+	default:
+		return c.ended
+	}
 }
 
 // abort closes the socket at once, without TLS's farewell, which a peer that does not read holds up.
@@ -117,9 +136,10 @@ func (c *Client) dial(ctx context.Context, r *route) (*conn, error) {
 	release := context.AfterFunc(ctx, out.abort)
 	defer release()
 	if r.proxy != nil && strings.HasPrefix(r.proxy.Scheme, "http") {
+		start := time.Now()
 		if out.Conn, err = c.throughProxy(ctx, socket, r); err != nil {
 			out.abort()
-			return nil, proxyError{err}
+			return nil, c.blame(err, start)
 		}
 	}
 	if r.secure {
@@ -181,12 +201,35 @@ func (c *Client) throughProxy(ctx context.Context, socket net.Conn, r *route) (n
 		return nil, err
 	}
 	if head.StatusCode/100 != 2 {
-		return nil, fmt.Errorf("it answers CONNECT with %s", head.Status)
+		return nil, tunnelError(head.StatusCode)
 	}
 	if bounded.buffer.Buffered() > 0 { // in TLS the client speaks first
 		return nil, errors.New("it sends more than an answer to CONNECT")
 	}
+	c.tunnelled.Store(time.Now().UnixNano())
 	return way, nil
+}
+
+// tunnelError is the status that a proxy answers to CONNECT.
+type tunnelError int
+
+func (e tunnelError) Error() string { return fmt.Sprintf("the proxy answers CONNECT with %d", int(e)) }
+
+// proxyWorks is for how long an open tunnel shows that the proxy works.
+const proxyWorks = time.Minute
+
+// blame tells whether the proxy or the target is why there is no tunnel. A proxy that answers 500, 502, 503 or 504, or
+// nothing, either has failed or cannot reach the target. It is the target if the proxy opened tunnels to others: within
+// [proxyWorks] for an answer, and since the start for none, since the proxy may have stopped just then.
+func (c *Client) blame(err error, start time.Time) error {
+	last := time.Unix(0, c.tunnelled.Load())
+	status, answered := errors.AsType[tunnelError](err)
+	switch {
+	case answered && status >= 500 && time.Since(last) < proxyWorks, !answered && errors.Is(err, net.ErrClosed) && last.After(start):
+		return err
+	default:
+		return proxyError{err}
+	}
 }
 
 func (c *Client) handshake(ctx context.Context, over net.Conn, host string) (net.Conn, error) {

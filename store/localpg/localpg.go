@@ -5,6 +5,7 @@ package localpg
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,9 +77,61 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	return s, nil
 }
 
+// StartStandby makes a streaming standby of a running server, whose Unix socket it follows, and runs it.
+func StartStandby(ctx context.Context, primary *Server, opts Options) (*Server, error) {
+	s := &Server{bin: primary.bin, opts: opts, owner: primary.owner}
+	program, err := Program("pg_basebackup")
+	if err != nil {
+		return nil, err
+	}
+	if s.dir, err = makeDir(opts.Parent, s.owner); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, program, "-D", s.data(), "-R", "-X", "stream", "-c", "fast",
+		"-h", primary.dir, "-p", primary.port(), "-U", userName)
+	cmd.SysProcAttr = attributes(s.owner, 0)
+	cmd.Dir = s.dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("pg_basebackup: %w: %s", err, bytes.TrimSpace(out))
+	} else {
+		err = s.Run(ctx)
+	}
+	if err != nil {
+		_ = os.RemoveAll(s.dir)
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) port() string { return cmp.Or(s.opts.Settings["port"], "5432") }
+
+// Freeze stops all processes of the server, as a hung machine does; Thaw lets them go on.
+func (s *Server) Freeze() error { return s.signalAll(syscall.SIGSTOP) }
+
+// Thaw ends Freeze.
+func (s *Server) Thaw() error { return s.signalAll(syscall.SIGCONT) }
+
+// signalAll signals the server's processes: the first, and its children, which are groups of their own.
+func (s *Server) signalAll(sig syscall.Signal) error {
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		return err
+	}
+	out, err := exec.Command("ps", "-o", "pid=", "--ppid", strconv.Itoa(s.PID())).Output()
+	if err != nil {
+		return fmt.Errorf("list the server's processes: %w", err)
+	}
+	for _, field := range strings.Fields(string(out)) {
+		if pid, err := strconv.Atoi(field); err == nil {
+			_ = syscall.Kill(pid, sig) // one that has just ended is no loss
+		}
+	}
+	return nil
+}
+
 // URL gives the connection string of a database of the server.
 func (s *Server) URL(database string) string {
-	u := url.URL{Scheme: "postgres", User: url.User(userName), Path: "/" + database, RawQuery: url.Values{"host": {s.dir}}.Encode()}
+	u := url.URL{Scheme: "postgres", User: url.User(userName), Path: "/" + database, RawQuery: url.Values{"host": {s.dir}, "port": {s.port()}}.Encode()}
 	return u.String()
 }
 
@@ -161,7 +214,7 @@ func (s *Server) waitReady(ctx context.Context) error {
 		if err != nil {
 			continue
 		}
-		if lines := strings.Split(string(content), "\n"); len(lines) >= 8 && strings.TrimSpace(lines[7]) == "ready" {
+		if lines := strings.Split(string(content), "\n"); len(lines) >= 8 && slices.Contains([]string{"ready", "standby"}, strings.TrimSpace(lines[7])) {
 			return nil
 		}
 	}
@@ -187,6 +240,20 @@ func (s *Server) Shutdown(sig syscall.Signal) error {
 func (s *Server) Stop() error {
 	err := s.Shutdown(syscall.SIGINT)
 	return errors.Join(err, os.RemoveAll(s.dir))
+}
+
+// AsOwner lets cmd run as the user as whom servers run, and gives that user a folder: for programs that refuse to run as
+// root, as PostgreSQL does.
+func AsOwner(cmd *exec.Cmd, dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	owner, err := unprivileged()
+	if err != nil {
+		return err
+	}
+	cmd.SysProcAttr = attributes(owner, 0)
+	return os.Chown(dir, int(owner.Uid), int(owner.Gid))
 }
 
 // unprivileged gives the user to run as when we are root, as whom PostgreSQL refuses to run.
@@ -299,6 +366,9 @@ func complete(dir string) bool {
 // candidates lists where the programs may be: the PATH, where pg_config says, and the usual folders of
 // Debian, Red Hat and Homebrew, the newest version first.
 func candidates() []string {
+	if dir := os.Getenv("MEMHOOK_POSTGRES"); dir != "" {
+		return []string{dir} // of that version and no other
+	}
 	dirs := filepath.SplitList(os.Getenv("PATH"))
 	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
 		dirs = append(dirs, strings.TrimSpace(string(out)))

@@ -53,7 +53,7 @@ func start() {
 	if failure != nil {
 		return
 	}
-	pool, err := pgxpool.New(ctx, server.URL("template_memhook"))
+	pool, err := store.Open(ctx, store.Database{URL: server.URL("template_memhook"), Conns: 4})
 	if err == nil {
 		err = store.Migrate(ctx, pool, nil)
 		pool.Close()
@@ -104,7 +104,7 @@ func database(t testing.TB, template string) string {
 // Pool opens a pool on a database, closed when the test is over.
 func Pool(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
-	pool, err := store.Open(t.Context(), url, 10, 5*time.Second, func(error) {})
+	pool, err := store.Open(t.Context(), store.Database{URL: url, Conns: 10, Patience: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func Pool(t testing.TB, url string) *pgxpool.Pool {
 // New makes a Store on a new database. cfg's encryption key and logger are filled in where they are missing.
 func New(t testing.TB, cfg store.Config) *store.Store {
 	t.Helper()
-	return on(t, Pool(t, URL(t)), cfg)
+	return On(t, Pool(t, URL(t)), cfg)
 }
 
 // Over makes a Store as New does, on a pool with settings of its own, closed when the test is over.
@@ -126,10 +126,11 @@ func Over(t testing.TB, settings *pgxpool.Config, cfg store.Config) *store.Store
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	return on(t, pool, cfg)
+	return On(t, pool, cfg)
 }
 
-func on(t testing.TB, pool *pgxpool.Pool, cfg store.Config) *store.Store {
+// On makes a Store as New does, on a pool of the caller's.
+func On(t testing.TB, pool *pgxpool.Pool, cfg store.Config) *store.Store {
 	t.Helper()
 	if cfg.Keys == nil {
 		keys, err := store.ParseKeyring(EncryptionKey)

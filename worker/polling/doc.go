@@ -1,3 +1,4 @@
-// Package polling decides which of an account's tasks gets the next request: policy.go is the index policy, survival.go
-// the distribution of the time that tasks take, which it learns. The package uses neither a database nor a clock.
+// Package polling decides which of an account's tasks is polled next: the index policy, and the survival
+// function that it learns. It uses no database and no clock. Package simulate compares it with other
+// policies.
 package polling

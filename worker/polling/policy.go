@@ -51,9 +51,11 @@ func (m Moment) Add(d time.Duration) Moment { return m + Moment(d) }
 type Task struct {
 	Registered Moment
 	Polled     Moment
-	Hinted     Moment // when memories.ai's callback last asked for a poll of it
+	Hinted     Moment // the first hint since its last poll, or an earlier one
 	Grown      Moment // of Indexing and Settling: when its list of videos last grew
-	Failures   int32  // polls in a row that failed
+	Expires    Moment // 0 if it does not expire
+	App        int32  // whose share it is polled on, see [Shares]
+	Failures   int16  // polls in a row that failed
 	Kind       Kind
 	Busy       bool // a poll is in flight
 }
@@ -67,6 +69,14 @@ type Distribution interface {
 	// Growth returns how readily the lists of Settling tasks grow, see [Survival.Growth].
 	Growth() float64
 }
+
+// lastCall is how long before a task expires its last poll is due. The store expires tasks by the same time: change both
+// together.
+const lastCall = time.Minute
+
+// urgent is the score that tells what must be polled from what is worth polling. It exceeds every Moment, and less the
+// time at which a task became urgent it exceeds every expected lag in seconds.
+const urgent = 1e19
 
 // firstWait is how long a customer is assumed to have waited when a task is registered.
 const firstWait = time.Second
@@ -83,15 +93,18 @@ const firstWait = time.Second
 // simulations, whether the distribution is known or learnt. The integral is computed by Simpson's rule on three points.
 //
 // A task that was never polled may have been ready when it was registered. The policy learns how often that happens: if
-// it is common, new tasks are polled first; if it never happens, they do not use up the budget. A hinted task comes
-// before all others.
+// it is common, new tasks are polled first; if it never happens, they do not use up the budget.
+//
+// Hinted tasks come before all these, in the order of their hints. Before them come the tasks whose last poll is due, those
+// that expire first before the others: a customer must not be told that a task has expired of which nobody has asked.
 func Score(d Distribution, t *Task, now Moment) float64 {
-	if hinted(t) {
-		return math.MaxFloat64
-	}
 	switch {
+	case lastPollDue(t, now):
+		return 3*urgent - float64(t.Expires)
+	case hinted(t):
+		return urgent - float64(t.Hinted)
 	case t.Kind != Waiting && t.Polled == 0:
-		return math.MaxFloat64 // its list was seen at an unknown time
+		return urgent // its list was seen at an unknown time
 	case t.Kind == Indexing:
 		return expectedLag(t, now, func(at Moment) float64 { return growth(1, t, at) })
 	case t.Kind == Settling:
@@ -148,37 +161,25 @@ func growth(weight float64, t *Task, now Moment) float64 {
 	return -math.Expm1(-weight * exposure(t.Polled.Sub(t.Grown), now.Sub(t.Grown)))
 }
 
-// hinted reports whether the task was hinted and not polled since.
-func hinted(t *Task) bool { return t.Hinted > t.Polled }
+// hinted reports whether the task was hinted and not polled since. The hints of a task whose polls fail count for nothing:
+// whoever hints it without end would keep it first in line.
+func hinted(t *Task) bool { return t.Hinted > t.Polled && t.Failures == 0 }
+
+// lastPollDue reports whether the task expires soon or has expired, and the poll that must come before is missing or has
+// failed.
+func lastPollDue(t *Task, now Moment) bool {
+	if t.Expires == 0 || t.Kind == Settling {
+		return false
+	}
+	from := t.Expires.Add(-lastCall)
+	return now >= from && (t.Polled < from || t.Failures > 0)
+}
 
 // EligibleAt returns when a task may be polled next: 0 (at once) if it was never polled or is hinted, else MinInterval
-// after its last poll, doubled for each poll in a row that failed up to maxInterval.
+// after its last poll, doubled for each failed poll in a row after the first, up to maxInterval.
 func EligibleAt(t *Task) Moment {
 	if t.Polled == 0 || hinted(t) {
 		return 0
 	}
-	return t.Polled.Add(min(MinInterval<<min(t.Failures, 10), maxInterval))
-}
-
-// Choose returns the index of the task that the next request is for. It returns -1 if no task may be polled yet; wake is
-// then the moment when the first of them may, or 0 if every task is Busy or there is none.
-func Choose(d Distribution, tasks []Task, now Moment) (best int, wake Moment) {
-	best = -1
-	highest := -1.0
-	for i := range tasks {
-		t := &tasks[i]
-		if t.Busy {
-			continue
-		}
-		if at := EligibleAt(t); at > now {
-			if wake == 0 || at < wake {
-				wake = at
-			}
-			continue
-		}
-		if score := Score(d, t, now); score > highest {
-			best, highest = i, score
-		}
-	}
-	return best, wake
+	return t.Polled.Add(min(MinInterval<<min(max(t.Failures-1, 0), 10), maxInterval))
 }

@@ -124,26 +124,3 @@ func TestSurvivalStaysADistribution(t *testing.T) {
 		}
 	})
 }
-
-// The claims of the README, on the two quicker workloads; `memhook bench polling` has all.
-func TestThePolicyBeatsTheOthers(t *testing.T) {
-	t.Parallel()
-	mean := func(w polling.Workload, p func() polling.Policy) (sum time.Duration) {
-		for seed := range uint64(2) {
-			sum += polling.Simulate(w, p(), time.Second, seed+1).Mean() / 2
-		}
-		return sum
-	}
-	for _, i := range []int{1, 3} { // the saturated ones
-		w := polling.Workloads()[i]
-		learnt, known, lru := mean(w, polling.Learnt), mean(w, func() polling.Policy { return polling.Knowing(w) }), mean(w, polling.LeastRecent)
-		t.Logf("%s: learnt %s, known %s, least recent %s", w.Name, learnt, known, lru)
-		most := lru
-		if i == 3 {
-			most = lru * 3 / 4
-		}
-		if learnt > most || float64(learnt) > 1.1*float64(known) {
-			t.Errorf("%s: learnt %s, known %s, least recent %s", w.Name, learnt, known, lru)
-		}
-	}
-}

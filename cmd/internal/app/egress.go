@@ -1,0 +1,62 @@
+package app
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/memhook/memhook/webhook"
+)
+
+// NewGuard returns the guard of callback URLs. listener is this instance's own address; nil where it does not listen.
+func NewGuard(cfg *Settings, listener net.Addr) (*webhook.Guard, error) {
+	policy := webhook.Policy{AllowHTTP: cfg.AllowHTTP, Networks: cfg.AllowedNetworks, DenyPorts: cfg.DeniedPorts}
+	if tcp, ok := listener.(*net.TCPAddr); ok {
+		policy.Listener = tcp.AddrPort()
+	}
+	if cfg.PublicURL != "" {
+		self, err := webhook.ParseTarget(cfg.PublicURL)
+		if err != nil {
+			return nil, fmt.Errorf("MEMHOOK_PUBLIC_URL %w", err)
+		}
+		policy.Self = &self
+	}
+	return webhook.NewGuard(policy), nil
+}
+
+// NewSender returns the sender of webhooks, whose attempts take at most timeout.
+func NewSender(cfg *Settings, guard *webhook.Guard, timeout time.Duration) *webhook.Sender {
+	return webhook.NewSender(webhook.SenderConfig{
+		Guard: guard, Timeout: timeout, UserAgent: "memhook/" + Version(), ConnsPerHost: receiverConns, Proxy: cfg.CallbackProxy, Roots: cfg.CallbackCA,
+	})
+}
+
+// proxyURL reads the URL of an HTTP proxy, which can hold a password: no error repeats it.
+func proxyURL(s *Settings, v string) error {
+	u, err := url.Parse(v)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		return errors.New("must be the http or https URL of a proxy, without a path")
+	}
+	s.CallbackProxy = u
+	return nil
+}
+
+// callbackCA reads a file of certificates and adds them to the system's.
+func callbackCA(s *Settings, v string) error {
+	pem, err := os.ReadFile(v)
+	if err != nil {
+		return fmt.Errorf("cannot be read: %w", errors.Unwrap(err))
+	}
+	if s.CallbackCA, err = x509.SystemCertPool(); err != nil {
+		s.CallbackCA = x509.NewCertPool()
+	}
+	if !s.CallbackCA.AppendCertsFromPEM(pem) {
+		return errors.New("holds no certificate in PEM")
+	}
+	return nil
+}

@@ -1,0 +1,358 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/memhook/memhook/api"
+	"github.com/memhook/memhook/memories"
+	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
+	"github.com/memhook/memhook/worker"
+)
+
+// PoolSize is the number of database connections in an instance's pool. The workers batch their
+// statements, so few are needed.
+const PoolSize = 20
+
+const (
+	// databaseWait is how long a program waits at its start for a database that does not answer.
+	databaseWait = 30 * time.Second
+	// memoriesConns and receiverConns bound the connections to memories.ai and to one receiver.
+	memoriesConns, receiverConns = 1000, 500
+)
+
+// The roles of an instance.
+const (
+	RoleAll    = "all"
+	roleAPI    = "api"
+	roleWorker = "worker"
+)
+
+// Service is a running instance of memhook.
+type Service struct {
+	cfg  *Settings
+	role string
+	log  *slog.Logger
+
+	listener net.Listener
+	metrics  net.Listener // nil if MEMHOOK_ADDR serves the metrics
+	pool     *pgxpool.Pool
+	store    *store.Store
+	guard    *webhook.Guard
+	registry *prometheus.Registry
+	memories *memories.Client // nil in the role api, as are sender and worker
+	sender   *webhook.Sender
+	worker   *worker.Worker
+	http     *http.Server
+
+	failed   chan error         // gets the HTTP server's error if it ends unasked
+	cancel   context.CancelFunc // ends what runs beside the workers
+	activity sync.WaitGroup
+	draining atomic.Bool
+	migrated atomic.Bool
+}
+
+// Start runs an instance in a role until [Service.Stop]. It opens the addresses and the database,
+// constructs everything, serves HTTP, and starts the workers last. If a step fails, Start stops what it
+// has started and returns the step's error.
+func Start(ctx context.Context, cfg *Settings, role string, log *slog.Logger) (_ *Service, err error) {
+	s := &Service{cfg: cfg, role: role, log: log, failed: make(chan error, 1)}
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.cancel = cancel
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	for _, step := range []func() error{
+		s.listen,
+		func() error { return s.openStore(ctx) },
+		func() error { return s.upgrade(ctx, background) },
+		s.newWorker,
+		func() error { return s.serve(background) },
+		func() error { return s.startWorker(ctx, background) },
+	} {
+		if err = step(); err != nil {
+			return nil, err
+		}
+	}
+	log.Info("memhook is up", "version", Version(), "role", role, "address", s.Addr())
+	return s, nil
+}
+
+// Addr returns the address that the API listens on.
+func (s *Service) Addr() string { return s.listener.Addr().String() }
+
+// Failed gets the error of an HTTP server that ended before Stop was called.
+func (s *Service) Failed() <-chan error { return s.failed }
+
+// listen opens the addresses before anything else: an address that is open proves that no other process
+// has this instance's name (see instanceName).
+func (s *Service) listen() (err error) {
+	if s.listener, err = listen(s.cfg); err != nil || s.cfg.MetricsAddr == "" {
+		return err
+	}
+	if s.metrics, err = net.Listen("tcp", s.cfg.MetricsAddr); err != nil {
+		return fmt.Errorf("MEMHOOK_METRICS_ADDR: %w", err)
+	}
+	return nil
+}
+
+// openStore opens the database, migrates it if it may, and creates the default app and account.
+func (s *Service) openStore(ctx context.Context) (err error) {
+	if s.pool, err = OpenDatabase(ctx, s.cfg, s.log); err != nil {
+		return err
+	}
+	if s.cfg.AutoMigrate {
+		err = store.Migrate(ctx, s.pool, func(what string) { s.log.Info("migrating the database", "migration", what) })
+	} else {
+		err = store.CheckSchema(ctx, s.pool)
+	}
+	if err != nil {
+		return err
+	}
+	if s.store, err = NewStore(s.pool, s.cfg, s.log); err != nil {
+		return err
+	}
+	if err := s.store.CheckKeys(ctx); err != nil {
+		return err
+	}
+	return s.store.EnsureDefaults(ctx, s.cfg.MemoriesAPIKey, s.cfg.RequestsPerSecond, s.cfg.APIKey)
+}
+
+// upgradeInterval is how often an instance looks whether the version before has stopped.
+const upgradeInterval = 2 * time.Second
+
+// upgrade finishes what a migration had to leave undone while the version before runs, in the background if it must wait.
+func (s *Service) upgrade(ctx, background context.Context) error {
+	finished, err := s.finishUpgrade(ctx)
+	if err != nil || finished {
+		return err
+	}
+	s.log.Info("the version before still runs; its endpoints are merged when it has stopped")
+	s.activity.Go(func() {
+		for logged := ""; !finished; {
+			select {
+			case <-background.Done():
+				return
+			case <-time.After(upgradeInterval):
+			}
+			if finished, err = s.finishUpgrade(background); err != nil && background.Err() == nil && err.Error() != logged {
+				logged = err.Error()
+				s.log.Warn("cannot finish the upgrade yet", "error", err)
+			}
+		}
+	})
+	return nil
+}
+
+func (s *Service) finishUpgrade(ctx context.Context) (finished bool, err error) {
+	merged, finished, err := s.store.FinishUpgrade(ctx, func(raw string) (string, error) {
+		target, err := webhook.ParseTarget(raw)
+		return target.String(), err
+	})
+	if merged > 0 {
+		s.log.Info("merged endpoints that differ in their query alone", "merged", merged)
+	}
+	if err != nil {
+		return false, err
+	}
+	doubled, err := s.store.HashKeys(ctx)
+	for _, name := range doubled {
+		s.log.Warn("another account has the same API key of memories.ai: together they exceed its budget; delete one of them", "account", name)
+	}
+	return finished, err
+}
+
+// newWorker constructs the workers, which the role api does not have, and the metrics.
+func (s *Service) newWorker() (err error) {
+	s.registry = prometheus.NewRegistry()
+	s.registry.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector(),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "memhook_build_info", Help: "1, labelled with the version and the role of this instance.",
+			ConstLabels: prometheus.Labels{"version": Version(), "role": s.role},
+		}, func() float64 { return 1 }),
+	)
+	if s.guard, err = NewGuard(s.cfg, s.listener.Addr()); err != nil {
+		return err
+	}
+	if s.role == roleAPI {
+		return nil
+	}
+	s.memories = memories.New(s.cfg.MemoriesBaseURL, memoriesConns, "memhook/"+Version())
+	s.sender = NewSender(s.cfg, s.guard, s.cfg.DeliveryTimeout)
+	s.worker, err = worker.New(worker.Config{
+		Store: s.store, Memories: s.memories, Sender: s.sender, Schedule: s.cfg.RetrySchedule, Retention: s.cfg.Retention,
+		Name: instanceName(s.listener.Addr()), Version: Version(), Metrics: s.registry, Logger: s.log,
+	})
+	return err
+}
+
+// serve begins to serve HTTP: everything, or in the role worker the probes and the metrics.
+func (s *Service) serve(background context.Context) error {
+	metrics := api.Metrics(s.registry, s.store)
+	if s.metrics != nil {
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", metrics)
+		go func() { _ = http.Serve(s.metrics, mux) }() //nolint:gosec // Prometheus is the only client; Serve ends when the listener closes
+		metrics = nil
+	}
+	token := s.cfg.AdminToken
+	if s.role == roleWorker {
+		token = "" // no admin API, no dashboard
+	}
+	handler, err := api.New(background, api.Config{
+		Store: s.store, Guard: s.guard, AdminToken: token, PublicURL: s.cfg.PublicURL, ExpiresIn: s.cfg.TaskExpiresIn, Version: Version(),
+		KeyLimit: s.cfg.KeyRateLimit, Proxies: prefixes(s.cfg.TrustedProxies),
+		Ready: s.ready, Metrics: metrics, Registry: s.registry, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	if s.role == roleWorker {
+		handler = probesOnly(handler)
+	}
+	s.http = &http.Server{
+		Handler: handler, MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+	}
+	go func() {
+		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- err
+		}
+	}()
+	return nil
+}
+
+func probesOnly(all http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/healthz", "/readyz", "/metrics":
+			all.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// startWorker starts the workers and the goroutine that flushes the statistics until background ends.
+func (s *Service) startWorker(ctx, background context.Context) error {
+	s.activity.Go(func() {
+		s.store.KeepActivity(background, func(err error) { s.log.Warn("could not store the activity statistics", "error", err) })
+	})
+	if s.worker == nil {
+		return nil
+	}
+	return s.worker.Start(ctx)
+}
+
+// ready returns an error if this instance cannot serve requests.
+func (s *Service) ready(ctx context.Context) error {
+	if s.draining.Load() {
+		return errors.New("shutting down")
+	}
+	if err := store.CheckWritable(ctx, s.pool); err != nil {
+		return err
+	}
+	if s.migrated.Load() {
+		return nil
+	}
+	err := store.CheckSchema(ctx, s.pool)
+	s.migrated.Store(err == nil)
+	return err
+}
+
+// Stop accepts no new work, waits up to MEMHOOK_SHUTDOWN_TIMEOUT for what is in flight, and releases the
+// jobs that have not finished by then.
+func (s *Service) Stop() error {
+	s.draining.Store(true)
+	// A tenth of the time is for releasing unfinished jobs.
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownTimeout*9/10)
+	defer cancel()
+	served := make(chan struct{})
+	go func() {
+		_ = s.http.Shutdown(ctx) // close ends what is left
+		close(served)
+	}()
+	var err error
+	if s.worker != nil {
+		err = s.worker.Stop(ctx)
+	}
+	<-served
+	s.close()
+	s.log.Info("memhook has stopped")
+	return err
+}
+
+// close closes whatever is open. The workers must have stopped.
+func (s *Service) close() {
+	if s.http != nil {
+		_ = s.http.Close()
+	}
+	for _, l := range []net.Listener{s.listener, s.metrics} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	s.cancel()
+	s.activity.Wait()
+	if s.memories != nil {
+		s.memories.Close()
+	}
+	if s.sender != nil {
+		s.sender.Close()
+	}
+	if s.pool != nil {
+		s.pool.Close()
+	}
+}
+
+// OpenDatabase connects to the database. It waits 30 s for one that does not answer yet.
+func OpenDatabase(ctx context.Context, cfg *Settings, log *slog.Logger) (*pgxpool.Pool, error) {
+	return store.Open(ctx, store.Database{
+		URL: cfg.DatabaseURL, Pooler: cfg.DatabasePooler, Conns: PoolSize, Patience: databaseWait,
+		Waiting: func(err error) { log.Warn("waiting for the database", "error", err) },
+	})
+}
+
+// NewStore returns a store on the pool with the settings' encryption key and settle window.
+func NewStore(pool *pgxpool.Pool, cfg *Settings, log *slog.Logger) (*store.Store, error) {
+	return store.New(pool, store.Config{Keys: cfg.EncryptionKey, Encode: worker.EncodeEvent, Settle: cfg.SettleWindow, Logger: log})
+}
+
+func prefixes(list []netip.Prefix) []string {
+	out := make([]string, len(list))
+	for i, p := range list {
+		out[i] = p.String()
+	}
+	return out
+}
+
+// instanceName names an instance by its host, network namespace and address. Only one process can hold
+// that address, so an instance that starts under a name succeeds one that has ended.
+func instanceName(addr net.Addr) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	network, err := os.Readlink("/proc/self/ns/net") // Linux only
+	if err != nil {
+		network = "net"
+	}
+	return host + " " + network + " " + addr.String()
+}

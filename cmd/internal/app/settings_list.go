@@ -1,0 +1,292 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/memhook/memhook/memories"
+	"github.com/memhook/memhook/store"
+)
+
+// setting is one environment variable.
+type setting struct {
+	name, def, example, help string
+	read                     func(*Settings, string) error // gets a value that is not empty
+}
+
+// settingList has every setting. The help and docs/settings.md are generated from it.
+var settingList = []setting{
+	{
+		"DATABASE_URL", "", "postgres://memhook:secret@localhost:5432/memhook",
+		"PostgreSQL connection string; required by serve and migrate", databaseURL,
+	},
+	{
+		"MEMHOOK_DATABASE_POOLER", "", "transaction",
+		"transaction, if a pooler in that mode stands before PostgreSQL",
+		func(s *Settings, v string) error {
+			if s.DatabasePooler = v; v != store.TransactionPooler {
+				return errors.New("must be transaction, or unset")
+			}
+			return nil
+		},
+	},
+	{
+		"MEMHOOK_ADDR", ":8080", ":8080",
+		"address that the API listens on",
+		text(func(s *Settings) *string { return &s.Addr }, 1),
+	},
+	{
+		"MEMHOOK_METRICS_ADDR", "", "127.0.0.1:9090",
+		"separate address for /metrics; if unset, MEMHOOK_ADDR serves it",
+		text(func(s *Settings) *string { return &s.MetricsAddr }, 1),
+	},
+	{
+		"MEMHOOK_ADMIN_TOKEN", "", "the output of: openssl rand -hex 24",
+		"token of the admin API and the dashboard, at least 16 characters; both are off without it",
+		text(func(s *Settings) *string { return &s.AdminToken }, 16),
+	},
+	{
+		"MEMHOOK_ENCRYPTION_KEY", "", "the output of: openssl rand -base64 32",
+		"base64 of the 32-byte key that encrypts API keys and secrets in the database; of several keys, separated by commas, " +
+			"the first encrypts and all decrypt; required by serve",
+		func(s *Settings, v string) (err error) {
+			s.EncryptionKey, err = store.ParseKeyring(v)
+			return err
+		},
+	},
+	{
+		"MEMHOOK_API_KEY", "", "the output of: openssl rand -hex 24",
+		`creates an app named "default" with this API key, at least 16 characters`,
+		text(func(s *Settings) *string { return &s.APIKey }, 16),
+	},
+	{
+		"MEMORIES_API_KEY", "", "sk-mavi-…",
+		`creates an account named "default" with this memories.ai API key`,
+		text(func(s *Settings) *string { return &s.MemoriesAPIKey }, 1),
+	},
+	{
+		"MEMORIES_BASE_URL", memories.DefaultBaseURL, memories.DefaultBaseURL,
+		"base URL of memories.ai",
+		webURL(func(s *Settings) *string { return &s.MemoriesBaseURL }),
+	},
+	{
+		"MEMORIES_REQUESTS_PER_SECOND", "1", "1",
+		`request budget of the account "default", in requests per second`,
+		func(s *Settings, v string) (err error) {
+			s.RequestsPerSecond, err = strconv.ParseFloat(v, 64)
+			if err != nil || !(s.RequestsPerSecond > 0 && s.RequestsPerSecond <= 1000) {
+				return errors.New("must be a number above 0, at most 1000")
+			}
+			return nil
+		},
+	},
+	{
+		"MEMHOOK_PUBLIC_URL", "", "https://memhook.example.com",
+		"URL at which memories.ai reaches this service; hint URLs start with it",
+		webURL(func(s *Settings) *string { return &s.PublicURL }),
+	},
+	{
+		"MEMHOOK_TLS_CERT", "", "/etc/memhook/tls.crt",
+		"PEM file with a certificate chain; MEMHOOK_ADDR then serves TLS; a changed file is reloaded within a minute",
+		text(func(s *Settings) *string { return &s.TLSCert }, 1),
+	},
+	{
+		"MEMHOOK_TLS_KEY", "", "/etc/memhook/tls.key",
+		"PEM file with the private key of MEMHOOK_TLS_CERT",
+		text(func(s *Settings) *string { return &s.TLSKey }, 1),
+	},
+	{
+		"MEMHOOK_TRUSTED_PROXIES", "", "10.0.0.0/8",
+		"networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto headers are trusted",
+		networks(func(s *Settings) *[]netip.Prefix { return &s.TrustedProxies }),
+	},
+	{
+		"MEMHOOK_MAX_CONNECTIONS", "10000", "10000",
+		"maximum number of open connections to MEMHOOK_ADDR; further ones wait",
+		func(s *Settings, v string) (err error) {
+			if s.MaxConnections, err = strconv.Atoi(v); err != nil || s.MaxConnections < 1 {
+				return errors.New("must be a number above 0")
+			}
+			return nil
+		},
+	},
+	{
+		"MEMHOOK_KEY_RATE_LIMIT", "0", "100",
+		"requests per second that each instance accepts from an API key without a limit of its own; 0 means no limit",
+		func(s *Settings, v string) (err error) {
+			if s.KeyRateLimit, err = strconv.ParseFloat(v, 64); err != nil || !(s.KeyRateLimit >= 0 && s.KeyRateLimit <= 100_000) {
+				return errors.New("must be a number from 0 to 100000")
+			}
+			return nil
+		},
+	},
+	{
+		"MEMHOOK_ALLOW_HTTP_CALLBACKS", "false", "true",
+		"allows http:// callback URLs",
+		boolean(func(s *Settings) *bool { return &s.AllowHTTP }),
+	},
+	{
+		"MEMHOOK_ALLOWED_CALLBACK_NETWORKS", "", "10.0.0.0/8,127.0.0.0/8",
+		"private, loopback or other special networks that callbacks may reach",
+		networks(func(s *Settings) *[]netip.Prefix { return &s.AllowedNetworks }),
+	},
+	{"MEMHOOK_DENIED_CALLBACK_PORTS", "", "25,465", "ports that callbacks may not reach", deniedPorts},
+	{
+		"MEMHOOK_CALLBACK_PROXY", "", "http://user:password@proxy.internal:3128",
+		"HTTP or HTTPS proxy that all callbacks leave through; the guard then judges the name and the literal address of a target, " +
+			"not what the name resolves to",
+		proxyURL,
+	},
+	{
+		"MEMHOOK_CALLBACK_CA", "", "/etc/memhook/ca.pem",
+		"PEM file of certificates that callbacks are trusted by, beside the system's",
+		callbackCA,
+	},
+	{
+		"MEMHOOK_RETRY_SCHEDULE", "5s,5m,30m,2h,5h,10h,14h,20h,24h", "5s,5m,30m",
+		"delays before the second attempt of a delivery, the third, and so on", retrySchedule,
+	},
+	{
+		"MEMHOOK_DELIVERY_TIMEOUT", "15s", "15s",
+		"time limit of one delivery attempt",
+		duration(func(s *Settings) *time.Duration { return &s.DeliveryTimeout }),
+	},
+	{
+		"MEMHOOK_TASK_EXPIRES_IN", "24h", "24h",
+		"default time until a task expires",
+		duration(func(s *Settings) *time.Duration { return &s.TaskExpiresIn }),
+	},
+	{
+		"MEMHOOK_SETTLE_WINDOW", "10m", "10m",
+		"how long a task is polled for further videos after its list last grew",
+		duration(func(s *Settings) *time.Duration { return &s.SettleWindow }),
+	},
+	{
+		"MEMHOOK_RETENTION", "720h", "720h",
+		"how long finished tasks, events, deliveries and attempts are kept",
+		duration(func(s *Settings) *time.Duration { return &s.Retention }),
+	},
+	{
+		"MEMHOOK_SHUTDOWN_TIMEOUT", "20s", "20s",
+		"how long requests, polls and deliveries in flight may take to finish after SIGTERM",
+		duration(func(s *Settings) *time.Duration { return &s.ShutdownTimeout }),
+	},
+	{
+		"MEMHOOK_AUTO_MIGRATE", "true", "false",
+		"makes serve migrate the database when it starts",
+		boolean(func(s *Settings) *bool { return &s.AutoMigrate }),
+	},
+	{
+		"MEMHOOK_LOG_LEVEL", "info", "info", "debug, info, warn or error",
+		func(s *Settings, v string) error {
+			if s.LogLevel.UnmarshalText([]byte(v)) != nil {
+				return errors.New("must be debug, info, warn or error")
+			}
+			return nil
+		},
+	},
+	{
+		"MEMHOOK_LOG_FORMAT", "", "json", "json or text; if unset, text on a terminal and json otherwise",
+		func(s *Settings, v string) error {
+			s.LogFormat = v
+			if v != "json" && v != "text" {
+				return errors.New("must be json or text")
+			}
+			return nil
+		},
+	},
+}
+
+// databaseURL never repeats the URL in its error: the URL can hold a password.
+func databaseURL(s *Settings, v string) error {
+	u, err := url.Parse(v)
+	if err != nil { // whose text can repeat a part of the password
+		return errors.New("is not a URL; percent-encode special characters of the password, such as %2F for /")
+	}
+	if u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return errors.New("must begin with postgres://")
+	}
+	s.DatabaseURL = v
+	return nil
+}
+
+func deniedPorts(s *Settings, v string) error {
+	for part := range strings.SplitSeq(v, ",") {
+		n, err := strconv.ParseUint(strings.TrimSpace(part), 10, 16)
+		if err != nil {
+			return fmt.Errorf("%q is not a port", part)
+		}
+		s.DeniedPorts = append(s.DeniedPorts, uint16(n))
+	}
+	return nil
+}
+
+func retrySchedule(s *Settings, v string) error {
+	for part := range strings.SplitSeq(v, ",") {
+		d, err := time.ParseDuration(strings.TrimSpace(part))
+		if err != nil || d <= 0 {
+			return fmt.Errorf("%q is not a duration above 0", part)
+		}
+		s.RetrySchedule = append(s.RetrySchedule, d)
+	}
+	return nil
+}
+
+func text(field func(*Settings) *string, least int) func(*Settings, string) error {
+	return func(s *Settings, v string) error {
+		if len(v) < least {
+			return fmt.Errorf("must have at least %d characters", least)
+		}
+		*field(s) = v
+		return nil
+	}
+}
+
+func webURL(field func(*Settings) *string) func(*Settings, string) error {
+	return func(s *Settings, v string) error {
+		u, err := url.Parse(v)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+			return errors.New("must be an absolute http or https URL")
+		}
+		*field(s) = strings.TrimSuffix(v, "/")
+		return nil
+	}
+}
+
+func duration(field func(*Settings) *time.Duration) func(*Settings, string) error {
+	return func(s *Settings, v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d <= 0 {
+			return errors.New("must be a duration above 0")
+		}
+		*field(s) = d
+		return nil
+	}
+}
+
+func networks(field func(*Settings) *[]netip.Prefix) func(*Settings, string) error {
+	return func(s *Settings, v string) error {
+		for part := range strings.SplitSeq(v, ",") {
+			p, err := netip.ParsePrefix(strings.TrimSpace(part))
+			if err != nil {
+				return fmt.Errorf("%q is not a network in CIDR notation", part)
+			}
+			*field(s) = append(*field(s), p)
+		}
+		return nil
+	}
+}
+
+func boolean(field func(*Settings) *bool) func(*Settings, string) error {
+	return func(s *Settings, v string) (err error) {
+		if *field(s), err = strconv.ParseBool(v); err != nil {
+			return errors.New("must be true or false")
+		}
+		return nil
+	}
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/memhook/memhook/cmd/internal/app"
+)
+
+// benchOutput has the flags that all benchmarks share.
+type benchOutput struct {
+	Into string `help:"Also write the report into this Markdown file, between its marks for the benchmark."`
+}
+
+// report is a benchmark's table. It prints each row as it is added.
+type report struct {
+	out     benchOutput
+	name    string // of the marks in the Markdown file
+	head    []string
+	rows    [][]string
+	after   []string // lines below the table
+	targets [][]string
+}
+
+// newReport begins a report and prints its head.
+func (o benchOutput) newReport(name string, head ...string) *report {
+	r := &report{out: o, name: name, head: head}
+	r.print(head)
+	return r
+}
+
+// row adds and prints a row.
+func (r *report) row(cells ...string) {
+	r.rows = append(r.rows, cells)
+	r.print(cells)
+}
+
+func (r *report) print(cells []string) {
+	for i, cell := range cells {
+		width := max(utf8.RuneCountInString(r.head[i]), 9)
+		if i == 0 {
+			fmt.Printf("%s%s", cell, strings.Repeat(" ", max(0, 26-utf8.RuneCountInString(cell))))
+			continue
+		}
+		fmt.Printf("  %s%s", strings.Repeat(" ", max(0, width-utf8.RuneCountInString(cell))), cell)
+	}
+	fmt.Println()
+}
+
+// notef adds and prints a line below the table.
+func (r *report) notef(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	r.after = append(r.after, line)
+	fmt.Println(line)
+}
+
+// target adds and prints a target and what was reached.
+func (r *report) target(what, target, reached string, held bool) {
+	verdict := "held"
+	if !held {
+		verdict = "**missed**"
+	}
+	r.targets = append(r.targets, []string{what, target, reached, verdict})
+	fmt.Printf("%s: %s, target %s: %s\n", what, reached, target, strings.Trim(verdict, "*"))
+}
+
+// end writes the report into the Markdown file if there is one.
+func (r *report) end() error {
+	if r.out.Into == "" {
+		return nil
+	}
+	file, err := os.ReadFile(r.out.Into)
+	if err != nil {
+		return err
+	}
+	open, shut := "<!-- "+r.name+" -->\n", "<!-- /"+r.name+" -->"
+	before, rest, found := strings.Cut(string(file), open)
+	_, after, closed := strings.Cut(rest, shut)
+	if !found || !closed {
+		return fmt.Errorf("%s has no marks %s and %s", r.out.Into, strings.TrimSpace(open), shut)
+	}
+	return os.WriteFile(r.out.Into, []byte(before+open+r.markdown()+shut+after), 0o644) //nolint:gosec // for everybody
+}
+
+func (r *report) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, commit %s, %s.\n\n", time.Now().UTC().Format("2006-01-02 15:04"), commit(), machine())
+	markdownTable(&b, r.head, r.rows)
+	for _, line := range r.after {
+		b.WriteString("\n" + line + "\n")
+	}
+	if len(r.targets) > 0 {
+		b.WriteString("\n")
+		markdownTable(&b, []string{"", "target", "reached", ""}, r.targets)
+	}
+	return b.String()
+}
+
+func markdownTable(b *strings.Builder, head []string, rows [][]string) {
+	line := func(cells []string) { b.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
+	line(head)
+	line(strings.Split(strings.TrimSuffix(strings.Repeat("---,", len(head)), ","), ","))
+	for _, row := range rows {
+		line(row)
+	}
+}
+
+// commit returns the commit of the working directory, with "-dirty" if files other than the reports in docs
+// have changed.
+func commit() string {
+	out, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
+	if err != nil {
+		return app.Version()
+	}
+	name := strings.TrimSpace(string(out))
+	if changed, err := exec.Command("git", "status", "--porcelain", "--", ".", ":(exclude)docs").Output(); err != nil || len(changed) > 0 {
+		name += "-dirty"
+	}
+	return name
+}
+
+// machine describes the machine that the benchmark runs on.
+func machine() string {
+	model, memory := "", ""
+	if raw, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		model = after(string(raw), "model name")
+	}
+	if raw, err := os.ReadFile("/proc/meminfo"); err == nil {
+		var kib int
+		if _, err := fmt.Sscan(after(string(raw), "MemTotal"), &kib); err == nil {
+			memory = fmt.Sprintf(", %d GiB", (kib+1<<19)>>20)
+		}
+	}
+	return fmt.Sprintf("%d cores (%s)%s, %s, %s", runtime.NumCPU(), model, memory, runtime.GOOS, runtime.Version())
+}
+
+// after returns the value of the first line "key : value".
+func after(text, key string) string {
+	_, rest, _ := strings.Cut(text, key)
+	line, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(strings.TrimLeft(line, " \t:"))
+}
+
+// decimals formats a number with a number of digits after the point.
+func decimals(v float64, digits int) string { return fmt.Sprintf("%.*f", digits, v) }
+
+// milliseconds formats a duration in milliseconds.
+func milliseconds(d time.Duration) string {
+	return decimals(float64(d.Microseconds())/1000, 2)
+}

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+type benchScalingCommand struct {
+	benchOutput
+
+	Instances []int `default:"1,2,4" help:"Numbers of instances; each gets a series of runs."`
+	Events    int   `default:"50000" help:"Events per run."`
+	Runs      int   `default:"3" help:"Runs per series; the median is reported."`
+}
+
+// Run delivers the same load with one instance and with several, on one PostgreSQL.
+func (c benchScalingCommand) Run(ctx context.Context) error {
+	deliveries := benchDeliveriesCommand{Events: c.Events, Runs: c.Runs, Publishers: 500, Endpoints: 50}
+	rep := c.newReport("scaling", deliveryHead...)
+	for _, n := range c.Instances {
+		name := fmt.Sprintf("%d instances, ", n)
+		if n == 1 {
+			name = "1 instance, "
+		}
+		if _, err := deliveries.median(ctx, rep, n, name); err != nil {
+			return err
+		}
+	}
+	rep.notef("All on one machine, whose cores the instances share with PostgreSQL, the publishers and the receiver: " +
+		"here more instances only cost.")
+	return rep.end()
+}

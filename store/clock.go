@@ -1,0 +1,84 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// The database's clock decides: when a slot is due, when a heartbeat is old. An instance's own clock makes ids and says when
+// tasks end, so one that is wrong by much must not end or purge anything. Each heartbeat compares the two.
+
+// MaxClockSkew is how far the instance's clock may be from the database's for it to end and purge what is past its time.
+const MaxClockSkew = 5 * time.Second
+
+// stepNoticed is the least step of the database's clock that is taken for one.
+const stepNoticed = time.Second
+
+// clock is what the last reading of the database's clock said.
+type clock struct {
+	mu     sync.Mutex
+	skew   time.Duration
+	asked  time.Time // by the instance's clock, which counts steadily
+	theirs time.Time
+}
+
+// read takes a reading of the database's clock between two of the instance's. It reports whether the database's may have
+// stepped back: it did since the last reading, or there was none.
+func (c *clock) read(asked, answered, theirs time.Time) (stepped bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.skew = skewBetween(asked, answered, theirs)
+	stepped = c.asked.IsZero() || theirs.Sub(c.theirs) < asked.Sub(c.asked)-stepNoticed
+	c.asked, c.theirs = asked, theirs
+	return stepped
+}
+
+// skewBetween returns how far the instance's clock is ahead of the database's, which said theirs between two readings of the
+// instance's; 0 where theirs may be the time between them.
+func skewBetween(asked, answered, theirs time.Time) time.Duration {
+	// Without Round a difference of two readings would not see the clock that was set between them.
+	asked, answered = asked.Round(0), answered.Round(0)
+	switch {
+	case theirs.Before(asked):
+		return asked.Sub(theirs)
+	case theirs.After(answered):
+		return answered.Sub(theirs)
+	default:
+		return 0
+	}
+}
+
+// ClockSkew returns how far the instance's clock was ahead of the database's at the last heartbeat, negative if it was behind.
+// Where its size is above [MaxClockSkew], nothing may be done that cannot be undone.
+func (s *Store) ClockSkew() time.Duration {
+	s.clock.mu.Lock()
+	defer s.clock.mu.Unlock()
+	return s.clock.skew
+}
+
+// slotsAhead is how many intervals ahead the next slot may be: more than the lease's horizon and what operators reserve.
+const slotsAhead = 10
+
+// clockSteppedBack brings to the present what the database's clock wrote before it stepped back. An account would wait for its
+// next slot as long as the step was, and a dead instance would count as alive. The slot is an interval behind the last that
+// can have been given out.
+func clockSteppedBack(ctx context.Context, q querier) error {
+	for _, sql := range []string{
+		`update accounts a
+		set next_slot_at = clock_timestamp() + $1::interval + ` + slotIntervalOf("a") + `
+		where a.next_slot_at > clock_timestamp() + $1::interval + ` + fmt.Sprint(slotsAhead) + ` * ` + slotIntervalOf("a"),
+		`update instances set beat_at = now() where beat_at > now() + $1::interval`,
+	} {
+		rows, err := q.Query(ctx, sql, slotHorizon)
+		if err == nil {
+			rows.Close()
+			err = rows.Err()
+		}
+		if err != nil {
+			return fmt.Errorf("follow the database's clock back: %w", err)
+		}
+	}
+	return nil
+}
