@@ -172,6 +172,9 @@ func TestRowsWithoutAPartition(t *testing.T) {
 func TestTablesBecomePartitionsBesideTheVersionBefore(t *testing.T) {
 	t.Parallel()
 	pool := storetest.Pool(t, storetest.EmptyURL(t))
+	if _, err := pool.Exec(t.Context(), `create schema if not exists memhook`); err != nil {
+		t.Fatal(err)
+	}
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { _ = db.Close() }()
 	before, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS, goose.WithDisableGlobalRegistry(true))
