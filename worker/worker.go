@@ -89,6 +89,7 @@ func New(cfg Config) (*Worker, error) {
 		ReindexerSchedule:           river.NeverSchedule(), // memhook drops the indexes that it is for
 		RetryPolicy:                 retryPolicy{},
 		JobTimeout:                  -1,
+		ErrorHandler:                failing{w.log},
 		Logger:                      warnOnly(w.log),
 	})
 	if err != nil {
