@@ -84,7 +84,7 @@ call partition_table('attempts', 'delivery_id');
 drop procedure partition_table;
 
 -- Partitions are made and dropped by functions with their owner's rights: the service needs none to change the schema.
--- Both give up where they cannot lock the table soon, and are called again.
+-- Whoever calls them must have the right to delete from the table. Both give up where they cannot lock the table soon, and are called again.
 
 -- add_partition makes the partition of a day, unless the day has one already. It takes over what has come into the default
 -- partition meanwhile; where that is much the day goes without.
@@ -98,6 +98,9 @@ declare
     after uuid := id_at((day + 1)::timestamptz);
     strays int;
 begin
+    if not has_table_privilege(session_user, parent, 'delete') then
+        raise insufficient_privilege;
+    end if;
     if to_regclass(part) is not null or exists (
         select 1 from partitions p where p.parent = add_partition.parent and p.hi > first and p.lo < after
     ) then
@@ -146,6 +149,9 @@ begin
     if not found then
         return false;
     end if;
+    if not has_table_privilege(session_user, p.parent, 'delete') then
+        raise insufficient_privilege;
+    end if;
     -- Looked at without a lock first, which nobody should wait for in vain.
     if p.parent = 'events' then
         kept := array(select distinct event_id from deliveries where event_id >= p.lo and event_id < p.hi limit most + 1);
@@ -168,7 +174,6 @@ begin
     return true;
 end $$;
 -- +goose StatementEnd
-revoke execute on function add_partition, drop_partition from public;
 
 -- +goose Down
 drop function drop_partition(text, int);

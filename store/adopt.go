@@ -36,6 +36,7 @@ const (
 // AdoptOrphans inserts jobs for work that is due and has lost its own, and returns their number. It cancels deliveries to
 // endpoints that were deleted meanwhile. Of several calls at the same time all but one do nothing.
 func (s *Store) AdoptOrphans(ctx context.Context) (n int, err error) {
+	ctx = allowing(ctx, longTimeout)
 	err = s.tx(ctx, "adopt orphans", func(tx pgx.Tx) error {
 		var settled uuid.UUID
 		err := tx.QueryRow(ctx, `select settled from sweep for update skip locked`).Scan(&settled)

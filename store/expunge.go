@@ -10,6 +10,7 @@ import (
 // ExpungeTask deletes a task of any status and all that is stored of it: its subscriptions, events with their payloads,
 // deliveries and attempts. What is in flight finds nothing to record.
 func (s *Store) ExpungeTask(ctx context.Context, scope Scope, id uuid.UUID) error {
+	ctx = allowing(ctx, longTimeout)
 	return s.tx(ctx, "expunge task", func(tx pgx.Tx) error {
 		// Whoever adds to the task locks it first: a poll, a registration, its expiry.
 		tag, err := tx.Exec(ctx, `

@@ -28,8 +28,9 @@ var partitioned = []string{"events", "attempts"}
 
 // AddPartitions makes the partitions of today and of the next days where they are missing. It is cheap where none is.
 func (s *Store) AddPartitions(ctx context.Context) error {
+	ctx = allowing(ctx, longTimeout)
 	rows, err := s.pool.Query(ctx, `
-		select t.name, d.day::date
+		select t.name, (d.day at time zone 'UTC')::date as day
 		from unnest($1::text[]) as t (name)
 		cross join generate_series(date_trunc('day', now(), 'UTC'), now() + make_interval(days => $2), interval '1 day') as d (day)
 		where not exists (

@@ -172,7 +172,7 @@ func TestRowsWithoutAPartition(t *testing.T) {
 func TestTablesBecomePartitionsBesideTheVersionBefore(t *testing.T) {
 	t.Parallel()
 	pool := storetest.Pool(t, storetest.EmptyURL(t))
-	if _, err := pool.Exec(t.Context(), `create schema memhook`); err != nil {
+	if _, err := pool.Exec(t.Context(), `create schema if not exists memhook`); err != nil {
 		t.Fatal(err)
 	}
 	db := stdlib.OpenDBFromPool(pool)

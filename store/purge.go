@@ -10,8 +10,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// purgeBatch is how many rows a statement deletes at most.
-const purgeBatch = 5000
+const (
+	// purgeBatch is how many rows a statement deletes at most.
+	purgeBatch = 2000
+	// purgeRest is for how many times as long as a full batch has taken the purge rests before the next, so that what goes on
+	// beside it keeps nine tenths of the database.
+	purgeRest = 9
+)
 
 // wholeDays is the retention from which on events and attempts go by the day alone, up to a day late. A shorter one deletes
 // their rows, too.
@@ -57,6 +62,7 @@ func (s *Store) databaseTime(ctx context.Context) (now time.Time, err error) {
 // purgeTasks deletes tasks that ended before a time.
 func (s *Store) purgeTasks(ctx context.Context, before time.Time) (total int64, err error) {
 	for {
+		start := time.Now()
 		tag, err := s.pool.Exec(ctx, `
 			with gone as (
 				delete from tasks
@@ -69,7 +75,7 @@ func (s *Store) purgeTasks(ctx context.Context, before time.Time) (total int64, 
 		if err != nil {
 			return total, err
 		}
-		if total += tag.RowsAffected(); tag.RowsAffected() < purgeBatch {
+		if total += tag.RowsAffected(); tag.RowsAffected() < purgeBatch || !rest(ctx, start) {
 			break
 		}
 	}
@@ -110,16 +116,27 @@ const oldDeliveries = `
 func (s *Store) deleteOld(ctx context.Context, sql string, before time.Time) (total int64, err error) {
 	after, bound := uuid.Nil, idAt(before)
 	for {
+		start := time.Now()
 		var n int64
 		var last uuid.NullUUID
 		if err := s.pool.QueryRow(ctx, sql, after, bound, before, purgeBatch).Scan(&n, &last); err != nil {
 			return total, err
 		}
 		total += n
-		if n < purgeBatch {
+		if n < purgeBatch || !rest(ctx, start) {
 			return total, nil
 		}
 		after = last.UUID
+	}
+}
+
+// rest waits for purgeRest times as long as a batch that began at start has taken. It returns false where ctx is done first.
+func rest(ctx context.Context, start time.Time) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(purgeRest * time.Since(start)):
+		return true
 	}
 }
 

@@ -183,6 +183,7 @@ func ReadRights(ctx context.Context, pool *pgxpool.Pool) (Rights, error) {
 			select c.oid, c.relkind
 			from pg_class c
 			where c.relnamespace = to_regnamespace(quote_ident(current_schema())) and c.relkind in ('r', 'p', 'S')
+				and not (c.relispartition and c.relname ~ '_d[0-9]{8}$') -- the service reaches it by its parent
 		)
 		select current_user::text as "user", coalesce(current_schema(), '') as schema, `+isOurs(`current_schema()`)+` as migrated,
 			case when current_schema() is null then has_database_privilege(current_database(), 'create')

@@ -306,6 +306,24 @@ func TestARoleWithoutDDLServes(t *testing.T) {
 	if _, err := b.Purge(t.Context(), -time.Hour); err != nil {
 		t.Error(err)
 	}
+	// It makes partitions, by a function with the owner's rights, and drops them.
+	if err := b.AddPartitions(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, table := range []string{"events", "attempts"} {
+		if names := partitions(t, pool, table); len(names) != 3 {
+			t.Errorf("partitions of %s: %v; want the first, the default one and a day", table, names)
+		}
+	}
+	if _, err := b.Purge(t.Context(), -10*24*time.Hour); err != nil || len(partitions(t, pool, "events")) != 1 {
+		t.Errorf("partitions that are past stay: %v, %v", partitions(t, pool, "events"), err)
+	}
+	if rights, err = store.ReadRights(t.Context(), pool); err != nil || !rights.Serve {
+		t.Errorf("beside partitions: %+v, %v", rights, err)
+	}
+	if err := b.AddPartitions(t.Context()); err != nil {
+		t.Error(err)
+	}
 	execAll(t, owner, `revoke delete on memhook.tasks from serving`)
 	if rights, err = store.ReadRights(t.Context(), pool); err != nil || rights.Serve {
 		t.Errorf("without a right: %+v, %v", rights, err)

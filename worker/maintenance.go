@@ -6,38 +6,7 @@ import (
 )
 
 // Every instance expires tasks, makes jobs for work that has none, makes partitions, and deletes old rows. The store's
-// statements allow several instances to do so at once. An instance whose clock disagrees with the database's leaves
-// what cannot be undone to the others (clockFits).
-
-// maintain starts what runs at intervals until ctx is done.
-func (w *Worker) maintain(ctx context.Context) {
-	addPartitions := func(ctx context.Context) {
-		if err := w.cfg.Store.AddPartitions(ctx); err != nil && ctx.Err() == nil {
-			w.log.Warn("maintenance cannot make partitions: what belongs to them is stored beside them", "error", err)
-		}
-	}
-	addPartitions(ctx)
-	w.background.Go(func() { every(ctx, partitionInterval, addPartitions) })
-	w.background.Go(func() { every(ctx, expireInterval, w.expire()) })
-	w.background.Go(func() { every(ctx, adoptInterval, sparing(w.adopt)) })
-	if w.cfg.Retention > 0 {
-		interval := max(expireInterval, min(purgeInterval, w.cfg.Retention/10))
-		w.background.Go(func() { every(ctx, interval, w.purge) })
-	}
-}
-
-// sparing returns fn, which runs for at most a twentieth of the time.
-func sparing(fn func(context.Context)) func(context.Context) {
-	var next time.Time
-	return func(ctx context.Context) {
-		start := time.Now()
-		if start.Before(next) {
-			return
-		}
-		fn(ctx)
-		next = start.Add(20 * time.Since(start))
-	}
-}
+// statements allow several instances to do so at once.
 
 // expire returns a function that ends the tasks whose time is over. It looks at all of them once in reviewInterval, and
 // otherwise at those that have expired since.
@@ -82,6 +51,13 @@ func (w *Worker) adopt(ctx context.Context) {
 	}
 }
 
+// addPartitions makes the partitions of the next days.
+func (w *Worker) addPartitions(ctx context.Context) {
+	if err := w.cfg.Store.AddPartitions(ctx); err != nil && ctx.Err() == nil {
+		w.log.Warn("maintenance cannot make partitions: what belongs to them is stored beside them", "error", err)
+	}
+}
+
 // purge deletes rows that are older than the retention.
 func (w *Worker) purge(ctx context.Context) {
 	if !w.clockFits() {
@@ -98,6 +74,19 @@ func (w *Worker) purge(ctx context.Context) {
 	}
 	if n > 0 {
 		w.log.Info("maintenance deleted old rows", "rows", n)
+	}
+}
+
+// sparing returns fn, which runs for at most a twentieth of the time.
+func sparing(fn func(context.Context)) func(context.Context) {
+	var next time.Time
+	return func(ctx context.Context) {
+		start := time.Now()
+		if start.Before(next) {
+			return
+		}
+		fn(ctx)
+		next = start.Add(20 * time.Since(start))
 	}
 }
 

@@ -91,6 +91,7 @@ func New(cfg Config) (*Worker, error) {
 		ReindexerSchedule:           river.NeverSchedule(), // memhook drops the indexes that it is for
 		RetryPolicy:                 retryPolicy{},
 		JobTimeout:                  -1,
+		ErrorHandler:                failing{w.log},
 		Logger:                      warnOnly(w.log),
 	})
 	if err != nil {
@@ -123,7 +124,13 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.background.Go(func() { w.followPauses(background) })
 	w.background.Go(func() { w.heartbeat(background, in) })
 	w.background.Go(func() { w.reclaim(background) })
-	w.maintain(background)
+	w.background.Go(func() { every(background, expireInterval, w.expire()) })
+	w.background.Go(func() { every(background, adoptInterval, sparing(w.adopt)) })
+	w.background.Go(func() { w.addPartitions(background); every(background, partitionInterval, w.addPartitions) })
+	if w.cfg.Retention > 0 {
+		interval := max(expireInterval, min(purgeInterval, w.cfg.Retention/10))
+		w.background.Go(func() { every(background, interval, w.purge) })
+	}
 	w.background.Go(func() { w.limiters.run(background) })
 	w.background.Go(func() { w.notifier.run(background) })
 	return nil
