@@ -235,6 +235,11 @@ func (d *driver) customers() {
 	d.want(200, "list tasks")(app.ListTasks(ctx, &ListTasksParams{Status: ptr(ListTasksParamsStatus("waiting")), Limit: ptr(int64(10))}))
 	d.want(200, "read a task")(app.GetTask(ctx, id))
 
+	urls := []string{"https://videos.example/contract"}
+	upload := d.want(202, "upload")(app.CreateUpload(ctx, nil, NewUpload{Urls: &urls, CallbackUrl: d.callback}))
+	d.want(200, "read an upload")(app.GetUpload(ctx, text(upload, "id")))
+	d.want(422, "upload nothing")(app.CreateUpload(ctx, nil, NewUpload{CallbackUrl: d.callback}))
+
 	ready := d.until("an event", func() map[string]any {
 		return d.want(200, "a task's events")(app.ListTaskEvents(ctx, id))
 	})
