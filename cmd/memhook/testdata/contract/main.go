@@ -276,8 +276,8 @@ func (d *driver) customers() {
 	d.want(204, "a hint")(d.nobody.HintWithBody(ctx, url[strings.LastIndex(url, "/")+1:], "application/json", strings.NewReader(`{"taskId":"contract-task"}`)))
 	d.want(204, "delete an endpoint")(app.DeleteEndpoint(ctx, ep))
 	never := d.want(201, "register")(app.CreateTask(ctx, nil, NewTask{TaskId: "never", CallbackUrl: d.callback}))
-	d.want(204, "cancel")(app.CancelTask(ctx, text(never, "id")))
-	d.want(409, "cancel again")(app.CancelTask(ctx, text(never, "id")))
+	d.want(204, "cancel")(app.CancelTask(ctx, text(never, "id"), nil))
+	d.want(409, "cancel again")(app.CancelTask(ctx, text(never, "id"), nil))
 }
 
 // until repeats a call until its list is not empty.
