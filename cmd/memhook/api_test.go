@@ -79,6 +79,7 @@ func (x things) of(path string) string {
 // bodies are what operations need not to be refused for their body.
 var bodies = map[string]string{
 	"create-task": `{"task_id":"matrix","callback_url":"CALLBACK"}`, "create-tasks": `{"tasks":[{"task_id":"matrix","callback_url":"CALLBACK"}]}`,
+	"create-upload":   `{"urls":["https://videos.example/matrix"],"callback_url":"CALLBACK"}`,
 	"create-endpoint": `{"url":"CALLBACK/matrix"}`, "update-endpoint": `{}`, "rotate-endpoint-secret": `{"overlap":"1h"}`, "recover-endpoint": `{"since":"2026-01-01T00:00:00Z"}`,
 	"admin-recover-endpoint": `{"since":"2026-01-01T00:00:00Z"}`, "admin-create-account": `{"name":"matrix","api_key":"x"}`, "admin-update-account": `{}`,
 	"admin-create-app": `{"name":"matrix","account_id":"01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2"}`, "admin-update-app": `{}`, "admin-create-key": `{}`,

@@ -139,7 +139,7 @@ func TestTheUpstreamExample(t *testing.T) {
 		t.Fatalf("build: %v: %s", err, out)
 	}
 	cmd := exec.Command(upstream, "https://www.youtube.com/watch?v=x")
-	cmd.Env = append(os.Environ(), "MEMORIES_BASE_URL=http://"+addr, "MEMORIES_API_KEY=sk-mavi-test", "MEMHOOK_URL="+in.url, "MEMHOOK_API_KEY="+testAPIKey)
+	cmd.Env = append(os.Environ(), "MEMHOOK_URL="+in.url, "MEMHOOK_API_KEY="+testAPIKey)
 	var out safeBuffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

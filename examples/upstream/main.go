@@ -1,7 +1,6 @@
-// The whole story from an upstream app's side: it submits a video to memories.ai, registers the task with
-// memhook, and gets the webhook when the video ids are there.
+// The whole story from an upstream app's side: it gives a video to memhook, which submits it to memories.ai, and gets the
+// webhook when the video ids are there.
 //
-//	MEMORIES_BASE_URL=http://127.0.0.1:9100 MEMORIES_API_KEY=sk-mavi-… \
 //	MEMHOOK_URL=http://127.0.0.1:8080 MEMHOOK_API_KEY=… go run . https://www.youtube.com/watch?v=…
 package main
 
@@ -23,19 +22,13 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	var upload struct {
-		Data struct {
-			TaskID string `json:"taskId"`
-		}
-	}
-	post(os.Getenv("MEMORIES_BASE_URL")+"/serve/api/v1/scraper_url", os.Getenv("MEMORIES_API_KEY"), map[string]any{"video_urls": os.Args[1:]}, &upload)
-
 	memhook, key := os.Getenv("MEMHOOK_URL"), "Bearer "+os.Getenv("MEMHOOK_API_KEY")
 	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=" // make your own: openssl rand -base64 32
 	callback := "http://" + listener.Addr().String() + "/hooks"
 	post(memhook+"/v1/endpoints", key, map[string]any{"url": callback, "secret": secret}, nil)
-	post(memhook+"/v1/tasks", key, map[string]any{"task_id": upload.Data.TaskID, "callback_url": callback}, nil)
-	fmt.Println("registered", upload.Data.TaskID)
+	var upload struct{ ID string }
+	post(memhook+"/v1/uploads", key, map[string]any{"urls": os.Args[1:], "callback_url": callback}, &upload)
+	fmt.Println("queued", upload.ID)
 
 	log.Fatal(http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)

@@ -235,6 +235,11 @@ func (d *driver) customers() {
 	d.want(200, "list tasks")(app.ListTasks(ctx, &ListTasksParams{Status: ptr(ListTasksParamsStatus("waiting")), Limit: ptr(int64(10))}))
 	d.want(200, "read a task")(app.GetTask(ctx, id))
 
+	urls := []string{"https://videos.example/contract"}
+	upload := d.want(202, "upload")(app.CreateUpload(ctx, nil, NewUpload{Urls: &urls, CallbackUrl: d.callback}))
+	d.want(200, "read an upload")(app.GetUpload(ctx, text(upload, "id")))
+	d.want(422, "upload nothing")(app.CreateUpload(ctx, nil, NewUpload{CallbackUrl: d.callback}))
+
 	ready := d.until("an event", func() map[string]any {
 		return d.want(200, "a task's events")(app.ListTaskEvents(ctx, id))
 	})
@@ -271,8 +276,8 @@ func (d *driver) customers() {
 	d.want(204, "a hint")(d.nobody.HintWithBody(ctx, url[strings.LastIndex(url, "/")+1:], "application/json", strings.NewReader(`{"taskId":"contract-task"}`)))
 	d.want(204, "delete an endpoint")(app.DeleteEndpoint(ctx, ep))
 	never := d.want(201, "register")(app.CreateTask(ctx, nil, NewTask{TaskId: "never", CallbackUrl: d.callback}))
-	d.want(204, "cancel")(app.CancelTask(ctx, text(never, "id")))
-	d.want(409, "cancel again")(app.CancelTask(ctx, text(never, "id")))
+	d.want(204, "cancel")(app.CancelTask(ctx, text(never, "id"), nil))
+	d.want(409, "cancel again")(app.CancelTask(ctx, text(never, "id"), nil))
 }
 
 // until repeats a call until its list is not empty.
