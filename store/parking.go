@@ -60,12 +60,22 @@ func (s *Store) parkBatch(ctx context.Context, parkings []Parking) ([]struct{}, 
 			return err
 		}
 		from, args := unnest("p", parkings, parkingColumns)
-		_, err := tx.Exec(ctx, `
+		rows, err := tx.Query(ctx, `
 			update deliveries d
 			set parked = true
 			from `+from+`
-			where d.id = p.id and d.generation = p.generation and d.status = 'pending'`, args...)
-		return err
+			where d.id = p.id and d.generation = p.generation and d.status = 'pending'
+			returning d.endpoint_id`, args...)
+		if err != nil {
+			return err
+		}
+		parkedAt, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		if err != nil {
+			return err
+		}
+		// Their endpoint may have been merged into another one since they were loaded.
+		moved := slices.DeleteFunc(parkedAt, func(id uuid.UUID) bool { return slices.Contains(endpoints, id) })
+		return lockBacklog(ctx, tx, moved)
 	})
 }
 

@@ -78,10 +78,26 @@ func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 // Jobs returns the client that inserts jobs, for River's pages.
 func (s *Store) Jobs() *river.Client[pgx.Tx] { return s.jobs }
 
-// tx runs fn in a transaction, which it commits if fn returns nil. fn runs once.
+// deadlockTries is how often a transaction is begun that ends in a deadlock each time.
+const deadlockTries = 5
+
+// tx runs fn in a transaction, which it commits if fn returns nil. Where the database has chosen the transaction to end a
+// deadlock, fn runs again in a new one: it must set what it leaves to its caller, not add to it. (Most transactions lock
+// in one order, and the others are few: deletions, moves, and health that is told to other endpoints.)
 func (s *Store) tx(ctx context.Context, what string, fn func(pgx.Tx) error) error {
-	if err := pgx.BeginFunc(ctx, s.pool, fn); err != nil {
+	if err := throughDeadlocks(func() error { return pgx.BeginFunc(ctx, s.pool, fn) }); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
+}
+
+// throughDeadlocks calls fn, a transaction or a statement outside of one, again while the database ends it because of a
+// deadlock.
+func throughDeadlocks(fn func() error) (err error) {
+	for range deadlockTries {
+		if err = fn(); !isDeadlock(err) {
+			break
+		}
+	}
+	return err
 }
