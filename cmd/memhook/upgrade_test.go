@@ -20,20 +20,27 @@ import (
 // firstLanded is the first version that had users: upgrades from it must work.
 const firstLanded = "e847d0f050b7a09c81b80b063b984341d53efdca"
 
+// buildVersion builds the memhook of a commit and returns the program.
+func buildVersion(t *testing.T, commit string) string {
+	t.Helper()
+	tree := filepath.Join(t.TempDir(), "tree")
+	root := repository(t, ".")
+	if out, err := exec.Command("sh", "-c", `mkdir -p "$1" && git -C "$2" archive "$3" | tar -x -C "$1"`, "sh", tree, root, commit).CombinedOutput(); err != nil {
+		t.Fatalf("version %s (a shallow clone does not have it): %v: %s", commit, err, out)
+	}
+	program := filepath.Join(tree, "memhook")
+	build := exec.Command("go", "build", "-o", program, "./cmd/memhook")
+	build.Dir = tree
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build version %s: %v: %s", commit, err, out)
+	}
+	return program
+}
+
 // The first landed version and this one run side by side on one database, while it is migrated under load.
 func TestUpgradeFromTheFirstVersion(t *testing.T) {
 	t.Parallel()
-	tree := filepath.Join(t.TempDir(), "first")
-	root := repository(t, ".")
-	if out, err := exec.Command("sh", "-c", `mkdir -p "$1" && git -C "$2" archive `+firstLanded+` | tar -x -C "$1"`, "sh", tree, root).CombinedOutput(); err != nil {
-		t.Fatalf("the first version (a shallow clone does not have it): %v: %s", err, out)
-	}
-	old := filepath.Join(tree, "memhook")
-	build := exec.Command("go", "build", "-o", old, "./cmd/memhook")
-	build.Dir = tree
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the first version: %v: %s", err, out)
-	}
+	old := buildVersion(t, firstLanded)
 	b := newBench(t, memoriestest.Config{})
 	b.fast()
 	pg, err := localpg.Start(t.Context(), localpg.Options{})
