@@ -26,14 +26,14 @@ type Account struct {
 type NewAccount struct {
 	Name              string  `json:"name" minLength:"1" maxLength:"100"`
 	APIKey            string  `json:"api_key" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai. It is never shown again."`
-	RequestsPerSecond float64 `json:"requests_per_second,omitempty" exclusiveMinimum:"0" maximum:"1000" default:"1" doc:"The account's budget."`
+	RequestsPerSecond float64 `json:"requests_per_second,omitempty" minimum:"0.01" maximum:"1000" default:"1" doc:"The account's budget."`
 }
 
 // AccountPatch changes the fields that it has.
 type AccountPatch struct {
 	Name              *string  `json:"name,omitempty" minLength:"1" maxLength:"100"`
 	APIKey            *string  `json:"api_key,omitempty" minLength:"1" maxLength:"1000"`
-	RequestsPerSecond *float64 `json:"requests_per_second,omitempty" exclusiveMinimum:"0" maximum:"1000"`
+	RequestsPerSecond *float64 `json:"requests_per_second,omitempty" minimum:"0.01" maximum:"1000"`
 }
 
 type (

@@ -65,19 +65,36 @@ func (s *Store) Event(ctx context.Context, scope Scope, id uuid.UUID) (Event, er
 // and one that commits late must not appear behind a reader's back.
 const feedDelay = 2 * time.Second
 
-// Events lists events after one, oldest first, of one type unless that is empty.
-func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after uuid.UUID, limit int) ([]Event, error) {
-	rows, err := s.pool.Query(ctx, `
-		select `+eventColumns+`
-		from events
-		where ($1::uuid is null or app_id = $1) and id > $2 and ($3 = '' or type = $3) and created_at < $4
-		order by id
-		limit $5`, scope.arg(), after, eventType, s.now().Add(-feedDelay), limit)
-	list, err := many[Event](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("list events: %w", err)
+// Events lists events after one, oldest first, of one type unless that is empty. cut reports whether the page was cut at
+// pageBytes, so that there are more than it has.
+func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after uuid.UUID, limit int) (list []Event, cut bool, err error) {
+	type row struct {
+		Event
+		Cut bool
 	}
-	return list, nil
+	rows, err := s.pool.Query(ctx, `
+		with page as (
+			select `+eventColumns+`
+			from events
+			where ($1::uuid is null or app_id = $1) and id > $2 and ($3 = '' or type = $3) and created_at < $4
+			order by id
+			limit $5
+		), sized as (
+			select *, sum(octet_length(payload)) over (order by id) as bytes, row_number() over (order by id) as n from page
+		)
+		select `+eventColumns+`, (select count(*) from page) > count(*) over () as cut
+		from sized
+		where n = 1 or bytes <= $6
+		order by id`, scope.arg(), after, eventType, s.now().Add(-feedDelay), limit, pageBytes)
+	found, err := many[row](rows, err)
+	if err != nil {
+		return nil, false, fmt.Errorf("list events: %w", err)
+	}
+	list = make([]Event, len(found))
+	for i, r := range found {
+		list[i], cut = r.Event, r.Cut
+	}
+	return list, cut, nil
 }
 
 // TaskEvents lists what happened to a task, oldest first.

@@ -61,8 +61,11 @@ func (t *Task) refuse(p Poll) []Event {
 	return []Event{{Type: EventFailed, Error: p.Refusal}}
 }
 
-// merge takes the answer's videos over: known ones keep their place and what is no longer listed stays.
-// It returns the ids that are new.
+// maxVideos is how many videos of a task are kept. An event with all of them has some 2 MB.
+const maxVideos = 20_000
+
+// merge takes the answer's videos over: known ones keep their place and what is no longer listed stays. Those beyond
+// maxVideos are left out. It returns the ids that are new.
 func (t *Task) merge(p Poll) (added []string) {
 	known := make(map[string]int, len(t.Videos))
 	for i, v := range t.Videos {
@@ -70,6 +73,9 @@ func (t *Task) merge(p Poll) (added []string) {
 	}
 	for _, v := range p.Videos {
 		i, ok := known[v.ID]
+		if !ok && len(t.Videos) == maxVideos {
+			continue
+		}
 		if !ok {
 			known[v.ID] = len(t.Videos)
 			t.Videos = append(t.Videos, v)
