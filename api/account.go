@@ -31,8 +31,8 @@ type NewAccount struct {
 	Name              string   `json:"name" minLength:"1" maxLength:"100"`
 	APIKey            string   `json:"api_key" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai. It is never shown again."`
 	API               string   `json:"api,omitempty" enum:"v1,datalake" doc:"The generation of memories.ai's API; absent: datalake for a key that begins with sk-mai-, else v1."`
-	RequestsPerSecond float64  `json:"requests_per_second,omitempty" exclusiveMinimum:"0" maximum:"1000" default:"1" doc:"The account's budget."`
-	UploadsPerMinute  *float64 `json:"uploads_per_minute,omitempty" exclusiveMinimum:"0" maximum:"6000" doc:"The account's budget of submissions; absent: 1 with v1, 60 with datalake."`
+	RequestsPerSecond float64  `json:"requests_per_second,omitempty" minimum:"0.01" maximum:"1000" default:"1" doc:"The account's budget."`
+	UploadsPerMinute  *float64 `json:"uploads_per_minute,omitempty" minimum:"0.01" maximum:"6000" doc:"The account's budget of submissions; absent: 1 with v1, 60 with datalake."`
 }
 
 // AccountPatch changes the fields that it has.
@@ -40,8 +40,8 @@ type AccountPatch struct {
 	Name              *string  `json:"name,omitempty" minLength:"1" maxLength:"100"`
 	APIKey            *string  `json:"api_key,omitempty" minLength:"1" maxLength:"1000"`
 	API               *string  `json:"api,omitempty" enum:"v1,datalake" doc:"Absent, with a new api_key: by the key's prefix."`
-	RequestsPerSecond *float64 `json:"requests_per_second,omitempty" exclusiveMinimum:"0" maximum:"1000"`
-	UploadsPerMinute  *float64 `json:"uploads_per_minute,omitempty" exclusiveMinimum:"0" maximum:"6000"`
+	RequestsPerSecond *float64 `json:"requests_per_second,omitempty" minimum:"0.01" maximum:"1000"`
+	UploadsPerMinute  *float64 `json:"uploads_per_minute,omitempty" minimum:"0.01" maximum:"6000"`
 }
 
 type (

@@ -58,12 +58,12 @@ func (s *server) listEvents(ctx context.Context, in *EventsFilter) (*eventListOu
 			return nil, invalid(FieldError{"after", "must be the id of an event, such as evt_01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2"})
 		}
 	}
-	events, err := s.store.Events(ctx, scopeOf(ctx), in.Type, after, in.Limit)
+	events, cut, err := s.store.Events(ctx, scopeOf(ctx), in.Type, after, in.Limit)
 	if err != nil {
 		return nil, err
 	}
 	out := &eventListOutput{List[Event]{Data: wireEvents(events)}}
-	if len(events) == in.Limit {
+	if len(events) == in.Limit || cut {
 		last := out.Body.Data[len(events)-1].ID
 		out.Body.NextCursor = &last
 	}

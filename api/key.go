@@ -23,7 +23,7 @@ type APIKey struct {
 // NewKey is a key to be created.
 type NewKey struct {
 	Name      string   `json:"name,omitempty" maxLength:"100"`
-	RateLimit *float64 `json:"rate_limit,omitempty" exclusiveMinimum:"0" maximum:"100000" doc:"Requests per second to each instance; absent for the service's default."`
+	RateLimit *float64 `json:"rate_limit,omitempty" minimum:"0.01" maximum:"100000" doc:"Requests per second to each instance; absent for the service's default."`
 }
 
 type (

@@ -20,6 +20,7 @@ type Task struct {
 	Status         string            `json:"status" enum:"waiting,ready,failed,expired,cancelled"`
 	VideoIDs       []string          `json:"video_ids" nullable:"false" doc:"In the order in which they were first seen."`
 	Videos         []Video           `json:"videos" nullable:"false"`
+	VideosOmitted  int               `json:"videos_omitted,omitempty" doc:"In lists and answers to registrations, which have at most 1,000 videos of a task: the number of the others. GET /v1/tasks/{id} has all."`
 	Metadata       map[string]string `json:"metadata"`
 	Subscriptions  []Subscription    `json:"subscriptions" nullable:"false"`
 	Polls          int               `json:"polls" doc:"The number of polls so far."`
@@ -99,9 +100,12 @@ func (s *server) listTasks(ctx context.Context, in *TasksFilter) (*listOutput[Ta
 		return nil, err
 	}
 	f := store.TaskFilter{Scope: scopeOf(ctx), Status: in.Status, UpstreamID: in.TaskID, UniqueID: in.UniqueID}
-	tasks, err := s.store.Tasks(ctx, f, page)
+	tasks, cut, err := s.store.Tasks(ctx, f, page)
 	if err != nil {
 		return nil, err
+	}
+	if cut {
+		page.Limit = len(tasks) // the page is full
 	}
 	return listOf(tasks, page.Limit, func(t *store.Task) uuid.UUID { return t.ID }, wireTask), nil
 }
@@ -165,7 +169,7 @@ func wireTask(t *store.Task) Task {
 		VideoIDs: make([]string, len(t.Videos)), Videos: make([]Video, len(t.Videos)),
 		Metadata: t.Metadata, Subscriptions: make([]Subscription, len(t.Subscriptions)), Polls: t.Polls, LastPolledAt: wireTimeOf(t.LastPolledAt),
 		CreatedAt: wireTime(t.CreatedAt), ReadyAt: wireTimeOf(t.ReadyAt), ExpiresAt: wireTime(t.ExpiresAt),
-		Until: t.Until, ExpectedVideos: t.ExpectedVideos,
+		Until: t.Until, ExpectedVideos: t.ExpectedVideos, VideosOmitted: t.VideosOmitted,
 	}
 	if out.Metadata == nil {
 		out.Metadata = map[string]string{}

@@ -44,7 +44,7 @@ func (s *Store) CreateAccount(ctx context.Context, n NewAccount) (Account, error
 	return a, nil
 }
 
-// accountTaken says what of an account another one has.
+// accountTaken says what of an account another one has. No transaction of the caller's may be open, see urlTaken.
 func (s *Store) accountTaken(ctx context.Context, id uuid.UUID, name string, apiKey *string) error {
 	if apiKey != nil {
 		var other string
@@ -96,9 +96,6 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 			where id = $1
 			returning `+accountColumns, id, c.Name, c.RequestsPerSecond, sealed, hash, c.API, c.UploadsPerMinute)
 		if a, err = one[Account](rows, err); err != nil {
-			if isUnique(err) {
-				return s.accountTaken(ctx, id, *cmp.Or(c.Name, new("")), c.APIKey)
-			}
 			return err
 		}
 		if c.APIKey == nil && c.API == nil && c.RequestsPerSecond == nil {
@@ -119,6 +116,9 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		}
 		return s.insertPollJobs(ctx, tx, []uuid.UUID{id})
 	})
+	if isUnique(err) {
+		err = s.accountTaken(ctx, id, *cmp.Or(c.Name, new("")), c.APIKey)
+	}
 	return a, err
 }
 

@@ -25,6 +25,9 @@ func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (
 	if isUnique(err) {
 		return a, conflict("the name %q is taken", name)
 	}
+	if isForeignKey(err) {
+		return a, ErrNotFound // the account was deleted just now
+	}
 	if err != nil {
 		return a, fmt.Errorf("create app: %w", err)
 	}
@@ -51,6 +54,9 @@ func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, accou
 			where id = $1 and exists (select 1 from accounts where id = $3)`, id, a.Name, a.AccountID)
 		if isUnique(err) {
 			return conflict("the name %q is taken", a.Name)
+		}
+		if isForeignKey(err) {
+			return ErrNotFound // the account was deleted just now
 		}
 		if err != nil {
 			return err

@@ -59,13 +59,15 @@ func (s *Store) recordAttemptBatch(ctx context.Context, attempts []AttemptResult
 	touched := distinct(telling, func(r AttemptResult) uuid.UUID { return r.EndpointID }) // their health may change
 	var err error
 	if len(touched) == 0 {
-		err = appendAttempts(ctx, s.pool, attempts)
+		err = appendAttempts(attempts, func(round []AttemptResult) error {
+			return throughDeadlocks(func() error { return appendRound(ctx, s.pool, round) })
+		})
 	} else {
 		err = s.tx(ctx, "record attempts", func(tx pgx.Tx) error {
 			if err := s.applyHealth(ctx, tx, touched, attempts); err != nil {
 				return err
 			}
-			if err := appendAttempts(ctx, tx, attempts); err != nil {
+			if err := appendAttempts(attempts, func(round []AttemptResult) error { return appendRound(ctx, tx, round) }); err != nil {
 				return err
 			}
 			return s.insertDeliverJobs(ctx, tx, nextJobs(attempts))
@@ -100,17 +102,14 @@ func (s *Store) countAttempts(attempts []AttemptResult) {
 	})
 }
 
-// appendAttempts appends attempts and moves their deliveries on. One statement, so that it is all or nothing without a
-// transaction of its own. The attempt's number is counted here: a second instance that sent the same delivery adds its
-// attempt, it does not overwrite. What is delivered stays delivered. An attempt of an older generation, such as one that was
-// in flight when the delivery was sent again, is only listed: it neither ends nor shortens the new round.
-func appendAttempts(ctx context.Context, q querier, attempts []AttemptResult) error {
+// appendAttempts calls appendRound, which takes distinct deliveries, for all attempts.
+func appendAttempts(attempts []AttemptResult, appendRound func([]AttemptResult) error) error {
 	for _, round := range rounds(attempts, func(r AttemptResult) uuid.UUID { return r.DeliveryID }) {
 		these := make([]AttemptResult, len(round))
 		for i, k := range round {
 			these[i] = attempts[k]
 		}
-		if err := appendRound(ctx, q, these); err != nil {
+		if err := appendRound(these); err != nil {
 			return err
 		}
 	}
@@ -135,7 +134,9 @@ var attemptColumns = []column[AttemptResult]{
 	col("response_body", "text", func(r AttemptResult) *string { return r.ResponseBody }),
 }
 
-// appendRound appends attempts of distinct deliveries.
+// appendRound appends attempts of distinct deliveries and moves the deliveries on. One statement, so that it is all or
+// nothing without a transaction of its own. The attempt's number is counted here: a second instance that sent the same
+// delivery adds its attempt, it does not overwrite. What is delivered stays delivered.
 func appendRound(ctx context.Context, q querier, attempts []AttemptResult) error {
 	from, args := unnest("n", attempts, attemptColumns)
 	rows, err := q.Query(ctx, `

@@ -12,6 +12,7 @@ import (
 // cancelled, or whose event is no longer stored, is ErrConflict.
 func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "resend", func(tx pgx.Tx) error {
+		// The lock keeps the endpoint from being deleted, whose pending deliveries are cancelled then.
 		rows, err := tx.Query(ctx, `
 			select d.endpoint_id, `+parksNow("e")+` as parked
 			from deliveries d

@@ -37,6 +37,7 @@ func (s *Store) nameEndpoints(ctx context.Context, normalize func(string) (strin
 // nameEndpointsOf names and merges an app's endpoints.
 func (s *Store) nameEndpointsOf(ctx context.Context, app uuid.UUID, normalize func(string) (string, error)) (merged int, err error) {
 	err = s.tx(ctx, "name endpoints", func(tx pgx.Tx) error {
+		merged = 0
 		if _, err := tx.Exec(ctx, `select 1 from apps where id = $1 for no key update`, app); err != nil {
 			return err
 		}

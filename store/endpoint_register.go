@@ -32,9 +32,10 @@ func (s *Store) ensureEndpoints(ctx context.Context, tx pgx.Tx, regs []Registrat
 	slices.SortFunc(missing, func(a, b callback) int {
 		return cmp.Or(slices.Compare(a.AppID[:], b.AppID[:]), cmp.Compare(a.URL, b.URL))
 	})
+	upgrading := s.upgrading.Load()
 	// Once more where another transaction has deleted an endpoint, or created it, in between.
 	for range 3 {
-		if err := readDestinations(ctx, tx, missing, found); err != nil {
+		if err := readDestinations(ctx, tx, missing, upgrading, found); err != nil {
 			return nil, err
 		}
 		missing = slices.DeleteFunc(missing, func(c callback) bool { return found[c].endpoint != uuid.Nil })
@@ -43,11 +44,15 @@ func (s *Store) ensureEndpoints(ctx context.Context, tx pgx.Tx, regs []Registrat
 		}
 		batch := &pgx.Batch{}
 		for _, c := range missing {
-			name, _ := splitCallbackURL(c.URL)
+			name, suffix := splitCallbackURL(c.URL)
+			if upgrading {
+				name = c.URL
+			}
 			batch.Queue(`
 				insert into endpoints (id, app_id, url, secret, named)
-				values ($1, $2, $3, $4, true)
-				on conflict (app_id, url) where deleted_at is null do nothing`, newID(), c.AppID, name, s.newSecret())
+				values ($1, $2, $3, $4, $5)
+				on conflict (app_id, url) where deleted_at is null do nothing`,
+				newID(), c.AppID, name, s.newSecret(), !upgrading || suffix == "")
 		}
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return nil, fmt.Errorf("insert endpoints: %w", err)
@@ -62,8 +67,9 @@ var callbackColumns = []column[callback]{
 	col("url", "text", func(c callback) string { return c.URL }),
 }
 
-// readDestinations reads which endpoints the callback URLs belong to.
-func readDestinations(ctx context.Context, tx pgx.Tx, wanted []callback, found map[callback]destination) error {
+// readDestinations reads which endpoints the callback URLs belong to. During an upgrade those are endpoints named by the whole
+// URL: the version before, which may deliver to them, sends to their names and knows no suffixes.
+func readDestinations(ctx context.Context, tx pgx.Tx, wanted []callback, upgrading bool, found map[callback]destination) error {
 	names, args := unnest("c", wanted, callbackColumns)
 	rows, err := tx.Query(ctx, `
 		select e.id, e.app_id, e.url
@@ -94,6 +100,9 @@ func readDestinations(ctx context.Context, tx pgx.Tx, wanted []callback, found m
 	for _, c := range wanted {
 		if id, ok := exact[c]; ok { // of the version before, which named it by the whole URL
 			found[c] = destination{endpoint: id}
+			continue
+		}
+		if upgrading {
 			continue
 		}
 		name, suffix := splitCallbackURL(c.URL)

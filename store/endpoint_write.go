@@ -29,28 +29,39 @@ func (s *Store) CreateEndpoint(ctx context.Context, app uuid.UUID, set EndpointS
 	}
 	var ep Endpoint
 	err := s.tx(ctx, "create endpoint", func(tx pgx.Tx) error {
-		if apps, err := lockApps(ctx, tx, []uuid.UUID{app}); err != nil || len(apps) == 0 {
+		if apps, err := lockApps(ctx, tx, []uuid.UUID{app}, appLockFor(*set.URL)); err != nil || len(apps) == 0 {
 			return cmp.Or(err, ErrNotFound)
 		}
 		id := newID()
 		_, err := tx.Exec(ctx, `
 			insert into endpoints (id, app_id, url, secret, named, manual) values ($1, $2, $3, $4, true, true)`, id, app, *set.URL, secret)
-		if isUnique(err) {
-			return s.urlTaken(ctx, app, *set.URL)
-		}
 		if err != nil {
 			return err
 		}
-		set.URL = nil
-		if ep, err = s.changeEndpoint(ctx, tx, OfApp(app), id, set); err != nil || !isWildcard(ep.URL) {
+		rest := set
+		rest.URL = nil
+		if ep, err = s.changeEndpoint(ctx, tx, OfApp(app), id, rest); err != nil || !isWildcard(ep.URL) {
 			return err
 		}
 		return s.absorb(ctx, tx, &ep)
 	})
+	if isUnique(err) {
+		err = s.urlTaken(ctx, app, *set.URL)
+	}
 	return ep, err
 }
 
-// urlTaken says which endpoint of the app has the URL.
+// appLockFor returns how the creation of an endpoint locks its app. One that ends in /* waits for the registrations that are
+// under way, whose endpoints it takes over, and lets the next ones wait for itself.
+func appLockFor(url string) string {
+	if isWildcard(url) {
+		return "for no key update"
+	}
+	return "for share"
+}
+
+// urlTaken says which endpoint of the app has the URL. It takes a connection, so no transaction of the caller's may be open:
+// callers that each hold one and wait for another would wait for one another.
 func (s *Store) urlTaken(ctx context.Context, app uuid.UUID, url string) error {
 	var id uuid.UUID
 	err := s.pool.QueryRow(ctx, `select id from endpoints where app_id = $1 and url = $2 and deleted_at is null`, app, url).Scan(&id)
@@ -64,11 +75,11 @@ func (s *Store) urlTaken(ctx context.Context, app uuid.UUID, url string) error {
 func (s *Store) UpdateEndpoint(ctx context.Context, scope Scope, id uuid.UUID, set EndpointSettings) (ep Endpoint, err error) {
 	err = s.tx(ctx, "update endpoint", func(tx pgx.Tx) error {
 		ep, err = s.changeEndpoint(ctx, tx, scope, id, set)
-		if isUnique(err) {
-			return s.urlTaken(ctx, ep.AppID, ep.URL)
-		}
 		return err
 	})
+	if isUnique(err) {
+		err = s.urlTaken(ctx, ep.AppID, ep.URL)
+	}
 	return ep, err
 }
 

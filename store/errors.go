@@ -22,6 +22,18 @@ func isUnique(err error) bool {
 	return errors.As(err, &pg) && pg.Code == "23505"
 }
 
+// isForeignKey reports whether err is a reference to a row that is gone.
+func isForeignKey(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23503"
+}
+
+// isDeadlock reports whether the database has ended err's transaction because of a deadlock.
+func isDeadlock(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "40P01"
+}
+
 // isData reports whether the database refused a value in a statement rather than the statement.
 func isData(err error) bool {
 	var pg *pgconn.PgError

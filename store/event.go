@@ -72,32 +72,50 @@ func (s *Store) Event(ctx context.Context, scope Scope, id uuid.UUID) (Event, er
 // after it until it ends.
 
 // Events lists events after one, in the order of the feed, of one type unless that is empty. Where the event to begin after
-// is not stored, the list begins with what was made later than its id says.
-func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after uuid.UUID, limit int) ([]Event, error) {
+// is not stored, the list begins with what was made later than its id says. cut reports whether the page was cut at
+// pageBytes, so that there are more than it has.
+func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after uuid.UUID, limit int) (list []Event, cut bool, err error) {
+	type row struct {
+		Event
+		Cut bool
+	}
 	rows, err := s.pool.Query(ctx, `
 		with cursor as (
 			select coalesce((select xid from events where id = $2), '0') as xid,
 				exists (select 1 from events where id = $2) as stored
-		)
-		select `+eventColumns+`
-		from cursor c
-		cross join apps a
-		cross join lateral (
-			select *
-			from events e
-			where e.app_id = a.id and e.xid < pg_snapshot_xmin(pg_current_snapshot()) and ($3 = '' or e.type = $3)
-				and (e.xid, e.id) > (c.xid, $2) and (c.stored or e.id > $2)
+		), page as (
+			select e.*
+			from cursor c
+			cross join apps a
+			cross join lateral (
+				select *
+				from events e
+				where e.app_id = a.id and e.xid < pg_snapshot_xmin(pg_current_snapshot()) and ($3 = '' or e.type = $3)
+					and (e.xid, e.id) > (c.xid, $2) and (c.stored or e.id > $2)
+				order by e.xid, e.id
+				limit $4
+			) e
+			where $1::uuid is null or a.id = $1
 			order by e.xid, e.id
 			limit $4
-		) e
-		where $1::uuid is null or a.id = $1
-		order by e.xid, e.id
-		limit $4`, scope.arg(), after, eventType, limit)
-	list, err := many[Event](rows, err)
+		), sized as (
+			select *, sum(octet_length(payload)) over feed as bytes, row_number() over feed as n
+			from page
+			window feed as (order by xid, id)
+		)
+		select `+eventColumns+`, (select count(*) from page) > count(*) over () as cut
+		from sized e
+		where e.n = 1 or e.bytes <= $5
+		order by e.xid, e.id`, scope.arg(), after, eventType, limit, pageBytes)
+	found, err := many[row](rows, err)
 	if err != nil {
-		return nil, fmt.Errorf("list events: %w", err)
+		return nil, false, fmt.Errorf("list events: %w", err)
 	}
-	return list, nil
+	list = make([]Event, len(found))
+	for i, r := range found {
+		list[i], cut = r.Event, r.Cut
+	}
+	return list, cut, nil
 }
 
 // checkFeed sets the events' transactions to 0 where the database was restored from a dump into another PostgreSQL, which

@@ -20,6 +20,7 @@ type recipient struct {
 	Suffix     string
 	EventTypes []string
 	Parked     bool // its deliveries are parked for now
+	Gone       bool // the endpoint was deleted while the caller waited for its lock
 }
 
 func (r recipient) wants(eventType string) bool {
@@ -75,16 +76,23 @@ func (s *Store) emitForEndpoint(ctx context.Context, tx pgx.Tx, ep *Endpoint, ev
 // recipientsOf reads the tasks' subscribers, by task. Their endpoints are locked against deletion, and those that park now
 // keep their backlog, until the transaction ends.
 func (s *Store) recipientsOf(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID) (map[uuid.UUID][]recipient, error) {
-	rows, err := tx.Query(ctx, `
-		select s.task, s.endpoint_id, s.suffix, e.event_types, `+parksNow("e")+` as parked
-		from subscriptions s
-		join endpoints e on e.id = s.endpoint_id
-		where s.task = any($1) and e.deleted_at is null
-		order by s.created_at, s.id
-		for key share of e`, tasks)
-	found, err := many[recipient](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("read subscribers: %w", err)
+	var found []recipient
+	// Once more where an endpoint is gone: it may have been merged into another one, which has its subscriptions now.
+	for range 2 {
+		rows, err := tx.Query(ctx, `
+			select s.task, s.endpoint_id, s.suffix, e.event_types, `+parksNow("e")+` as parked, e.deleted_at is not null as gone
+			from subscriptions s
+			join endpoints e on e.id = s.endpoint_id
+			where s.task = any($1)
+			order by s.created_at, s.id
+			for key share of e`, tasks)
+		if found, err = many[recipient](rows, err); err != nil {
+			return nil, fmt.Errorf("read subscribers: %w", err)
+		}
+		all := len(found)
+		if found = slices.DeleteFunc(found, func(r recipient) bool { return r.Gone }); len(found) == all {
+			break
+		}
 	}
 	byTask := make(map[uuid.UUID][]recipient, len(tasks))
 	for _, r := range found {

@@ -23,7 +23,7 @@ type reader struct {
 func (r *reader) read() {
 	r.t.Helper()
 	for {
-		events, err := r.Events(r.t.Context(), store.OfApp(r.app.ID), "", r.last, 1)
+		events, _, err := r.Events(r.t.Context(), store.OfApp(r.app.ID), "", r.last, 1)
 		if err != nil {
 			r.t.Fatal(err)
 		}

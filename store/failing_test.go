@@ -333,13 +333,13 @@ func TestAStatementThatFails(t *testing.T) {
 			return err
 		}, ""},
 		{"list tasks", whole, func(ctx context.Context, w *world) error {
-			_, err := w.Tasks(ctx, store.TaskFilter{Scope: store.OfApp(w.app.ID)}, page)
+			_, _, err := w.Tasks(ctx, store.TaskFilter{Scope: store.OfApp(w.app.ID)}, page)
 			return err
 		}, ""},
 		{"list a task's events", whole, func(ctx context.Context, w *world) error { _, err := w.TaskEvents(ctx, w.ready.ID); return err }, ""},
 		{"list a task's deliveries", whole, func(ctx context.Context, w *world) error { _, err := w.TaskDeliveries(ctx, w.ready.ID); return err }, ""},
 		{"list events", whole, func(ctx context.Context, w *world) error {
-			_, err := w.Events(ctx, store.OfApp(w.app.ID), "", uuid.Nil, 10)
+			_, _, err := w.Events(ctx, store.OfApp(w.app.ID), "", uuid.Nil, 10)
 			return err
 		}, ""},
 		{"list deliveries", whole, func(ctx context.Context, w *world) error {

@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -18,6 +17,9 @@ const (
 	// idempotencyStale is after how long a request that never ended counts as dead: its instance was killed.
 	idempotencyStale = time.Minute
 )
+
+// placeResponse is what answers are sealed for: one can hold a secret.
+const placeResponse = "idempotency.response"
 
 // Idempotent is the claim of a request on its idempotency key, or what became of an earlier one.
 type Idempotent struct {
@@ -60,10 +62,7 @@ func (s *Store) ClaimIdempotent(ctx context.Context, app uuid.UUID, key string, 
 	}
 	c.Status = *status
 	if c.Response != nil {
-		// An answer can hold a secret. One of the version before is in clear, for a day.
-		if plain, err := s.keys.Open("idempotency.response", c.Response); err == nil {
-			c.Response = plain
-		} else if !json.Valid(c.Response) {
+		if c.Response, err = s.open(placeResponse, c.Response); err != nil {
 			return c, fmt.Errorf("read the answer of an idempotency key: %w", err)
 		}
 	}
@@ -74,7 +73,7 @@ func (s *Store) ClaimIdempotent(ctx context.Context, app uuid.UUID, key string, 
 func (s *Store) FinishIdempotent(ctx context.Context, app uuid.UUID, key string, c Idempotent, status int, response []byte) error {
 	var sealed []byte
 	if len(response) > 0 {
-		sealed = s.keys.Seal("idempotency.response", response)
+		sealed = s.keys.Seal(placeResponse, response)
 	}
 	_, err := s.pool.Exec(ctx, `
 		update idempotency_keys set status = $4, response = $5

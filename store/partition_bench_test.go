@@ -146,9 +146,9 @@ func TestPurgingADayCostsLittle(t *testing.T) {
 			return err
 		},
 		"a delivery": func() error { _, err := b.Delivery(t.Context(), scope, list[0].ID); return err },
-		"the feed":   func() error { _, err := b.Events(t.Context(), scope, "", uuid.Nil, 100); return err },
+		"the feed":   func() error { _, _, err := b.Events(t.Context(), scope, "", uuid.Nil, 100); return err },
 		"the feed of all apps": func() error {
-			_, err := b.Events(t.Context(), store.Everything(), "", uuid.Nil, 100)
+			_, _, err := b.Events(t.Context(), store.Everything(), "", uuid.Nil, 100)
 			return err
 		},
 		"a task's events":     func() error { _, err := b.TaskEvents(t.Context(), task.ID); return err },

@@ -74,6 +74,10 @@ type Page struct {
 	Limit  int       // 1 to 500
 }
 
+// pageBytes bounds the texts that a page has of its rows: one that has more ends early, but not before its first row. What
+// serves a page has it in memory a few times over.
+const pageBytes = 2 << 20
+
 // before returns the bound of the page's ids as SQL compares them.
 func (p Page) before() uuid.UUID {
 	if p.Before == uuid.Nil {

@@ -357,7 +357,7 @@ func TestPgBouncer(t *testing.T) {
 							done <- err
 							return
 						}
-						if _, err := b.Tasks(t.Context(), store.TaskFilter{Scope: store.OfApp(b.app.ID)}, store.Page{Limit: 10}); err != nil {
+						if _, _, err := b.Tasks(t.Context(), store.TaskFilter{Scope: store.OfApp(b.app.ID)}, store.Page{Limit: 10}); err != nil {
 							done <- err
 							return
 						}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -34,6 +35,8 @@ type Store struct {
 	encode Encode
 	settle time.Duration
 	now    func() time.Time
+
+	upgrading atomic.Bool // see FinishUpgrade
 
 	clock    clock
 	activity activity
@@ -84,10 +87,26 @@ func (s *Store) Listens() bool { return !transactionPooled(s.pool) }
 // Jobs returns the client that inserts jobs, for River's pages.
 func (s *Store) Jobs() *river.Client[pgx.Tx] { return s.jobs }
 
-// tx runs fn in a transaction, which it commits if fn returns nil. fn runs once.
+// deadlockTries is how often a transaction is begun that ends in a deadlock each time.
+const deadlockTries = 5
+
+// tx runs fn in a transaction, which it commits if fn returns nil. Where the database has chosen the transaction to end a
+// deadlock, fn runs again in a new one: it must set what it leaves to its caller, not add to it. (Most transactions lock
+// in one order, and the others are few: deletions, moves, and health that is told to other endpoints.)
 func (s *Store) tx(ctx context.Context, what string, fn func(pgx.Tx) error) error {
-	if err := pgx.BeginFunc(ctx, s.pool, fn); err != nil {
+	if err := throughDeadlocks(func() error { return pgx.BeginFunc(ctx, s.pool, fn) }); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
+}
+
+// throughDeadlocks calls fn, a transaction or a statement outside of one, again while the database ends it because of a
+// deadlock.
+func throughDeadlocks(fn func() error) (err error) {
+	for range deadlockTries {
+		if err = fn(); !isDeadlock(err) {
+			break
+		}
+	}
+	return err
 }

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,6 +42,7 @@ type Task struct {
 	ExpectedVideos *int
 	Metadata       map[string]string
 	Videos         []Video // in the order in which they were first seen
+	VideosOmitted  int     // where the method says so: the videos beyond the first shownVideos, which it has left out
 	GrownAt        *time.Time
 	Polls          int
 	LastPolledAt   *time.Time
@@ -80,6 +83,14 @@ type TaskError struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
 }
+
+// shownVideos is how many videos of a task are read where there may be many tasks.
+const shownVideos = 1000
+
+// taskListColumns are taskColumns with at most shownVideos videos.
+var taskListColumns = strings.Replace(taskColumns, "metadata, videos,", fmt.Sprintf(
+	`metadata, jsonb_path_query_array(videos, '$[0 to %d]') as videos, greatest(0, jsonb_array_length(videos) - %d) as videos_omitted,`,
+	shownVideos-1, shownVideos), 1)
 
 const taskColumns = `id, app_id, account_id, task_id, unique_id, status, polling, until, expected_videos, metadata, videos,
 	grown_at, polls, last_polled_at, next_poll_at, hinted_at, progress, last_error, refusals, first_refusal_at,

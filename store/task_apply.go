@@ -9,7 +9,7 @@ import (
 const (
 	maxRefusals   = 5
 	refusalPeriod = 5 * time.Minute
-	// maxVideos bounds what a task keeps of lists that change: no answer has more.
+	// maxVideos bounds what a task keeps of lists that change: no answer has more. An event with all of them has some 2 MB.
 	maxVideos = 20_000
 )
 
@@ -76,8 +76,8 @@ func (t *Task) fail(why *TaskError) []Event {
 	return []Event{{Type: EventFailed, Error: why}}
 }
 
-// merge takes the answer's videos over: known ones keep their place, and what is no longer listed or told stays.
-// It returns the ids that are new.
+// merge takes the answer's videos over: known ones keep their place, and what is no longer listed or told stays. Those beyond
+// maxVideos are left out. It returns the ids that are new.
 func (t *Task) merge(p Poll) (added []string) {
 	known := make(map[string]int, len(t.Videos))
 	for i, v := range t.Videos {

@@ -26,32 +26,48 @@ func (s *Store) Task(ctx context.Context, scope Scope, id uuid.UUID) (*Task, err
 	return &t, readSubscriptions(ctx, s.pool, &t)
 }
 
-// Tasks lists tasks with their subscriptions, newest first.
-func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) ([]Task, error) {
+// Tasks lists tasks with their subscriptions and each with its first videos, newest first. cut reports whether the page was
+// cut at pageBytes, so that there are more than it has.
+func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) (tasks []Task, cut bool, err error) {
 	// Plans are made for the values at hand (see Open), so that a filter that is not there costs nothing. What
 	// waits is polled, which has an index across apps.
 	apps := ""
 	if f.Scope.All() && (f.UpstreamID != "" || f.UniqueID != "") {
 		apps = ` and app_id in (select id from apps)` // those indexes begin with the app: each is looked into
 	}
-	rows, err := s.pool.Query(ctx, `
-		select `+taskColumns+`
-		from tasks
-		where id < $1
-			and ($2::uuid is null or app_id = $2)
-			and ($3 = '' or status = $3)
-			and ($3 <> 'waiting' or polling)
-			and ($4 = '' or task_id = $4)
-			and ($5 = '' or unique_id = $5)`+apps+`
-		order by id desc
-		limit $6`, p.before(), f.Scope.arg(), f.Status, f.UpstreamID, f.UniqueID, p.Limit)
-	tasks, err := many[Task](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("list tasks: %w", err)
+	type row struct {
+		Task
+		Cut bool
 	}
-	all := make([]*Task, len(tasks))
-	for i := range tasks {
+	rows, err := s.pool.Query(ctx, `
+		with page as (
+			select `+taskListColumns+`
+			from tasks
+			where id < $1
+				and ($2::uuid is null or app_id = $2)
+				and ($3 = '' or status = $3)
+				and ($3 <> 'waiting' or polling)
+				and ($4 = '' or task_id = $4)
+				and ($5 = '' or unique_id = $5)`+apps+`
+			order by id desc
+			limit $6
+		), sized as (
+			select *, sum(octet_length(videos::text) + octet_length(metadata::text)) over (order by id desc) as bytes,
+				row_number() over (order by id desc) as n
+			from page
+		)
+		select `+taskColumns+`, videos_omitted, (select count(*) from page) > count(*) over () as cut
+		from sized
+		where n = 1 or bytes <= $7
+		order by id desc`, p.before(), f.Scope.arg(), f.Status, f.UpstreamID, f.UniqueID, p.Limit, pageBytes)
+	found, err := many[row](rows, err)
+	if err != nil {
+		return nil, false, fmt.Errorf("list tasks: %w", err)
+	}
+	tasks, all := make([]Task, len(found)), make([]*Task, len(found))
+	for i, r := range found {
+		tasks[i], cut = r.Task, r.Cut
 		all[i] = &tasks[i]
 	}
-	return tasks, readSubscriptions(ctx, s.pool, all...)
+	return tasks, cut, readSubscriptions(ctx, s.pool, all...)
 }

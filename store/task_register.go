@@ -65,7 +65,7 @@ func (s *Store) RegisterTasks(ctx context.Context, regs []Registration) ([]Regis
 // registerBatch answers a registration whose app was deleted with a zero Registered.
 func (s *Store) registerBatch(ctx context.Context, all []Registration) (out []Registered, err error) {
 	err = s.tx(ctx, "register tasks", func(tx pgx.Tx) error {
-		accounts, err := lockApps(ctx, tx, distinct(all, func(r Registration) uuid.UUID { return r.AppID }))
+		accounts, err := lockApps(ctx, tx, distinct(all, func(r Registration) uuid.UUID { return r.AppID }), "for share")
 		if err != nil {
 			return err
 		}
@@ -84,9 +84,9 @@ func (s *Store) registerBatch(ctx context.Context, all []Registration) (out []Re
 
 // lockApps keeps apps from being changed or deleted until the transaction ends, and returns the account of each that
 // exists. What is registered is so never left to an account or an app that is gone.
-func lockApps(ctx context.Context, tx pgx.Tx, apps []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
+func lockApps(ctx context.Context, tx pgx.Tx, apps []uuid.UUID, lock string) (map[uuid.UUID]uuid.UUID, error) {
 	rows, err := tx.Query(ctx, `
-		select id, account_id from apps where id = any($1) and deleted_at is null order by id for share`, apps)
+		select id, account_id from apps where id = any($1) and deleted_at is null order by id `+lock, apps)
 	if err != nil {
 		return nil, fmt.Errorf("lock apps: %w", err)
 	}
@@ -225,11 +225,11 @@ var taskKeyColumns = []column[Registration]{
 	col("unique_id", "text", func(r Registration) string { return r.UniqueID }),
 }
 
-// readTasksByKey reads the registrations' tasks that have not ended.
+// readTasksByKey reads the registrations' tasks that have not ended, each with its first videos.
 func readTasksByKey(ctx context.Context, tx pgx.Tx, regs []Registration, tasks map[taskKey]*Task) error {
 	keys, args := unnest("k", regs, taskKeyColumns)
 	rows, err := tx.Query(ctx, `
-		select `+taskColumns+`
+		select `+taskListColumns+`
 		from tasks
 		where (app_id, task_id, unique_id, closed) in (select app_id, task_id, unique_id, 0 from `+keys+`)
 		order by id

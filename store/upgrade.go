@@ -10,8 +10,8 @@ import (
 
 // Migrations leave what the version before needs while it still runs. What must wait until it has gone is done here, by
 // whichever instance finds first that it has: subscriptions lose the key that allows one callback URL of an
-// endpoint a task, and the endpoints of the version before are named and merged (endpoint_merge.go). Until then a callback URL
-// with an endpoint of its own keeps it, and a second callback URL of one endpoint for the same task is refused.
+// endpoint a task, and the endpoints of the version before are named and merged (endpoint_merge.go). Until then each
+// callback URL gets an endpoint of its own, as the version before makes them.
 
 // errUpgrading says that a request must wait for the end of an upgrade.
 var errUpgrading = errors.New("an instance of the version before still runs; try again when it has stopped")
@@ -20,7 +20,9 @@ var errUpgrading = errors.New("an instance of the version before still runs; try
 // others, and reports whether the upgrade is finished; if not, the caller tries again later. normalize returns a URL's normal
 // form.
 func (s *Store) FinishUpgrade(ctx context.Context, normalize func(string) (string, error)) (merged int, finished bool, err error) {
-	if finished, err = dropOldKey(ctx, s.pool); err != nil || !finished {
+	finished, err = dropOldKey(ctx, s.pool)
+	s.upgrading.Store(!finished)
+	if err != nil || !finished {
 		return 0, false, err
 	}
 	merged, err = s.nameEndpoints(ctx, normalize)

@@ -53,7 +53,7 @@ const uploadColumns = `id, app_id, account_id, status, request, callback_url, me
 // CreateUpload queues an upload on its app's account, as of now. It returns ErrNotFound where the app was deleted.
 func (s *Store) CreateUpload(ctx context.Context, u Upload) (Upload, error) {
 	err := s.tx(ctx, "create upload", func(tx pgx.Tx) error {
-		accounts, err := lockApps(ctx, tx, []uuid.UUID{u.AppID})
+		accounts, err := lockApps(ctx, tx, []uuid.UUID{u.AppID}, "for share")
 		if err != nil {
 			return err
 		}

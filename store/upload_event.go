@@ -12,7 +12,7 @@ import (
 // emitForUpload emits the event of an upload that has failed, or of which nothing is known, to the endpoint of its callback
 // URL and to the app's other endpoints that ask for such events.
 func (s *Store) emitForUpload(ctx context.Context, tx pgx.Tx, u *Upload) error {
-	apps, err := lockApps(ctx, tx, []uuid.UUID{u.AppID})
+	apps, err := lockApps(ctx, tx, []uuid.UUID{u.AppID}, "for share")
 	if err != nil || apps[u.AppID] == uuid.Nil {
 		return err // nobody is left to hear of it
 	}

@@ -182,7 +182,7 @@ func retryUpload(ctx context.Context, tx pgx.Tx, u *Upload, r UploadResult) erro
 // followUpload registers the task of an upload that memories.ai has taken. The task is polled on the account that has
 // submitted it, whichever account the app has by now.
 func (s *Store) followUpload(ctx context.Context, tx pgx.Tx, u *Upload, taskID string) error {
-	apps, err := lockApps(ctx, tx, []uuid.UUID{u.AppID})
+	apps, err := lockApps(ctx, tx, []uuid.UUID{u.AppID}, "for share")
 	if err != nil {
 		return err
 	}

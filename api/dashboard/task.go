@@ -15,15 +15,20 @@ import (
 func (d *dashboard) tasks(r *http.Request) (*view, error) {
 	data := listData[store.Task]{Filter: filters(r, "task_id", "status", "app_id")}
 	f := store.TaskFilter{Scope: filterScope(data.Filter["app_id"]), Status: data.Filter["status"], UpstreamID: data.Filter["task_id"]}
+	var cut bool
 	var err error
-	if data.Rows, err = d.store.Tasks(r.Context(), f, cursor(r)); err != nil {
+	if data.Rows, cut, err = d.store.Tasks(r.Context(), f, cursor(r)); err != nil {
 		return nil, err
 	}
 	if data.Apps, err = d.appNames(r); err != nil {
 		return nil, err
 	}
 	if n := len(data.Rows); n > 0 {
-		data.Next = next(r, n, data.Rows[n-1].ID)
+		last := data.Rows[n-1].ID
+		if cut {
+			n = pageRows // the page is full
+		}
+		data.Next = next(r, n, last)
 	}
 	return &view{template: "tasks", Title: "Tasks", Live: 3, Data: data}, nil
 }

@@ -315,6 +315,7 @@ type receiver struct {
 type received struct {
 	at     time.Time
 	id     string
+	query  string
 	header http.Header
 	body   []byte
 	event  webhook.Event
@@ -330,7 +331,7 @@ func newReceiver(t *testing.T) *receiver {
 }
 
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	got := received{at: time.Now(), id: req.Header.Get(webhook.HeaderID), header: req.Header}
+	got := received{at: time.Now(), id: req.Header.Get(webhook.HeaderID), query: req.URL.RawQuery, header: req.Header}
 	got.body, _ = io.ReadAll(req.Body)
 	if json.Unmarshal(got.body, &got.event) == nil {
 		_ = json.Unmarshal(got.event.Data, &got.task)

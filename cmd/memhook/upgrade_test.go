@@ -20,20 +20,27 @@ import (
 // firstLanded is the first version that had users: upgrades from it must work.
 const firstLanded = "e847d0f050b7a09c81b80b063b984341d53efdca"
 
+// buildVersion builds the memhook of a commit and returns the program.
+func buildVersion(t *testing.T, commit string) string {
+	t.Helper()
+	tree := filepath.Join(t.TempDir(), "tree")
+	root := repository(t, ".")
+	if out, err := exec.Command("sh", "-c", `mkdir -p "$1" && git -C "$2" archive "$3" | tar -x -C "$1"`, "sh", tree, root, commit).CombinedOutput(); err != nil {
+		t.Fatalf("version %s (a shallow clone does not have it): %v: %s", commit, err, out)
+	}
+	program := filepath.Join(tree, "memhook")
+	build := exec.Command("go", "build", "-o", program, "./cmd/memhook")
+	build.Dir = tree
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build version %s: %v: %s", commit, err, out)
+	}
+	return program
+}
+
 // The first landed version and this one run side by side on one database, while it is migrated under load.
 func TestUpgradeFromTheFirstVersion(t *testing.T) {
 	t.Parallel()
-	tree := filepath.Join(t.TempDir(), "first")
-	root := repository(t, ".")
-	if out, err := exec.Command("sh", "-c", `mkdir -p "$1" && git -C "$2" archive `+firstLanded+` | tar -x -C "$1"`, "sh", tree, root).CombinedOutput(); err != nil {
-		t.Fatalf("the first version (a shallow clone does not have it): %v: %s", err, out)
-	}
-	old := filepath.Join(tree, "memhook")
-	build := exec.Command("go", "build", "-o", old, "./cmd/memhook")
-	build.Dir = tree
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the first version: %v: %s", err, out)
-	}
+	old := buildVersion(t, firstLanded)
 	b := newBench(t, memoriestest.Config{})
 	b.fast()
 	pg, err := localpg.Start(t.Context(), localpg.Options{})
@@ -71,7 +78,7 @@ func TestUpgradeFromTheFirstVersion(t *testing.T) {
 			mu.Unlock()
 			id := fmt.Sprintf("live-%d", i)
 			b.sim.Add(readyAfter(id, 0, "PI-"+id))
-			status := in.call(http.MethodPost, "/v1/tasks", map[string]any{"task_id": id, "callback_url": b.receiver.URL}, nil)
+			status := in.call(http.MethodPost, "/v1/tasks", map[string]any{"task_id": id, "callback_url": b.receiver.URL + "/?task=" + id}, nil)
 			mu.Lock()
 			if status == http.StatusCreated {
 				accepted = append(accepted, id)
@@ -112,6 +119,9 @@ func TestUpgradeFromTheFirstVersion(t *testing.T) {
 	until(t, 30*time.Second, "every accepted task's event has come", func() bool {
 		got := make(map[string]bool)
 		for _, r := range b.receiver.all() {
+			if r.task.TaskID != "first" && r.query != "task="+r.task.TaskID {
+				t.Fatalf("%s came with the query %q", r.task.TaskID, r.query)
+			}
 			got[r.task.TaskID] = true
 		}
 		for _, id := range accepted {
@@ -203,6 +213,9 @@ func TestBackupAndRestore(t *testing.T) {
 	until(t, 100*time.Second, "what waited and what was due has come", func() bool {
 		got := make(map[string]bool)
 		for _, r := range b.receiver.all()[dumped:] {
+			if r.task.TaskID != "first" && r.query != "task="+r.task.TaskID {
+				t.Fatalf("%s came with the query %q", r.task.TaskID, r.query)
+			}
 			got[r.task.TaskID] = true
 		}
 		for i := range 5 {

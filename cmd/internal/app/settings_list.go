@@ -79,8 +79,8 @@ var settingList = []setting{
 		`request budget of the account "default", in requests per second`,
 		func(s *Settings, v string) (err error) {
 			s.RequestsPerSecond, err = strconv.ParseFloat(v, 64)
-			if err != nil || !(s.RequestsPerSecond > 0 && s.RequestsPerSecond <= 1000) {
-				return errors.New("must be a number above 0, at most 1000")
+			if err != nil || !(s.RequestsPerSecond >= 0.01 && s.RequestsPerSecond <= 1000) {
+				return errors.New("must be a number from 0.01 to 1000")
 			}
 			return nil
 		},
