@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -210,7 +212,7 @@ func checkTask(v *verdict, task *chaosTask) {
 
 // Whatever happens to the instances, the database, memories.ai and the receivers: every subscriber hears what
 // became of its tasks, and nothing else. A seed that fails replays its faults with -chaos-seed. The short form
-// runs instances with the race detector.
+// runs instances with the race detector, the long form some whose clock is wrong.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	seed := *chaosSeed
@@ -218,13 +220,13 @@ func TestChaos(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("seed %d", seed)
-	var flags []string
-	if !long {
-		flags = []string{"-race"}
+	build := raceBinary
+	if long {
+		build = skewableBinary
 	}
 	// With six a second, what the budget allows in a second and what it must not are 180 ms apart: what a busy machine
 	// makes of requests that were sent in time does not count as a violation.
-	c := newChaos(t, skewableBinary(t, flags...), seed, 6)
+	c := newChaos(t, build(t), seed, 6)
 	c.run(pick(80*time.Second, 20*time.Minute), 3, (*chaos).fault)
 	if !c.settle(pick(3*time.Minute, 7*time.Minute)) {
 		t.Error("something is still waiting or on its way")
@@ -236,4 +238,14 @@ func TestChaos(t *testing.T) {
 			t.Logf("the end of the log of %s:\n%s", in.addr, strings.Join(lines[max(0, len(lines)-60):], "\n"))
 		}
 	}
+}
+
+// raceBinary builds memhook with the race detector.
+func raceBinary(t *testing.T) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "memhook")
+	if text, err := exec.Command("go", "build", "-race", "-o", out, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build with the race detector: %v: %s", err, text)
+	}
+	return out
 }

@@ -15,7 +15,7 @@ const skewVariable = "CHAOS_CLOCK_SKEW"
 
 // skewableBinary builds memhook with a clock that can be wrong. Go reads the clock without the C library, so that nothing
 // that is preloaded changes it: the binary has a package time of its own, in which Now adds what the environment says.
-func skewableBinary(t *testing.T, flags ...string) string {
+func skewableBinary(t *testing.T) string {
 	t.Helper()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
@@ -36,11 +36,11 @@ var skew = func() (sec int64) {
 	}
 	return sec
 }()
-`, flags...)
+`)
 }
 
 // buildOverlaid builds memhook with one text of a source file replaced and another appended. The file stays as it is.
-func buildOverlaid(t *testing.T, original, text, replacement, appended string, flags ...string) string {
+func buildOverlaid(t *testing.T, original, text, replacement, appended string) string {
 	t.Helper()
 	dir := t.TempDir()
 	raw, err := os.ReadFile(original)
@@ -60,8 +60,7 @@ func buildOverlaid(t *testing.T, original, text, replacement, appended string, f
 	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{"build", "-overlay", overlay, "-o", out}, flags...)
-	if text, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
+	if text, err := exec.Command("go", "build", "-overlay", overlay, "-o", out, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, text)
 	}
 	return out

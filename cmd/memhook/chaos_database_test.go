@@ -59,26 +59,33 @@ func (c *chaos) turnReadOnly(d time.Duration) string {
 	return way.what
 }
 
-// lockRows holds up the transactions that emit events to an app: an operator has its endpoints' rows locked.
+// lockRows holds up the transactions that emit events, of one app after another: an operator has the rows of its endpoints
+// locked. What others commit meanwhile overtakes them.
 func (c *chaos) lockRows() {
 	from := time.Now()
-	app := c.apps[c.rand.IntN(len(c.apps))]
 	c.superuser(func(ctx context.Context, conn *pgx.Conn) error {
-		tx, err := conn.Begin(ctx)
-		if err != nil {
-			return err
+		for _, i := range c.rand.Perm(len(c.apps)) {
+			tx, err := conn.Begin(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = tx.Exec(ctx, `
+				select from memhook.endpoints
+				where app_id = (select id from memhook.apps where name = $1)
+				order by id
+				for update`, c.apps[i].name)
+			if err != nil {
+				return err
+			}
+			c.pause(0.5, 1)
+			if err := tx.Rollback(ctx); err != nil {
+				return err
+			}
+			c.pause(0.1, 0.3)
 		}
-		_, err = tx.Exec(ctx, `
-			select from memhook.endpoints
-			where app_id = (select id from memhook.apps where name = $1)
-			order by id
-			for update`, app.name)
-		if err == nil {
-			c.pause(0.5, 2)
-		}
-		return tx.Rollback(ctx)
+		return nil
 	})
-	c.donef(harmLock, from, "of %s", app.name)
+	c.donef(harmLock, from, "of each app in turn")
 }
 
 // removeJobs removes the jobs that wait while a receiver fails, as one does who trims a queue by hand.

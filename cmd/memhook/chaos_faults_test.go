@@ -57,7 +57,7 @@ func (c *chaos) donef(kind string, from time.Time, format string, args ...any) {
 // fault does one harm, drawn by the seed, and mends it. Each kind comes before any comes again.
 func (c *chaos) fault() {
 	if len(c.deck) == 0 {
-		c.deck = c.rand.Perm(17)
+		c.deck = c.rand.Perm(pick(16, 17))
 	}
 	kind := c.deck[0]
 	c.deck = c.deck[1:]
@@ -123,7 +123,7 @@ func (c *chaos) fault() {
 		c.lockRows()
 	case 14:
 		c.removeJobs()
-	case 15:
+	case 16:
 		c.donef(harmSkew, from, "%s", c.skewClock(in))
 	default:
 		app := c.apps[c.rand.IntN(len(c.apps))]
