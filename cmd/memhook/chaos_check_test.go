@@ -161,6 +161,9 @@ func (c *chaos) checkReceiver(v *verdict, app *chaosApp, r *chaosReceiver, secre
 		if err != nil || verifier.VerifyIgnoringTimestamp(got.body, got.header) != nil {
 			v.addf("%s: %s of %s is not signed by its secret", r.name, got.event.Type, got.task.TaskID)
 		}
+		if got.event.Type == webhook.Test {
+			continue
+		}
 		if !strings.HasPrefix(got.task.TaskID, app.name+"-") || got.task.Metadata["app"] != app.name {
 			v.addf("%s got what is not its own: %s", r.name, got.body)
 		}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -59,8 +61,8 @@ func (c *chaos) turnReadOnly(d time.Duration) string {
 	return way.what
 }
 
-// lockRows holds up the transactions that emit events, of one app after another: an operator has the rows of its endpoints
-// locked. What others commit meanwhile overtakes them.
+// lockRows holds up the transactions that emit events of one app after another: an operator has the rows of its endpoints
+// locked. What others commit meanwhile overtakes them, such as the test events that the next app's operator sends.
 func (c *chaos) lockRows() {
 	from := time.Now()
 	c.superuser(func(ctx context.Context, conn *pgx.Conn) error {
@@ -77,7 +79,7 @@ func (c *chaos) lockRows() {
 			if err != nil {
 				return err
 			}
-			c.pause(0.5, 1)
+			c.sendTests(c.apps[(i+1)%len(c.apps)], time.Duration(500+c.rand.IntN(500))*time.Millisecond)
 			if err := tx.Rollback(ctx); err != nil {
 				return err
 			}
@@ -86,6 +88,20 @@ func (c *chaos) lockRows() {
 		return nil
 	})
 	c.donef(harmLock, from, "of each app in turn")
+}
+
+// sendTests sends test events to an endpoint of an app for a time.
+func (c *chaos) sendTests(app *chaosApp, d time.Duration) {
+	end := time.Now().Add(d)
+	var list struct{ Data []struct{ ID string } }
+	status, answer := c.call(app.key, http.MethodGet, "/v1/endpoints", nil)
+	if status == http.StatusOK && json.Unmarshal(answer, &list) == nil && len(list.Data) > 0 {
+		for time.Until(end) > 150*time.Millisecond {
+			c.call(app.key, http.MethodPost, "/v1/endpoints/"+list.Data[0].ID+"/test", nil)
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	time.Sleep(time.Until(end))
 }
 
 // removeJobs removes the jobs that wait while a receiver fails, as one does who trims a queue by hand.

@@ -31,8 +31,13 @@ type chaosReceiver struct {
 // hook is the receiver's endpoint: its callback URLs without their queries.
 func (r *chaosReceiver) hook() string { return r.URL + "/hook" }
 
-// callback is the callback URL of a task, one of many of the same endpoint.
-func (r *chaosReceiver) callback(task string) string { return r.hook() + "?task=" + task }
+// callback is the callback URL of a task, one of many of the same endpoint. The endpoint's own events have no task.
+func (r *chaosReceiver) callback(task string) string {
+	if task == "" {
+		return r.hook()
+	}
+	return r.hook() + "?task=" + task
+}
 
 // The moods of a receiver.
 const (
@@ -90,7 +95,7 @@ func (r *chaosReceiver) keep(got received, req *http.Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.got = append(r.got, got)
-	if req.URL.RequestURI() != "/hook?task="+got.task.TaskID {
+	if r.URL+req.URL.RequestURI() != r.callback(got.task.TaskID) {
 		r.astray = append(r.astray, fmt.Sprintf("%s of %s came to %s", got.event.Type, got.task.TaskID, req.URL.RequestURI()))
 	}
 }

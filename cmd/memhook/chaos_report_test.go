@@ -84,7 +84,11 @@ func (c *chaos) attemptsOf(app *chaosApp, r *chaosReceiver, got received) []atte
 			CallbackURL string `json:"callback_url"`
 		}
 	}
-	_, answer := c.call(app.key, http.MethodGet, "/v1/deliveries?limit=500&task="+got.task.ID, nil)
+	path := "/v1/deliveries?limit=500"
+	if got.task.ID != "" {
+		path += "&task=" + got.task.ID
+	}
+	_, answer := c.call(app.key, http.MethodGet, path, nil)
 	if err := json.Unmarshal(answer, &list); err != nil {
 		c.t.Fatalf("deliveries: %v %s", err, answer)
 	}
