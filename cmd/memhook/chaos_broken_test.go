@@ -1,74 +1,64 @@
 package main
 
 import (
-	"encoding/json"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
 
-// The short form builds and runs the first two.
-
 // brokenBuild is memhook with one line changed.
 type brokenBuild struct {
 	name, file, line, broken string
 	rps                      float64
-	finding                  string // what the checker must say
+	finding                  string       // what the checker must say
+	fault                    func(*chaos) // what brings it out; nil where the load does
 }
+
+// brokenBuilds are found by the checker. The short form builds and runs the first two.
 
 var brokenBuilds = []brokenBuild{
 	{
 		"an event is lost", "store/event_emit.go", `queued = append(queued, d.id)`, `if d.id[15]%4 != 0 { queued = append(queued, d.id) }`,
-		25, "got 0 events",
+		25, "got 0 events", nil,
 	},
 	{
 		"a slot is used twice", "worker/poller.go", `a.sentAt = time.Now()`,
 		`a.sentAt = time.Now(); _ = p.w.cfg.Memories.TaskStatus(ctx, p.account, target.upstreamID, target.uniqueID.Value())`,
-		4, "the budget was exceeded",
+		4, "the budget was exceeded", nil,
 	},
 	{
-		"a foreign id is told", "worker/poll_result.go", `p.Videos[i].ID = v.ID`, `p.Videos[i].ID = v.ID; if rand.IntN(5) == 0 { p.Videos[i].ID = "PI-blue-000000-0" }`,
-		25, "foreign id",
+		"a foreign id is told", "worker/poll_result.go", `p.Videos, p.Done = videosOf(a.status.Videos), a.status.Done`,
+		`p.Videos, p.Done = videosOf(a.status.Videos), a.status.Done; if len(p.Videos) > 0 && rand.IntN(5) == 0 { p.Videos[0].ID = "PI-blue-000000-0" }`,
+		25, "foreign id", nil,
 	},
 	{
 		"a signature is wrong", "webhook/sign.go", `out.WriteString(base64.StdEncoding.EncodeToString(mac(secret, content)))`, `out.WriteString(base64.StdEncoding.EncodeToString(mac(secret, content[:len(content)-len(content)%2])))`,
-		25, "not signed",
+		25, "not signed", nil,
 	},
 	{
 		"a final event is missing", "store/task_apply.go", `return []Event{{Type: EventExpired}}`, `return nil`,
-		25, "got 0 events task.expired",
+		25, "got 0 events task.expired", nil,
 	},
 	{
 		"a webhook is sent twice", "worker/deliver.go", `result := w.attempt(ctx, lim, d, rec)`,
 		`lim.takePlace(ctx); _ = w.attempt(ctx, lim, d, rec); result := w.attempt(ctx, lim, d, rec)`,
-		25, "again for no reason",
+		25, "again for no reason", nil,
+	},
+	{
+		"the feed skips", "store/event.go", `e.xid < pg_snapshot_xmin(pg_current_snapshot()) and`, `true and`,
+		25, "the feed has skipped", (*chaos).lockRows,
+	},
+	{
+		"what has lost its job is not adopted", "store/adopt.go", `accounts, err := s.adoptAccounts(ctx, tx)`,
+		`if s != nil { return nil }; accounts, err := s.adoptAccounts(ctx, tx)`,
+		25, "got 0 events", (*chaos).removeJobs,
 	},
 }
 
-// build makes a binary in which the line is broken. The repository's files stay as they are.
+// build makes a binary in which the line is broken.
 func (b brokenBuild) build(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	original := repository(t, b.file)
-	source, err := os.ReadFile(original)
-	if err != nil || strings.Count(string(source), b.line) != 1 {
-		t.Fatalf("%s has the line %d times: %v", b.file, strings.Count(string(source), b.line), err)
-	}
-	changed, overlay, out := filepath.Join(dir, "broken.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "memhook")
-	replace, _ := json.Marshal(map[string]any{"Replace": map[string]string{original: changed}})
-	if err := os.WriteFile(changed, []byte(strings.Replace(string(source), b.line, b.broken, 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if text, err := exec.Command("go", "build", "-overlay", overlay, "-o", out, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v: %s", err, text)
-	}
-	return out
+	return buildOverlaid(t, repository(t, b.file), b.line, b.broken, "")
 }
 
 // The checker of the chaos test finds what is wrong with builds that are broken on purpose.
@@ -78,7 +68,7 @@ func TestChaosFindsBrokenBuilds(t *testing.T) {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
 			c := newChaos(t, b.build(t), 1, b.rps)
-			c.run(12*time.Second, b.rps/4, false)
+			c.run(12*time.Second, b.rps/4, b.fault)
 			c.settle(40 * time.Second)
 			v := c.check()
 			found := 0

@@ -29,6 +29,11 @@ const (
 	harmDisk     = "PostgreSQL's disk full"
 	harmSlow     = "slow connections to PostgreSQL"
 	harmCut      = "cut connections to PostgreSQL"
+	harmHang     = "PostgreSQL hanging (SIGSTOP)"
+	harmReadOnly = "PostgreSQL taking no writes"
+	harmLock     = "rows locked by another's transaction"
+	harmSkew     = "an instance's clock wrong"
+	harmJobs     = "waiting jobs removed"
 	harmOutage   = "memories.ai hanging"
 	harmStorm    = "memories.ai limiting"
 	harmGarbage  = "memories.ai answering nonsense"
@@ -37,7 +42,10 @@ const (
 	harmReceiver = "a receiver changing its mood"
 )
 
-var losesOutcomes = map[string]bool{harmKill: true, harmStop: true, harmRestart: true, harmCrowd: true, harmDisk: true, harmSlow: true, harmCut: true}
+var losesOutcomes = map[string]bool{
+	harmKill: true, harmStop: true, harmRestart: true, harmCrowd: true, harmDisk: true, harmSlow: true, harmCut: true,
+	harmHang: true, harmReadOnly: true, harmLock: true, harmSkew: true, // an instance is killed to set its clock
+}
 
 // donef notes a harm that began at from and has just ended.
 func (c *chaos) donef(kind string, from time.Time, format string, args ...any) {
@@ -46,12 +54,17 @@ func (c *chaos) donef(kind string, from time.Time, format string, args ...any) {
 	c.harms = append(c.harms, harm{kind, fmt.Sprintf(format, args...), from, time.Now()})
 }
 
-// fault does one harm, drawn by the seed, and mends it.
+// fault does one harm, drawn by the seed, and mends it. Each kind comes before any comes again.
 func (c *chaos) fault() {
+	if len(c.deck) == 0 {
+		c.deck = c.rand.Perm(pick(16, 17))
+	}
+	kind := c.deck[0]
+	c.deck = c.deck[1:]
 	in := c.instances[c.rand.IntN(len(c.instances))]
 	length := time.Duration(500+c.rand.IntN(4000)) * time.Millisecond
 	from := time.Now()
-	switch c.rand.IntN(12) {
+	switch kind {
 	case 0, 1:
 		c.end(in)
 		time.Sleep(length)
@@ -101,6 +114,17 @@ func (c *chaos) fault() {
 		jump := time.Duration(c.rand.IntN(8000)-3000) * time.Millisecond
 		c.control("clock", map[string]any{"jump_ms": jump.Milliseconds()})
 		c.donef(harmClock, from, "by %s", jump)
+	case 11:
+		c.hang(2 * length)
+		c.donef(harmHang, from, "")
+	case 12:
+		c.donef(harmReadOnly, from, "%s", c.turnReadOnly(2*length))
+	case 13:
+		c.lockRows()
+	case 14:
+		c.removeJobs()
+	case 16:
+		c.donef(harmSkew, from, "%s", c.skewClock(in))
 	default:
 		app := c.apps[c.rand.IntN(len(c.apps))]
 		r := app.receivers[c.rand.IntN(len(app.receivers))]

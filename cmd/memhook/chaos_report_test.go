@@ -84,12 +84,16 @@ func (c *chaos) attemptsOf(app *chaosApp, r *chaosReceiver, got received) []atte
 			CallbackURL string `json:"callback_url"`
 		}
 	}
-	_, answer := c.call(app.key, http.MethodGet, "/v1/deliveries?limit=500&task="+got.task.ID, nil)
+	path := "/v1/deliveries?limit=500"
+	if got.task.ID != "" {
+		path += "&task=" + got.task.ID
+	}
+	_, answer := c.call(app.key, http.MethodGet, path, nil)
 	if err := json.Unmarshal(answer, &list); err != nil {
 		c.t.Fatalf("deliveries: %v %s", err, answer)
 	}
 	for _, d := range list.Data {
-		if d.EventID != got.id || d.CallbackURL != r.URL+"/" {
+		if d.EventID != got.id || d.CallbackURL != r.callback(got.task.TaskID) {
 			continue
 		}
 		var delivery struct{ Attempts []attemptJSON }
@@ -139,7 +143,7 @@ func (c *chaos) report(v *verdict, seed uint64) {
 	table("tasks by fate", fates)
 	table("webhooks that came again, and why", v.duplicates)
 	table("verdict", map[string]int{
-		"faults": len(c.harms), "tasks": len(c.tasks), "events received, one a subscriber": v.events, "webhooks accepted": v.webhooks, "of them again": repeated,
+		"faults": len(c.harms), "tasks": len(c.tasks), "events received, one a subscriber": v.events, "webhooks accepted": v.webhooks, "events in the feed": v.inFeed, "of them again": repeated,
 		"polls": v.sim.Requests, "requests over the limit": v.sim.Violations, "most requests of an account in a second": v.sim.MaxPerWindow, "findings": len(v.wrong),
 	})
 	c.t.Logf("seed %d, %.0f requests a second an account\n%s", seed, c.rps, b.String())

@@ -21,7 +21,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
-	"github.com/memhook/memhook/memories/memoriestest"
 	"github.com/memhook/memhook/store/localpg"
 	"github.com/memhook/memhook/store/storetest"
 )
@@ -29,14 +28,15 @@ import (
 var chaosSeed = flag.Uint64("chaos-seed", 0, "seed of the chaos test; 0 draws one")
 
 // chaos is a small world: a PostgreSQL behind a proxy, a simulated memories.ai as a process, three instances of
-// the real binary, two apps on two accounts with receivers each, a steady load, and faults drawn from a seed.
+// the real binary, three apps on three accounts, one of them of the Datalake, with receivers each, a steady load, one who
+// follows the feed, and faults drawn from a seed.
 type chaos struct {
 	t     *testing.T
 	rand  *rand.Rand
 	begin time.Time
 
 	binary    string
-	rps       float64 // the budget of each of the two accounts
+	rps       float64 // the budget of each of the three accounts
 	disk      string  // a small file system for PostgreSQL; "" where none could be mounted
 	pg        *localpg.Server
 	pgAddr    string
@@ -46,6 +46,9 @@ type chaos struct {
 	instances []*chaosInstance
 	apps      []*chaosApp
 
+	follower *follower
+	deck     []int // the kinds of fault that are still to come before one comes again
+
 	mu    sync.Mutex
 	harms []harm
 	tasks []*chaosTask
@@ -53,6 +56,7 @@ type chaos struct {
 
 type chaosInstance struct {
 	addr string
+	skew int // seconds by which its clock is ahead
 	mu   sync.Mutex
 	cmd  *exec.Cmd
 	log  safeBuffer
@@ -60,6 +64,7 @@ type chaosInstance struct {
 
 type chaosApp struct {
 	name, key string
+	datalake  bool // the generation of its account's API
 	receivers []*chaosReceiver
 }
 
@@ -86,7 +91,7 @@ func newChaos(t *testing.T, bin string, seed uint64, rps float64) *chaos {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.pg.Stop() })
+	t.Cleanup(func() { _ = c.pg.Thaw(); _ = c.pg.Stop() })
 	c.pgAddr = port
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
 	c.proxy = toxiproxy.NewProxy(server, "postgres", freeAddr(t), port)
@@ -117,6 +122,7 @@ func newChaos(t *testing.T, bin string, seed uint64, rps float64) *chaos {
 		}
 	})
 	c.tenants()
+	c.follower = c.follow()
 	return c
 }
 
@@ -133,6 +139,7 @@ func (c *chaos) start(in *chaosInstance) {
 		"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + c.databaseURL(), "MEMHOOK_ADDR=" + in.addr, "MEMHOOK_ENCRYPTION_KEY=" + storetest.EncryptionKey, "MEMHOOK_ADMIN_TOKEN=" + testAdminToken,
 		"MEMORIES_BASE_URL=" + c.simURL, "MEMHOOK_ALLOW_HTTP_CALLBACKS=true", "MEMHOOK_ALLOWED_CALLBACK_NETWORKS=127.0.0.0/8", "MEMHOOK_DELIVERY_TIMEOUT=" + chaosTimeout.String(), "MEMHOOK_SETTLE_WINDOW=20s",
 		"MEMHOOK_RETRY_SCHEDULE=" + strings.TrimSuffix(strings.Repeat("1s,2s,4s,8s,", 50), ","), "MEMHOOK_LOG_LEVEL=info", "MEMHOOK_LOG_FORMAT=text",
+		skewVariable + "=" + fmt.Sprint(in.skew),
 	}
 	in.cmd.Stderr = &in.log
 	if err := in.cmd.Start(); err != nil {
@@ -193,7 +200,7 @@ func (c *chaos) callWithin(patience time.Duration, token, method, path string, b
 	return 0, nil
 }
 
-// tenants makes two apps on two accounts, with four receivers each.
+// tenants makes three apps on three accounts, with four receivers each.
 func (c *chaos) tenants() {
 	c.t.Helper()
 	for _, in := range c.instances { // a slow start would look like a lost answer
@@ -206,8 +213,12 @@ func (c *chaos) tenants() {
 			return resp.StatusCode == http.StatusOK
 		})
 	}
-	for _, name := range []string{"red", "blue"} {
-		app := &chaosApp{name: name}
+	for _, name := range []string{"red", "blue", "green"} {
+		app := &chaosApp{name: name, datalake: name == "green"}
+		apiKey := "sk-mavi-" + name
+		if app.datalake {
+			apiKey = "sk-mai-" + name
+		}
 		var account, made, key struct{ ID, Key string }
 		must := func(want int, path string, body, out any) {
 			c.t.Helper()
@@ -216,7 +227,7 @@ func (c *chaos) tenants() {
 				c.t.Fatalf("%s: %d %s", path, status, answer)
 			}
 		}
-		must(201, "/admin/v1/accounts", map[string]any{"name": name, "api_key": "sk-mavi-" + name, "requests_per_second": c.rps}, &account)
+		must(201, "/admin/v1/accounts", map[string]any{"name": name, "api_key": apiKey, "requests_per_second": c.rps}, &account)
 		must(201, "/admin/v1/apps", map[string]any{"name": name, "account_id": account.ID}, &made)
 		must(201, "/admin/v1/apps/"+made.ID+"/keys", nil, &key)
 		app.key = key.Key
@@ -237,97 +248,4 @@ func (c *chaos) control(path string, body any) {
 		return
 	}
 	_ = resp.Body.Close()
-}
-
-// register makes one task with a drawn fate.
-func (c *chaos) register(n int, r *rand.Rand) {
-	app := c.apps[r.IntN(len(c.apps))]
-	task := &chaosTask{app: app, id: fmt.Sprintf("%s-%06d", app.name, n)}
-	for _, i := range r.Perm(len(app.receivers))[:1+r.IntN(2)] {
-		task.receivers = append(task.receivers, app.receivers[i])
-	}
-	script := memoriestest.Task{TaskID: task.id, Shape: []string{memoriestest.ShapeIDs, memoriestest.ShapeVideos, memoriestest.ShapeBoth}[r.IntN(3)], Empty: []string{"list", "null", "object"}[r.IntN(3)]}
-	list := func(count int) (out []memoriestest.Video) {
-		for k := range count {
-			out = append(out, memoriestest.Video{ID: fmt.Sprintf("PI-%s-%d", task.id, k), Status: "PARSE"})
-		}
-		return out
-	}
-	body := map[string]any{"task_id": task.id, "metadata": map[string]string{"app": app.name}, "expires_in": "10m"}
-	after := int64(r.IntN(15_000))
-	switch k := r.IntN(10); {
-	case k < 2:
-		task.fate = "at once"
-		script.Steps = []memoriestest.Step{{AfterMS: 0, Videos: list(1 + r.IntN(3))}}
-	case k < 5:
-		task.fate = "later"
-		script.Steps = []memoriestest.Step{{AfterMS: after, Videos: list(1 + r.IntN(3))}}
-	case k < 7:
-		task.fate = "growing"
-		script.Steps = []memoriestest.Step{{AfterMS: after, Videos: list(1)}, {AfterMS: after + 4000, Videos: list(3)}}
-	case k < 8:
-		task.fate = "indexed"
-		script.Shape = memoriestest.ShapeVideos
-		script.Steps = []memoriestest.Step{{AfterMS: after, Videos: list(2)}}
-		body["until"] = "indexed"
-	case k < 9:
-		task.fate = "never"
-		body["expires_in"] = fmt.Sprintf("%ds", 10+r.IntN(20))
-	default:
-		task.fate = "faults"
-		kinds := []string{memoriestest.FaultHTML, memoriestest.FaultSpring, memoriestest.FaultCut, memoriestest.FaultTruncated, memoriestest.FaultForeign, memoriestest.FaultRateLimited, memoriestest.FaultHTML200, memoriestest.FaultNotUTF8}
-		for range 1 + r.IntN(3) {
-			script.Faults = append(script.Faults, memoriestest.Fault{Kind: kinds[r.IntN(len(kinds))]})
-		}
-		script.Steps = []memoriestest.Step{{AfterMS: after, Videos: list(1)}}
-	}
-	if len(script.Steps) > 0 {
-		for _, v := range script.Steps[len(script.Steps)-1].Videos {
-			task.videos = append(task.videos, v.ID)
-		}
-	}
-	c.control("tasks", script)
-	// What is not answered may have been registered all the same: it is tried until it is, as a client would.
-	for _, to := range task.receivers {
-		body["callback_url"] = to.URL
-		status := 0
-		for deadline := time.Now().Add(2 * time.Minute); status == 0 && time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
-			status, _ = c.call(app.key, http.MethodPost, "/v1/tasks", body)
-		}
-		if status != http.StatusCreated && status != http.StatusOK {
-			c.t.Errorf("register %s: %d", task.id, status)
-			return
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.tasks = append(c.tasks, task)
-}
-
-// run puts the load and the faults on for a time, then heals everything.
-func (c *chaos) run(d time.Duration, rate float64, faulty bool) {
-	c.t.Helper()
-	stop := time.Now().Add(d)
-	var wg sync.WaitGroup
-	seeds := rand.New(rand.NewPCG(c.rand.Uint64(), 5))
-	wg.Go(func() {
-		var registering sync.WaitGroup
-		for n := 0; time.Now().Before(stop); n++ {
-			r := rand.New(rand.NewPCG(seeds.Uint64(), 7))
-			registering.Go(func() { c.register(n, r) })
-			time.Sleep(time.Duration(float64(time.Second) / rate))
-		}
-		registering.Wait()
-	})
-	for faulty && time.Until(stop) > 5*time.Second {
-		time.Sleep(time.Duration(500+c.rand.IntN(2500)) * time.Millisecond)
-		c.fault()
-	}
-	time.Sleep(time.Until(stop))
-	for _, app := range c.apps {
-		for _, r := range app.receivers {
-			r.mood.Store(moodWell)
-		}
-	}
-	wg.Wait()
 }
