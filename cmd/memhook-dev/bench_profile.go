@@ -68,12 +68,15 @@ func newRigFor(ctx context.Context, l deliveryLoad) (*rig, error) {
 
 // hasStatements reports whether the installed PostgreSQL has pg_stat_statements.
 func hasStatements() bool {
-	config, err := localpg.Program("postgres")
+	program, err := localpg.Program("postgres")
 	if err != nil {
 		return false
 	}
+	if program, err = filepath.EvalSymlinks(program); err != nil {
+		return false
+	}
 	for _, dir := range []string{"lib", "lib/postgresql"} {
-		if _, err := os.Stat(filepath.Join(filepath.Dir(filepath.Dir(config)), dir, "pg_stat_statements.so")); err == nil {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(filepath.Dir(program)), dir, "pg_stat_statements.so")); err == nil {
 			return true
 		}
 	}
