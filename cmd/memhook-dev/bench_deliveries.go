@@ -15,6 +15,7 @@ type benchDeliveriesCommand struct {
 	Latency    []answerTime  `default:"0s" help:"How long receivers take to answer: a duration, or mix (median 100 ms, every hundredth 2 to 4 s)."`
 	Endpoints  []int         `default:"50" help:"Numbers of callback URLs. Each is measured with each latency."`
 	Apps       int           `default:"1" help:"Apps that the callback URLs belong to, where there are as many; else all belong to one app."`
+	Hosts      int           `default:"50" help:"Hosts that the callback URLs are spread over: loopback addresses."`
 	Events     int           `default:"50000" help:"Events per run; a fifth of it for a single slow callback URL."`
 	Runs       int           `default:"5" help:"Runs; the median is reported, with the lowest and the highest."`
 	Publishers int           `default:"500" help:"Polls recorded at the same time."`
@@ -28,6 +29,7 @@ type benchDeliveriesCommand struct {
 type deliveryLoad struct {
 	answer          answerTime
 	endpoints, apps int
+	hosts           int // that the endpoints are spread over
 	events          int
 	publishers      int
 	rate            int // events per second; 0 for as fast as possible
@@ -59,8 +61,8 @@ func (c benchDeliveriesCommand) Run(ctx context.Context) error {
 	}
 	compareEndpoints(rep, measured)
 	rep.notef("Events per run: %d, for a single slow URL %d, by %d publishers. Signing, the guard, the attempt log and durable commits are on. "+
-		"Accepting is the process that records the polls; most in flight is what the receiver saw. p50 and p99 are from recorded to "+
-		"received at %d events/s.", c.Events, c.Events/5, c.Publishers, c.Rate)
+		"The URLs are of %d hosts, if there are as many. Accepting is the process that records the polls; most in flight is what the "+
+		"receiver saw. p50 and p99 are from recorded to received at %d events/s.", c.Events, c.Events/5, c.Publishers, c.Hosts, c.Rate)
 	return rep.end()
 }
 
@@ -68,7 +70,7 @@ func (c benchDeliveriesCommand) Run(ctx context.Context) error {
 func (c *benchDeliveriesCommand) loads() (loads []deliveryLoad) {
 	if c.Short {
 		*c = benchDeliveriesCommand{
-			benchOutput: c.benchOutput, Apps: 1000, Events: 20_000, Runs: 1, Publishers: 500, Rate: 50, Within: 20 * time.Second,
+			benchOutput: c.benchOutput, Apps: 1000, Hosts: 50, Events: 20_000, Runs: 1, Publishers: 500, Rate: 50, Within: 20 * time.Second,
 		}
 		return []deliveryLoad{c.load("200ms", 1), c.load("200ms", 50), c.load("0s", 50), c.load("0s", 10_000)}
 	}
@@ -82,7 +84,8 @@ func (c *benchDeliveriesCommand) loads() (loads []deliveryLoad) {
 
 func (c *benchDeliveriesCommand) load(answer answerTime, endpoints int) deliveryLoad {
 	l := deliveryLoad{
-		answer: answer, endpoints: endpoints, apps: 1, events: c.Events, publishers: c.Publishers, instances: 1, within: c.Within,
+		answer: answer, endpoints: endpoints, apps: 1, hosts: min(c.Hosts, endpoints), events: c.Events,
+		publishers: c.Publishers, instances: 1, within: c.Within,
 	}
 	if endpoints >= c.Apps {
 		l.apps = c.Apps

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -48,7 +49,7 @@ func (l deliveryLoad) run(ctx context.Context) (run deliveryRun, err error) {
 	if err != nil {
 		return run, err
 	}
-	if err := r.start(ctx, addr, "bench", "sink", "--addr", addr, "--answer", string(l.answer)); err != nil {
+	if err := r.start(ctx, addr, "bench", "sink", "--addr", addr, "--hosts", strconv.Itoa(l.hosts), "--answer", string(l.answer)); err != nil {
 		return run, err
 	}
 	tasks, err := l.register(ctx, r, addr)
@@ -79,7 +80,7 @@ func (l deliveryLoad) register(ctx context.Context, r *rig, addr string) ([]stor
 	}
 	return r.registerAll(ctx, l.events, func(i int) (uuid.UUID, string) {
 		k := i % l.endpoints
-		return apps[k%len(apps)], fmt.Sprintf("http://%s/endpoint/%d", addr, k)
+		return apps[k%len(apps)], fmt.Sprintf("http://%s/endpoint/%d", sinkHost(addr, k%l.hosts), k)
 	})
 }
 

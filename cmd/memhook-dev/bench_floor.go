@@ -50,7 +50,7 @@ func (c benchFloorCommand) Run(ctx context.Context) error {
 	tuning, stop := context.WithCancel(ctx)
 	defer stop()
 	go app.TuneMemory(tuning)
-	load := deliveryLoad{answer: "0s", endpoints: 50, apps: 1, events: c.Events, publishers: 500, instances: 1, within: time.Minute}
+	load := deliveryLoad{answer: "0s", endpoints: 50, apps: 1, hosts: 1, events: c.Events, publishers: 500, instances: 1, within: time.Minute}
 	runs := make([]floorRun, c.Runs)
 	for i := range runs {
 		progress(i, c.Runs+1, fmt.Sprintf("%d bare POSTs, their rows, and %d deliveries", c.Events, c.Events))

@@ -15,7 +15,7 @@ type benchScalingCommand struct {
 
 // Run delivers the same load with one instance and with several, on one PostgreSQL.
 func (c benchScalingCommand) Run(ctx context.Context) error {
-	deliveries := benchDeliveriesCommand{Events: c.Events, Runs: c.Runs, Publishers: 500, Apps: 1, Within: time.Minute}
+	deliveries := benchDeliveriesCommand{Events: c.Events, Runs: c.Runs, Publishers: 500, Apps: 1, Hosts: 50, Within: time.Minute}
 	rep := c.newReport("scaling", deliveryHead...)
 	for _, n := range c.Instances {
 		load := deliveries.load("0s", 50)

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/memhook/memhook/cmd/internal/app"
 )
 
@@ -59,17 +61,32 @@ func (a answerTime) describe() string {
 // each webhook arrived.
 type sinkCommand struct {
 	Addr   string     `required:""`
+	Hosts  int        `default:"1"` // listens on as many loopback addresses, which are hosts to memhook
 	Answer answerTime `default:"0s"`
 }
 
 // Run receives until SIGINT or SIGTERM.
 func (c sinkCommand) Run(ctx context.Context) error {
-	listener, err := net.Listen("tcp", c.Addr)
-	if err != nil {
-		return err
-	}
 	s := &sink{answer: c.Answer, waits: !c.Answer.none(), first: make(map[string]int64)}
-	return app.ServeUntil(ctx, listener, s)
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range c.Hosts {
+		listener, err := net.Listen("tcp", sinkHost(c.Addr, i))
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return app.ServeUntil(ctx, listener, s) })
+	}
+	return group.Wait()
+}
+
+// sinkHost returns the i-th address of a sink at addr: the first is addr, the others are later loopback addresses with the
+// same port. Linux has all of 127.0.0.0/8.
+func sinkHost(addr string, i int) string {
+	if i == 0 {
+		return addr
+	}
+	_, port, _ := strings.Cut(addr, ":")
+	return fmt.Sprintf("127.0.%d.%d:%s", i/250, 1+i%250, port)
 }
 
 type sink struct {
