@@ -1,223 +1,179 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
-	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/memhook/memhook/cmd/internal/app"
-	"github.com/memhook/memhook/cmd/internal/proc"
-	"github.com/memhook/memhook/store"
 )
 
 type benchDeliveriesCommand struct {
 	benchOutput
-	Events     int           `default:"50000" help:"Events per run."`
-	Runs       int           `default:"5" help:"Runs; the median is reported."`
+
+	Latency    []answerTime  `default:"0s" help:"How long receivers take to answer: a duration, or mix (median 100 ms, every hundredth 2 to 4 s)."`
+	Endpoints  []int         `default:"50" help:"Numbers of callback URLs. Each is measured with each latency."`
+	Apps       int           `default:"1" help:"Apps that the callback URLs belong to, where there are as many; else all belong to one app."`
+	Hosts      int           `default:"50" help:"Hosts that the callback URLs are spread over: loopback addresses."`
+	Events     int           `default:"50000" help:"Events per run; a fifth of it for a single slow callback URL."`
+	Runs       int           `default:"5" help:"Runs; the median is reported, with the lowest and the highest."`
 	Publishers int           `default:"500" help:"Polls recorded at the same time."`
-	Endpoints  int           `default:"50" help:"Callback URLs."`
 	Rate       int           `default:"50" help:"Events per second while the latency is measured."`
-	For        time.Duration `default:"20s" help:"How long the latency is measured."`
+	For        time.Duration `default:"20s" help:"How long the latency is measured; 0 for not at all."`
+	Within     time.Duration `default:"1m" help:"End a run that has not delivered everything after so long."`
+	Short      bool          `help:"A selection in about a minute, one run each; the flags above are ignored."`
 }
 
-// deliveryHead names the columns of [deliveryRun.row].
+// deliveryLoad is what a run delivers.
+type deliveryLoad struct {
+	answer          answerTime
+	endpoints, apps int
+	hosts           int // that the endpoints are spread over
+	events          int
+	publishers      int
+	rate            int // events per second; 0 for as fast as possible
+	instances       int
+	within          time.Duration // a run ends after so long, whatever has arrived
+	profile         string        // the file that gets a CPU profile of the service; empty for none
+}
+
+// deliveryHead names the columns of [deliveryRow].
 var deliveryHead = []string{
-	"", "deliveries/s", "CPU-s per 1,000", "of it serve", "accepting", "PostgreSQL", "serve, peak MiB", "p50 ms", "p95 ms", "p99 ms",
+	"", "deliveries/s", "in the middle half", "CPU-s per 1,000", "of it serve", "accepting", "PostgreSQL", "most in flight", "serve, peak MiB",
+	"p50 ms", "p99 ms",
 }
 
-// deliveryRun is the result of one run.
-type deliveryRun struct {
-	perSecond                   float64
-	serve, accept, postgres     float64 // CPU seconds per 1,000
-	memory                      float64 // MiB, the highest peak of an instance
-	p50, p95, p99               time.Duration
-	received, duplicates, total int
-}
-
-// Run measures accepting and delivering events with everything on: signing, the guard, the attempt log and
-// durable commits. It records polls through the store, as the poll worker does.
+// Run measures accepting and delivering events with everything on: signing, the guard, the attempt log and durable
+// commits. It records polls through the store, as the poll worker does.
 func (c benchDeliveriesCommand) Run(ctx context.Context) error {
+	loads := c.loads()
 	rep := c.newReport("deliveries", deliveryHead...)
-	median, err := c.median(ctx, rep, 1, "")
-	if err != nil {
-		return err
+	measured := make(map[deliveryLoad][]deliveryRun, len(loads))
+	for i, load := range loads {
+		runs, paced, err := c.measure(ctx, load, fmt.Sprintf("%d/%d ", i+1, len(loads)))
+		if err != nil {
+			return err
+		}
+		measured[load] = runs
+		deliveryRow(rep, load.name(), runs, paced)
+		load.target(rep, runs, paced)
 	}
-	progress(c.Runs, c.Runs+1, fmt.Sprintf("%d events/s for %s", c.Rate, c.For))
-	paced, err := c.once(ctx, int(c.For.Seconds())*c.Rate, c.Rate, 1)
-	if err != nil {
-		return err
-	}
-	paced.row(rep, fmt.Sprintf("at %d/s", c.Rate))
-	used := median.serve + median.accept + median.postgres
-	rep.notef("%d events per run by %d publishers to %d URLs; signing, the guard, the attempt log and durable commits are on. "+
-		"Accepting is the process that records the polls.", c.Events, c.Publishers, c.Endpoints)
-	rep.target("deliveries/s", "5,000", decimals(median.perSecond, 0), median.perSecond >= 5000)
-	rep.target("CPU-seconds per 1,000, PostgreSQL included", "0.35", decimals(used, 3), used <= 0.35)
-	rep.target("event recorded → received at 50/s, p50 and p99", "4 ms, 15 ms", milliseconds(paced.p50)+" ms, "+milliseconds(paced.p99)+" ms",
-		paced.p50 < 4*time.Millisecond && paced.p99 < 15*time.Millisecond)
-	rep.target("memory of serve", "150 MiB", decimals(median.memory, 0)+" MiB", median.memory < 150)
+	compareEndpoints(rep, measured)
+	rep.notef("Events per run: %d, for a single slow URL %d, by %d publishers. Signing, the guard, the attempt log and durable commits are on. "+
+		"The URLs are of %d hosts, if there are as many. Accepting is the process that records the polls; most in flight is what the "+
+		"receiver saw. p50 and p99 are from recorded to received at %d events/s.", c.Events, c.Events/5, c.Publishers, c.Hosts, c.Rate)
 	return rep.end()
 }
 
-// median makes the runs with a number of instances, reports them, and returns the one with the median rate.
-func (c benchDeliveriesCommand) median(ctx context.Context, rep *report, instances int, name string) (*deliveryRun, error) {
+// loads returns what is measured, and with --short replaces the settings by its own.
+func (c *benchDeliveriesCommand) loads() (loads []deliveryLoad) {
+	if c.Short {
+		*c = benchDeliveriesCommand{
+			benchOutput: c.benchOutput, Apps: 1000, Hosts: 50, Events: 20_000, Runs: 1, Publishers: 500, Rate: 50, Within: 20 * time.Second,
+		}
+		return []deliveryLoad{c.load("200ms", 1), c.load("200ms", 50), c.load("0s", 50), c.load("0s", 10_000)}
+	}
+	for _, answer := range c.Latency {
+		for _, n := range c.Endpoints {
+			loads = append(loads, c.load(answer, n))
+		}
+	}
+	return loads
+}
+
+func (c *benchDeliveriesCommand) load(answer answerTime, endpoints int) deliveryLoad {
+	l := deliveryLoad{
+		answer: answer, endpoints: endpoints, apps: 1, hosts: min(c.Hosts, endpoints), events: c.Events,
+		publishers: c.Publishers, instances: 1, within: c.Within,
+	}
+	if endpoints >= c.Apps {
+		l.apps = c.Apps
+	}
+	if endpoints == 1 && !answer.none() {
+		l.events /= 5
+	}
+	return l
+}
+
+func (l deliveryLoad) name() string {
+	name := plural(l.endpoints, "URL")
+	if l.apps > 1 {
+		name += " of " + plural(l.apps, "app")
+	}
+	return name + ", " + l.answer.describe()
+}
+
+// measure makes the runs of a load as fast as possible, and one at the paced rate unless For is 0.
+func (c *benchDeliveriesCommand) measure(ctx context.Context, load deliveryLoad, name string) (runs []deliveryRun, paced *deliveryRun, err error) {
 	// This process records the polls, which a service does with these garbage collector settings.
 	tuning, stop := context.WithCancel(ctx)
 	defer stop()
 	go app.TuneMemory(tuning)
-	var runs []deliveryRun
 	for i := range c.Runs {
-		progress(i, c.Runs+1, fmt.Sprintf("%s%d events as fast as they go", name, c.Events))
-		run, err := c.once(ctx, c.Events, 0, instances)
+		progress(i, c.Runs, fmt.Sprintf("%s%s: %d events as fast as they go", name, load.name(), load.events))
+		run, err := load.run(ctx)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		runs = append(runs, run)
-		run.row(rep, name+strconv.Itoa(i+1))
 	}
-	slices.SortFunc(runs, byRate)
-	runs[len(runs)/2].row(rep, name+"median")
-	return &runs[len(runs)/2], nil
+	if c.For == 0 {
+		return runs, nil, nil
+	}
+	progress(c.Runs-1, c.Runs, fmt.Sprintf("%s%s: %d events/s for %s", name, load.name(), c.Rate, c.For))
+	load.rate, load.events = c.Rate, int(c.For.Seconds()*float64(c.Rate))
+	run, err := load.run(ctx)
+	return runs, &run, err
 }
 
-func byRate(a, b deliveryRun) int { return cmp.Compare(a.perSecond, b.perSecond) }
-
-func (run *deliveryRun) row(rep *report, name string) {
-	rep.row(name, decimals(run.perSecond, 0), decimals(run.serve+run.accept+run.postgres, 3),
-		decimals(run.serve, 3), decimals(run.accept, 3), decimals(run.postgres, 3),
-		decimals(run.memory, 0), milliseconds(run.p50), milliseconds(run.p95), milliseconds(run.p99))
-	run.noteLosses(rep, name)
-}
-
-func (run *deliveryRun) noteLosses(rep *report, name string) {
-	if run.received != run.total || run.duplicates > 0 {
-		rep.notef("%s: %d of %d received, %d duplicates", name, run.received, run.total, run.duplicates)
+// deliveryRow adds the medians of runs with their spreads, and the latencies of the paced run if there is one.
+func deliveryRow(rep *report, name string, runs []deliveryRun, paced *deliveryRun) {
+	of := func(digits int, value func(deliveryRun) float64) string { return spread(runs, digits, value) }
+	p50, p99 := "–", "–"
+	if paced != nil {
+		p50, p99 = milliseconds(paced.p50), milliseconds(paced.p99)
+		paced.noteLosses(rep, name+", paced")
+	}
+	rep.row(name, of(0, func(r deliveryRun) float64 { return r.perSecond }), of(0, func(r deliveryRun) float64 { return r.steady }),
+		of(3, deliveryRun.cpu), of(3, func(r deliveryRun) float64 { return r.serve }), of(3, func(r deliveryRun) float64 { return r.accept }),
+		of(3, func(r deliveryRun) float64 { return r.postgres }), of(0, func(r deliveryRun) float64 { return float64(r.peak) }),
+		of(0, func(r deliveryRun) float64 { return r.memory }), p50, p99)
+	for _, run := range runs {
+		run.noteLosses(rep, name)
 	}
 }
 
-// once delivers n events with a number of instances: rate per second, or as fast as possible if rate is 0.
-func (c benchDeliveriesCommand) once(ctx context.Context, n, rate, instances int) (run deliveryRun, err error) {
-	r, err := newRig(ctx, nil)
-	if err != nil {
-		return run, err
-	}
-	defer r.close()
-	addr, err := proc.FreePort()
-	if err != nil {
-		return run, err
-	}
-	if err := r.start(ctx, addr, "bench", "sink", "--addr", addr); err != nil {
-		return run, err
-	}
-	urls := make([]string, c.Endpoints)
-	for i := range urls {
-		urls[i] = fmt.Sprintf("http://%s/endpoint/%d", addr, i)
-	}
-	tasks, err := r.registerAll(ctx, n, urls)
-	if err != nil {
-		return run, err
-	}
-	pids := []int{os.Getpid(), r.pg.PID()}
-	for range instances {
-		_, pid, err := r.serve(ctx)
-		if err != nil {
-			return run, err
-		}
-		pids = append(pids, pid)
-	}
-	if _, err := r.store.Pool().Exec(ctx, "vacuum analyze"); err != nil {
-		return run, err
-	}
-	time.Sleep(time.Second) // so that starting up is not measured
-
-	before, err := cpuOfAll(pids, r.pg.PID())
-	if err != nil {
-		return run, err
-	}
-	start := time.Now()
-	committed, err := c.accept(ctx, r, tasks, rate)
-	if err != nil {
-		return run, err
-	}
-	if err := awaitCount(ctx, addr, n, 2*time.Minute); err != nil {
-		return run, err
-	}
-	took := time.Since(start)
-	time.Sleep(300 * time.Millisecond) // until the delivered jobs are completed in the queue
-	used, err := cpuOfAll(pids, r.pg.PID())
-	if err != nil {
-		return run, err
-	}
-	for i := range used {
-		used[i] = (used[i] - before[i]) / float64(n) * 1000
-	}
-	run = deliveryRun{perSecond: float64(n) / took.Seconds(), accept: used[0], postgres: used[1], total: n}
-	for i, pid := range pids[2:] {
-		run.serve += used[2+i]
-		run.memory = max(run.memory, proc.PeakMemory(pid))
-	}
-	return run, run.latency(ctx, r, addr, committed)
-}
-
-// accept records for each task a poll that found a video, and returns when each was committed.
-func (c benchDeliveriesCommand) accept(ctx context.Context, r *rig, tasks []store.Registered, rate int) (map[uuid.UUID]time.Time, error) {
-	var mu sync.Mutex
-	var failure error
-	committed := make(map[uuid.UUID]time.Time, len(tasks))
-	inParallel(c.Publishers, len(tasks), rate, func(i int) {
-		id, at := tasks[i].Task.ID, time.Now()
-		_, err := r.store.RecordPoll(ctx, store.Poll{
-			TaskID: id, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-" + id.String()}},
-		})
-		done := time.Now()
-		mu.Lock()
-		defer mu.Unlock()
-		committed[id] = done
-		if err != nil {
-			failure = err
-		}
-	})
-	return committed, failure
-}
-
-// latency computes the times from commit to receipt.
-func (run *deliveryRun) latency(ctx context.Context, r *rig, addr string, committed map[uuid.UUID]time.Time) error {
-	received, repeated, err := sinkResults(addr)
-	if err != nil {
-		return err
-	}
-	run.duplicates = repeated
-	rows, err := r.store.Pool().Query(ctx, `select id, task from events`)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	var lags []time.Duration
-	for rows.Next() {
-		var id, task uuid.UUID
-		if err := rows.Scan(&id, &task); err != nil {
-			return err
-		}
-		if at, ok := received["evt_"+id.String()]; ok {
-			lags = append(lags, time.Unix(0, at).Sub(committed[task]))
+// target adds the targets that the load has.
+func (l deliveryLoad) target(rep *report, runs []deliveryRun, paced *deliveryRun) {
+	rate := medianOf(runs, func(r deliveryRun) float64 { return r.perSecond })
+	wanted := map[int]float64{1: 1000, 50: 4000}
+	if l.answer.none() {
+		wanted = map[int]float64{50: 5000}
+		if l.endpoints == 50 {
+			used := medianOf(runs, deliveryRun.cpu)
+			rep.target(l.name()+": CPU-seconds per 1,000", "0.35", decimals(used, 3), used <= 0.35)
 		}
 	}
-	run.quantiles(lags)
-	return rows.Err()
+	if least, ok := wanted[l.endpoints]; ok && l.answer != mixed {
+		rep.target(l.name()+": deliveries/s", decimals(least, 0), decimals(rate, 0), rate >= least)
+	}
+	if paced != nil && l.answer.none() {
+		rep.target(l.name()+": p50 and p99", "4 ms, 15 ms", milliseconds(paced.p50)+" ms, "+milliseconds(paced.p99)+" ms",
+			paced.p50 < 4*time.Millisecond && paced.p99 < 15*time.Millisecond)
+	}
+	memory := slices.MaxFunc(runs, func(a, b deliveryRun) int { return int(a.memory - b.memory) }).memory
+	rep.target(l.name()+": memory of serve", "150 MiB", decimals(memory, 0)+" MiB", memory < 150)
 }
 
-// quantiles keeps the quantiles of the times from acceptance to receipt, one for each received event.
-func (run *deliveryRun) quantiles(lags []time.Duration) {
-	run.received = len(lags)
-	slices.Sort(lags)
-	if len(lags) > 0 {
-		run.p50, run.p95, run.p99 = lags[len(lags)/2], lags[len(lags)*95/100], lags[len(lags)*99/100]
+// compareEndpoints relates the CPU of 10,000 URLs to that of 50 that answer as fast.
+func compareEndpoints(rep *report, measured map[deliveryLoad][]deliveryRun) {
+	for many, runs := range measured {
+		for few, base := range measured {
+			if many.endpoints == 10_000 && few.endpoints == 50 && many.answer == few.answer && few.answer.none() {
+				times := medianOf(runs, deliveryRun.cpu) / medianOf(base, deliveryRun.cpu)
+				rep.target("CPU of "+many.name()+", relative to 50 URLs", "× 1.30", "× "+decimals(times, 2), times <= 1.3)
+			}
+		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -20,6 +19,7 @@ type benchOutpostCommand struct {
 	URL        string        `required:"" help:"URL of a running Outpost, such as http://127.0.0.1:3333."`
 	APIKey     string        `required:"" env:"OUTPOST_API_KEY" help:"Its API_KEY."`
 	PID        []int         `required:"" help:"Ids of the processes whose CPU is measured: Outpost, PostgreSQL, Redis, the message queue."`
+	Latency    []answerTime  `default:"0s" help:"How long receivers take to answer: a duration, or mix (median 100 ms, every hundredth 2 to 4 s)."`
 	Topic      string        `default:"task.ready" help:"One of its TOPICS."`
 	Events     int           `default:"5000" help:"Events per run."`
 	Runs       int           `default:"5" help:"Runs; the median is reported."`
@@ -32,13 +32,26 @@ type benchOutpostCommand struct {
 // Run measures Outpost as `bench deliveries` measures memhook: with the same receiver and clock, and CPU as the
 // operating system accounts for it. It publishes over Outpost's API. docs/benchmarks.md says how to start Outpost.
 func (c benchOutpostCommand) Run(ctx context.Context) error {
+	rep := c.newReport("outpost", "", "deliveries/s", "in the middle half", "CPU-s per 1,000", "most in flight", "p50 ms", "p99 ms")
+	for i, answer := range c.Latency {
+		if err := c.measure(ctx, rep, answer, fmt.Sprintf("%d/%d ", i+1, len(c.Latency))); err != nil {
+			return err
+		}
+	}
+	rep.notef("%d events per run by %d publishers to %d tenants with one URL each. CPU is that of %d processes with their children.",
+		c.Events, c.Publishers, c.Endpoints, len(c.PID))
+	return rep.end()
+}
+
+// measure makes the runs with receivers of one answer time.
+func (c benchOutpostCommand) measure(ctx context.Context, rep *report, answer answerTime, name string) error {
 	sink, err := proc.FreePort()
 	if err != nil {
 		return err
 	}
 	r := &rig{stderr: os.Stderr}
 	defer r.close()
-	if err := r.start(ctx, sink, "bench", "sink", "--addr", sink); err != nil {
+	if err := r.start(ctx, sink, "bench", "sink", "--addr", sink, "--answer", string(answer)); err != nil {
 		return err
 	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: c.Publishers}, Timeout: time.Minute}
@@ -48,33 +61,25 @@ func (c benchOutpostCommand) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	rep := c.newReport("outpost", "", "deliveries/s", "CPU-s per 1,000", "p50 ms", "p95 ms", "p99 ms")
-	var runs []deliveryRun
-	for i := range c.Runs {
-		progress(i, c.Runs+1, fmt.Sprintf("%d events as fast as they go", c.Events))
-		run, err := c.once(ctx, client, sink, session, strconv.Itoa(i), c.Events, 0)
-		if err != nil {
+	load := deliveryLoad{answer: answer, endpoints: c.Endpoints}
+	runs := make([]deliveryRun, c.Runs)
+	for i := range runs {
+		progress(i, c.Runs+1, fmt.Sprintf("%s%s: %d events as fast as they go", name, load.name(), c.Events))
+		if runs[i], err = c.once(ctx, client, sink, session, strconv.Itoa(i), c.Events, 0); err != nil {
 			return err
 		}
-		runs = append(runs, run)
-		c.row(rep, strconv.Itoa(i+1), run)
+		runs[i].noteLosses(rep, load.name())
 	}
-	slices.SortFunc(runs, byRate)
-	c.row(rep, "median", runs[len(runs)/2])
-	progress(c.Runs, c.Runs+1, fmt.Sprintf("%d events/s for %s", c.Rate, c.For))
-	run, err := c.once(ctx, client, sink, session, "paced", int(c.For.Seconds())*c.Rate, c.Rate)
+	progress(c.Runs, c.Runs+1, fmt.Sprintf("%s%s: %d events/s for %s", name, load.name(), c.Rate, c.For))
+	paced, err := c.once(ctx, client, sink, session, "paced", int(c.For.Seconds())*c.Rate, c.Rate)
 	if err != nil {
 		return err
 	}
-	c.row(rep, fmt.Sprintf("at %d/s", c.Rate), run)
-	rep.notef("%d events per run by %d publishers to %d tenants with one URL each. CPU is that of %d processes with their children.",
-		c.Events, c.Publishers, c.Endpoints, len(c.PID))
-	return rep.end()
-}
-
-func (benchOutpostCommand) row(rep *report, name string, run deliveryRun) {
-	rep.row(name, decimals(run.perSecond, 0), decimals(run.serve, 3), milliseconds(run.p50), milliseconds(run.p95), milliseconds(run.p99))
-	run.noteLosses(rep, name)
+	rep.row(load.name(), spread(runs, 0, func(r deliveryRun) float64 { return r.perSecond }),
+		spread(runs, 0, func(r deliveryRun) float64 { return r.steady }), spread(runs, 3, deliveryRun.cpu),
+		spread(runs, 0, func(r deliveryRun) float64 { return float64(r.peak) }), milliseconds(paced.p50), milliseconds(paced.p99))
+	paced.noteLosses(rep, load.name()+", paced")
+	return nil
 }
 
 // tenant creates a tenant with one webhook destination at the sink.
@@ -116,8 +121,12 @@ func (c benchOutpostCommand) once(
 	if failure != nil {
 		return run, failure
 	}
-	if err := awaitCount(ctx, sink, n, 5*time.Minute); err != nil {
+	state, err := awaitCount(ctx, sink, n, 5*time.Minute)
+	if err != nil {
 		return run, err
+	}
+	if state.Count < n {
+		return run, fmt.Errorf("only %d of %d webhooks within five minutes", state.Count, n)
 	}
 	took := time.Since(start)
 	time.Sleep(time.Second) // for what is still written in the background
@@ -130,14 +139,18 @@ func (c benchOutpostCommand) once(
 	if err != nil {
 		return run, err
 	}
+	run.peak = state.Peak
 	var lags []time.Duration
+	arrivals := make([]int64, 0, len(accepted))
 	for id, at := range accepted {
 		if when, ok := received[id]; ok {
 			lags = append(lags, time.Unix(0, when).Sub(at))
+			arrivals = append(arrivals, when)
 		}
 	}
 	run.duplicates = repeated
 	run.quantiles(lags)
+	run.steady = middleRate(arrivals)
 	return run, nil
 }
 

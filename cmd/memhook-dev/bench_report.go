@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -25,11 +26,12 @@ type report struct {
 	rows    [][]string
 	after   []string // lines below the table
 	targets [][]string
+	width   int // the least of a printed column
 }
 
 // newReport begins a report and prints its head.
 func (o benchOutput) newReport(name string, head ...string) *report {
-	r := &report{out: o, name: name, head: head}
+	r := &report{out: o, name: name, head: head, width: 9}
 	r.print(head)
 	return r
 }
@@ -42,9 +44,9 @@ func (r *report) row(cells ...string) {
 
 func (r *report) print(cells []string) {
 	for i, cell := range cells {
-		width := max(utf8.RuneCountInString(r.head[i]), 9)
+		width := max(utf8.RuneCountInString(r.head[i]), r.width)
 		if i == 0 {
-			fmt.Printf("%s%s", cell, strings.Repeat(" ", max(0, 26-utf8.RuneCountInString(cell))))
+			fmt.Printf("%s%s", cell, strings.Repeat(" ", max(0, 36-utf8.RuneCountInString(cell))))
 			continue
 		}
 		fmt.Printf("  %s%s", strings.Repeat(" ", max(0, width-utf8.RuneCountInString(cell))), cell)
@@ -152,4 +154,36 @@ func decimals(v float64, digits int) string { return fmt.Sprintf("%.*f", digits,
 // milliseconds formats a duration in milliseconds.
 func milliseconds(d time.Duration) string {
 	return decimals(float64(d.Microseconds())/1000, 2)
+}
+
+// spread formats the median of a value of runs, with its lowest and highest where there are several.
+func spread[R any](runs []R, digits int, value func(R) float64) string {
+	values := sorted(runs, value)
+	median := decimals(values[len(values)/2], digits)
+	if len(values) == 1 {
+		return median
+	}
+	return fmt.Sprintf("%s (%s–%s)", median, decimals(values[0], digits), decimals(values[len(values)-1], digits))
+}
+
+// medianOf returns the median of a value of runs.
+func medianOf[R any](runs []R, value func(R) float64) float64 {
+	return sorted(runs, value)[len(runs)/2]
+}
+
+func sorted[R any](runs []R, value func(R) float64) []float64 {
+	values := make([]float64, len(runs))
+	for i, run := range runs {
+		values[i] = value(run)
+	}
+	slices.Sort(values)
+	return values
+}
+
+// plural writes a number with a noun.
+func plural(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
 }

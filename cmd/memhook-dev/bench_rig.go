@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/memhook/memhook/cmd/internal/proc"
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/store/localpg"
@@ -35,19 +37,27 @@ type rig struct {
 // benchSettings are PostgreSQL settings of a small production server. Commits wait for the disk.
 var benchSettings = map[string]string{"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min"}
 
-func newRig(ctx context.Context, extra map[string]string) (_ *rig, err error) {
+func newRig(ctx context.Context, extra map[string]string) (*rig, error) {
+	return newRigWith(ctx, extra, nil)
+}
+
+// newRigWith makes a rig whose processes get extra in their environment, and PostgreSQL further settings.
+func newRigWith(ctx context.Context, extra, settings map[string]string) (_ *rig, err error) {
 	r := &rig{stderr: os.Stderr}
+	postgres := maps.Clone(benchSettings)
+	maps.Copy(postgres, settings)
 	defer func() {
 		if err != nil {
 			r.close()
 		}
 	}()
-	if r.pg, err = localpg.Start(ctx, localpg.Options{Durable: true, Settings: benchSettings}); err != nil {
+	if r.pg, err = localpg.Start(ctx, localpg.Options{Durable: true, Settings: postgres}); err != nil {
 		return nil, err
 	}
 	env := map[string]string{
 		"DATABASE_URL": r.pg.URL("postgres"), "MEMHOOK_ENCRYPTION_KEY": randomBase64(32),
 		"MEMHOOK_ALLOW_HTTP_CALLBACKS":      "true",
+		"MEMORIES_BASE_URL":                 "http://127.0.0.1:1", // nobody: a benchmark that polls names its own
 		"MEMHOOK_ALLOWED_CALLBACK_NETWORKS": "127.0.0.0/8", "MEMHOOK_ADMIN_TOKEN": randomBase64(24), "MEMHOOK_LOG_LEVEL": "warn",
 	}
 	maps.Copy(env, extra)
@@ -77,18 +87,23 @@ func newRig(ctx context.Context, extra map[string]string) (_ *rig, err error) {
 
 // serve runs `memhook serve` at a free address. The binary must be in the directory of this one.
 func (r *rig) serve(ctx context.Context) (addr string, pid int, err error) {
+	return r.serveAs(ctx, "memhook", "serve")
+}
+
+// serveAs runs a program beside this one, which must serve as `memhook serve` does, at a free address.
+func (r *rig) serveAs(ctx context.Context, name string, args ...string) (addr string, pid int, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", 0, err
 	}
-	memhook := filepath.Join(filepath.Dir(self), "memhook")
-	if _, err := os.Stat(memhook); err != nil {
-		return "", 0, fmt.Errorf("the benchmarks need memhook beside memhook-dev (run make build): %w", err)
+	program := filepath.Join(filepath.Dir(self), name)
+	if _, err := os.Stat(program); err != nil {
+		return "", 0, fmt.Errorf("the benchmarks need %s beside memhook-dev (run make build): %w", name, err)
 	}
 	if addr, err = proc.FreePort(); err != nil {
 		return "", 0, err
 	}
-	cmd, err := r.run(ctx, addr, memhook, "serve")
+	cmd, err := r.run(ctx, addr, program, args...)
 	if err != nil {
 		return "", 0, err
 	}
@@ -148,18 +163,32 @@ func (r *rig) close() {
 	}
 }
 
-// registerAll registers n tasks for the rig's app in batches, spread over the callback URLs, and deletes their
-// poll jobs.
-func (r *rig) registerAll(ctx context.Context, n int, urls []string) ([]store.Registered, error) {
+// appsFor returns the rig's app, with n-1 more.
+func (r *rig) appsFor(ctx context.Context, n int) ([]uuid.UUID, error) {
+	apps := []uuid.UUID{r.app.ID}
+	for i := 1; i < n; i++ {
+		app, err := r.store.CreateApp(ctx, fmt.Sprintf("bench-%d", i), r.account.ID)
+		if err != nil {
+			return nil, err
+		}
+		apps = append(apps, app.ID)
+	}
+	return apps, nil
+}
+
+// registerAll registers n tasks in batches, each for the app and the callback URL that to returns for its number. Their
+// poll job stays, so that memhook makes no other, but is due only after the benchmark.
+func (r *rig) registerAll(ctx context.Context, n int, to func(i int) (app uuid.UUID, url string)) ([]store.Registered, error) {
 	all := make([]store.Registered, 0, n)
 	for len(all) < n {
 		batch := make([]store.Registration, min(1000, n-len(all)))
 		for i := range batch {
 			k := len(all) + i
+			app, url := to(k)
 			batch[i] = store.Registration{
-				AppID:      r.app.ID,
+				AppID:      app,
 				UpstreamID: fmt.Sprintf("bench-%s-%d", randomBase64(6), k), UniqueID: "default",
-				CallbackURL: urls[k%len(urls)], Until: store.UntilDownloaded,
+				CallbackURL: url, Until: store.UntilDownloaded,
 				Metadata: map[string]string{"order": strconv.Itoa(k)}, ExpiresAt: time.Now().Add(24 * time.Hour),
 			}
 		}
@@ -169,7 +198,8 @@ func (r *rig) registerAll(ctx context.Context, n int, urls []string) ([]store.Re
 		}
 		all = append(all, out...)
 	}
-	_, err := r.store.Pool().Exec(ctx, `delete from river_job where kind = 'poll'`)
+	_, err := r.store.Pool().Exec(ctx, `
+		update river_job set state = 'scheduled', scheduled_at = now() + interval '1 day' where kind = 'poll'`)
 	return all, err
 }
 

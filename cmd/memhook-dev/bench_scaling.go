@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"time"
 )
 
 type benchScalingCommand struct {
@@ -15,16 +15,16 @@ type benchScalingCommand struct {
 
 // Run delivers the same load with one instance and with several, on one PostgreSQL.
 func (c benchScalingCommand) Run(ctx context.Context) error {
-	deliveries := benchDeliveriesCommand{Events: c.Events, Runs: c.Runs, Publishers: 500, Endpoints: 50}
+	deliveries := benchDeliveriesCommand{Events: c.Events, Runs: c.Runs, Publishers: 500, Apps: 1, Hosts: 50, Within: time.Minute}
 	rep := c.newReport("scaling", deliveryHead...)
 	for _, n := range c.Instances {
-		name := fmt.Sprintf("%d instances, ", n)
-		if n == 1 {
-			name = "1 instance, "
-		}
-		if _, err := deliveries.median(ctx, rep, n, name); err != nil {
+		load := deliveries.load("0s", 50)
+		load.instances = n
+		runs, _, err := deliveries.measure(ctx, load, plural(n, "instance")+", ")
+		if err != nil {
 			return err
 		}
+		deliveryRow(rep, plural(n, "instance"), runs, nil)
 	}
 	rep.notef("All on one machine, whose cores the instances share with PostgreSQL, the publishers and the receiver: " +
 		"here more instances only cost.")

@@ -1,0 +1,5 @@
+package main
+
+type benchPageCommand struct{}
+
+func (benchPageCommand) Run() error { return nil }
