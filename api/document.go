@@ -54,8 +54,17 @@ func openAPI(version string) huma.Config {
 		"apiKey":     {Type: "http", Scheme: "bearer", Description: "An app's API key."},
 		"adminToken": {Type: "http", Scheme: "bearer", Description: "The operator's token: the setting MEMHOOK_ADMIN_TOKEN."},
 	}
+	cfg.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[uuid.UUID](), reflect.TypeFor[documentedUUID]())
 	cfg.Webhooks = webhooks(cfg.Components.Schemas)
 	return cfg
+}
+
+// documentedUUID is a UUID as the document shows it.
+type documentedUUID struct{}
+
+// Schema is that of a string.
+func (documentedUUID) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Format: "uuid"}
 }
 
 var (
