@@ -16,7 +16,7 @@ import (
 	"strings"
 )
 
-//go:generate sh -c "go run ../cmd/memhook openapi | go tool -modfile=../tools.mod oapi-codegen -config oapi-codegen.yaml /dev/stdin"
+//go:generate sh -c "go run ../cmd/memhook openapi | go tool -modfile=../tools.mod oapi-codegen -config oapi-codegen.yaml -o client.gen.go /dev/stdin"
 
 // maxAnswer is the maximum size of an answer that Read reads, in bytes.
 const maxAnswer = 64 << 20
