@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -126,6 +127,51 @@ func (e EndpointBreaker) Valid() bool {
 	}
 }
 
+// Defines values for EndpointDisabledEventType.
+const (
+	EndpointDisabled EndpointDisabledEventType = "endpoint.disabled"
+)
+
+// Valid indicates whether the value is a known member of the EndpointDisabledEventType enum.
+func (e EndpointDisabledEventType) Valid() bool {
+	switch e {
+	case EndpointDisabled:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EndpointFailingEventType.
+const (
+	EndpointFailing EndpointFailingEventType = "endpoint.failing"
+)
+
+// Valid indicates whether the value is a known member of the EndpointFailingEventType enum.
+func (e EndpointFailingEventType) Valid() bool {
+	switch e {
+	case EndpointFailing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EndpointRecoveredEventType.
+const (
+	EndpointRecovered EndpointRecoveredEventType = "endpoint.recovered"
+)
+
+// Valid indicates whether the value is a known member of the EndpointRecoveredEventType enum.
+func (e EndpointRecoveredEventType) Valid() bool {
+	switch e {
+	case EndpointRecovered:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for NewTaskUntil.
 const (
 	NewTaskUntilDownloaded NewTaskUntil = "downloaded"
@@ -183,6 +229,96 @@ func (e TaskUntil) Valid() bool {
 	case TaskUntilDownloaded:
 		return true
 	case TaskUntilIndexed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TaskExpiredEventType.
+const (
+	TaskExpired TaskExpiredEventType = "task.expired"
+)
+
+// Valid indicates whether the value is a known member of the TaskExpiredEventType enum.
+func (e TaskExpiredEventType) Valid() bool {
+	switch e {
+	case TaskExpired:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TaskFailedEventType.
+const (
+	TaskFailed TaskFailedEventType = "task.failed"
+)
+
+// Valid indicates whether the value is a known member of the TaskFailedEventType enum.
+func (e TaskFailedEventType) Valid() bool {
+	switch e {
+	case TaskFailed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TaskIndexedEventType.
+const (
+	TaskIndexed TaskIndexedEventType = "task.indexed"
+)
+
+// Valid indicates whether the value is a known member of the TaskIndexedEventType enum.
+func (e TaskIndexedEventType) Valid() bool {
+	switch e {
+	case TaskIndexed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TaskReadyEventType.
+const (
+	TaskReady TaskReadyEventType = "task.ready"
+)
+
+// Valid indicates whether the value is a known member of the TaskReadyEventType enum.
+func (e TaskReadyEventType) Valid() bool {
+	switch e {
+	case TaskReady:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TaskUpdatedEventType.
+const (
+	TaskUpdated TaskUpdatedEventType = "task.updated"
+)
+
+// Valid indicates whether the value is a known member of the TaskUpdatedEventType enum.
+func (e TaskUpdatedEventType) Valid() bool {
+	switch e {
+	case TaskUpdated:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WebhookTestEventType.
+const (
+	WebhookTest WebhookTestEventType = "webhook.test"
+)
+
+// Valid indicates whether the value is a known member of the WebhookTestEventType enum.
+func (e WebhookTestEventType) Valid() bool {
+	switch e {
+	case WebhookTest:
 		return true
 	default:
 		return false
@@ -291,156 +427,64 @@ func (e ListTasksParamsStatus) Valid() bool {
 	}
 }
 
-// Defines values for EndpointDisabledJSONBodyType.
-const (
-	EndpointDisabled EndpointDisabledJSONBodyType = "endpoint.disabled"
-)
-
-// Valid indicates whether the value is a known member of the EndpointDisabledJSONBodyType enum.
-func (e EndpointDisabledJSONBodyType) Valid() bool {
-	switch e {
-	case EndpointDisabled:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for EndpointRecoveredJSONBodyType.
-const (
-	EndpointRecovered EndpointRecoveredJSONBodyType = "endpoint.recovered"
-)
-
-// Valid indicates whether the value is a known member of the EndpointRecoveredJSONBodyType enum.
-func (e EndpointRecoveredJSONBodyType) Valid() bool {
-	switch e {
-	case EndpointRecovered:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for TaskExpiredJSONBodyType.
-const (
-	TaskExpired TaskExpiredJSONBodyType = "task.expired"
-)
-
-// Valid indicates whether the value is a known member of the TaskExpiredJSONBodyType enum.
-func (e TaskExpiredJSONBodyType) Valid() bool {
-	switch e {
-	case TaskExpired:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for TaskFailedJSONBodyType.
-const (
-	TaskFailed TaskFailedJSONBodyType = "task.failed"
-)
-
-// Valid indicates whether the value is a known member of the TaskFailedJSONBodyType enum.
-func (e TaskFailedJSONBodyType) Valid() bool {
-	switch e {
-	case TaskFailed:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for TaskIndexedJSONBodyType.
-const (
-	TaskIndexed TaskIndexedJSONBodyType = "task.indexed"
-)
-
-// Valid indicates whether the value is a known member of the TaskIndexedJSONBodyType enum.
-func (e TaskIndexedJSONBodyType) Valid() bool {
-	switch e {
-	case TaskIndexed:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for TaskReadyJSONBodyType.
-const (
-	TaskReady TaskReadyJSONBodyType = "task.ready"
-)
-
-// Valid indicates whether the value is a known member of the TaskReadyJSONBodyType enum.
-func (e TaskReadyJSONBodyType) Valid() bool {
-	switch e {
-	case TaskReady:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for TaskUpdatedJSONBodyType.
-const (
-	TaskUpdated TaskUpdatedJSONBodyType = "task.updated"
-)
-
-// Valid indicates whether the value is a known member of the TaskUpdatedJSONBodyType enum.
-func (e TaskUpdatedJSONBodyType) Valid() bool {
-	switch e {
-	case TaskUpdated:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for WebhookTestJSONBodyType.
-const (
-	WebhookTest WebhookTestJSONBodyType = "webhook.test"
-)
-
-// Valid indicates whether the value is a known member of the WebhookTestJSONBodyType enum.
-func (e WebhookTestJSONBodyType) Valid() bool {
-	switch e {
-	case WebhookTest:
-		return true
-	default:
-		return false
-	}
-}
-
 // APIKey defines model for APIKey.
 type APIKey struct {
-	CreatedAt time.Time          `json:"created_at"`
-	Id        openapi_types.UUID `json:"id"`
+	// CreatedAt When the key was created.
+	CreatedAt time.Time `json:"created_at"`
+
+	// Id The id of the key.
+	Id openapi_types.UUID `json:"id"`
 
 	// Key The key itself; only in the answer that creates it.
-	Key        *string    `json:"key,omitempty"`
+	Key *string `json:"key,omitempty"`
+
+	// LastUsedAt When the key was last used; null if never.
 	LastUsedAt *time.Time `json:"last_used_at"`
-	Name       string     `json:"name"`
+
+	// Name What the key is for.
+	Name string `json:"name"`
 
 	// Prefix The first characters of the key, to recognise it by.
 	Prefix string `json:"prefix"`
 
 	// RateLimit Requests per second to each instance; null for the service's default.
-	RateLimit *float64   `json:"rate_limit"`
+	RateLimit *float64 `json:"rate_limit"`
+
+	// RevokedAt When the key was revoked; null if it works.
 	RevokedAt *time.Time `json:"revoked_at"`
+}
+
+// APIKeyList defines model for APIKeyList.
+type APIKeyList struct {
+	// Data The entries of this page.
+	Data []APIKey `json:"data"`
+
+	// NextCursor The cursor of the next page; null on the last page.
+	NextCursor *string `json:"next_cursor"`
 }
 
 // Account defines model for Account.
 type Account struct {
 	// Backlog The number of tasks being polled; it can be some seconds old.
-	Backlog     int64              `json:"backlog"`
-	CreatedAt   time.Time          `json:"created_at"`
-	Id          openapi_types.UUID `json:"id"`
-	Name        string             `json:"name"`
-	PausedUntil *time.Time         `json:"paused_until"`
+	Backlog int64 `json:"backlog"`
+
+	// CreatedAt When the account was created.
+	CreatedAt time.Time `json:"created_at"`
+
+	// Id The id of the account.
+	Id openapi_types.UUID `json:"id"`
+
+	// Name The name, unique among accounts.
+	Name string `json:"name"`
+
+	// PausedUntil No request is made before this time; null if the account is not paused.
+	PausedUntil *time.Time `json:"paused_until"`
 
 	// RequestsPerSecond The account's budget.
-	RequestsPerSecond float64      `json:"requests_per_second"`
-	State             AccountState `json:"state"`
+	RequestsPerSecond float64 `json:"requests_per_second"`
+
+	// State Whether memories.ai answers: rate_limited and unavailable pass by themselves, refused needs another key.
+	State AccountState `json:"state"`
 
 	// StateReason What memories.ai said.
 	StateReason *string `json:"state_reason"`
@@ -449,113 +493,194 @@ type Account struct {
 	Used float64 `json:"used"`
 }
 
-// AccountState defines model for Account.State.
+// AccountState Whether memories.ai answers: rate_limited and unavailable pass by themselves, refused needs another key.
 type AccountState string
+
+// AccountList defines model for AccountList.
+type AccountList struct {
+	// Data The entries of this page.
+	Data []Account `json:"data"`
+
+	// NextCursor The cursor of the next page; null on the last page.
+	NextCursor *string `json:"next_cursor"`
+}
 
 // AccountPatch defines model for AccountPatch.
 type AccountPatch struct {
-	ApiKey            *string  `json:"api_key,omitempty"`
-	Name              *string  `json:"name,omitempty"`
+	// ApiKey The API key of memories.ai. It is never shown again.
+	ApiKey *string `json:"api_key,omitempty"`
+
+	// Name The name, unique among accounts.
+	Name *string `json:"name,omitempty"`
+
+	// RequestsPerSecond The account's budget.
 	RequestsPerSecond *float64 `json:"requests_per_second,omitempty"`
 }
 
 // App defines model for App.
 type App struct {
+	// AccountId The account of memories.ai that polls for the app.
 	AccountId openapi_types.UUID `json:"account_id"`
-	CreatedAt time.Time          `json:"created_at"`
-	Id        openapi_types.UUID `json:"id"`
-	Name      string             `json:"name"`
+
+	// CreatedAt When the app was created.
+	CreatedAt time.Time `json:"created_at"`
+
+	// Id The id of the app.
+	Id openapi_types.UUID `json:"id"`
+
+	// Name The name of the app.
+	Name string `json:"name"`
+}
+
+// AppList defines model for AppList.
+type AppList struct {
+	// Data The entries of this page.
+	Data []App `json:"data"`
+
+	// NextCursor The cursor of the next page; null on the last page.
+	NextCursor *string `json:"next_cursor"`
 }
 
 // AppPatch defines model for AppPatch.
 type AppPatch struct {
 	// AccountId The app's waiting tasks move to this account.
 	AccountId *string `json:"account_id,omitempty"`
-	Name      *string `json:"name,omitempty"`
+
+	// Name The name of the app.
+	Name *string `json:"name,omitempty"`
 }
 
 // Attempt defines model for Attempt.
 type Attempt struct {
-	At         time.Time `json:"at"`
-	DurationMs int64     `json:"duration_ms"`
+	// At When the request was sent.
+	At time.Time `json:"at"`
+
+	// DurationMs The time until the answer or the failure, in milliseconds.
+	DurationMs int64 `json:"duration_ms"`
 
 	// Error The reason for getting no complete response.
-	Error   *string        `json:"error"`
-	Number  int64          `json:"number"`
+	Error *string `json:"error"`
+
+	// Number Counts from 1.
+	Number int64 `json:"number"`
+
+	// Outcome Whether the endpoint accepted it with a 2xx status.
 	Outcome AttemptOutcome `json:"outcome"`
 
 	// ResponseBody The first 4 KiB.
-	ResponseBody    *string           `json:"response_body"`
+	ResponseBody *string `json:"response_body"`
+
+	// ResponseHeaders The headers of the response; empty if there was none.
 	ResponseHeaders map[string]string `json:"response_headers"`
 
 	// ResponseStatus null if there was no response.
 	ResponseStatus *int64 `json:"response_status"`
 }
 
-// AttemptOutcome defines model for Attempt.Outcome.
+// AttemptOutcome Whether the endpoint accepted it with a 2xx status.
 type AttemptOutcome string
-
-// BatchOutputBody defines model for BatchOutputBody.
-type BatchOutputBody struct {
-	// Results One result for each registration, in the same order.
-	Results []BatchResult `json:"results"`
-}
 
 // BatchResult defines model for BatchResult.
 type BatchResult struct {
+	// Problem What is wrong with the registration, if something is.
 	Problem *Problem `json:"problem,omitempty"`
 
 	// Status 201: registered; 200: it was registered before; 422: problem says what is wrong.
 	Status BatchResultStatus `json:"status"`
-	Task   *Task             `json:"task,omitempty"`
+
+	// Task The registered task, unless there is a problem.
+	Task *Task `json:"task,omitempty"`
 }
 
 // BatchResultStatus 201: registered; 200: it was registered before; 422: problem says what is wrong.
 type BatchResultStatus int64
 
+// BatchResults defines model for BatchResults.
+type BatchResults struct {
+	// Results One result for each registration, in the same order.
+	Results []BatchResult `json:"results"`
+}
+
 // Delivery defines model for Delivery.
 type Delivery struct {
+	// AttemptCount The number of attempts so far.
 	AttemptCount int64 `json:"attempt_count"`
 
 	// Attempts Absent in lists.
-	Attempts    *[]Attempt         `json:"attempts,omitempty"`
-	CallbackUrl string             `json:"callback_url"`
-	CreatedAt   time.Time          `json:"created_at"`
-	DeliveredAt *time.Time         `json:"delivered_at"`
-	EndpointId  openapi_types.UUID `json:"endpoint_id"`
+	Attempts *[]Attempt `json:"attempts,omitempty"`
+
+	// CallbackUrl The URL that it is sent to.
+	CallbackUrl string `json:"callback_url"`
+
+	// CreatedAt When the event happened.
+	CreatedAt time.Time `json:"created_at"`
+
+	// DeliveredAt When the endpoint accepted it; null if it has not.
+	DeliveredAt *time.Time `json:"delivered_at"`
+
+	// EndpointId The endpoint that it goes to.
+	EndpointId openapi_types.UUID `json:"endpoint_id"`
 
 	// EventId The webhook-id. It is the same for every attempt.
 	//
 	// Examples: evt_01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2
 	EventId string `json:"event_id"`
 
-	// EventType Examples: task.ready
-	EventType     string             `json:"event_type"`
-	Id            openapi_types.UUID `json:"id"`
-	NextAttemptAt *time.Time         `json:"next_attempt_at"`
-	Status        DeliveryStatus     `json:"status"`
+	// EventType The type of the event.
+	//
+	// Examples: task.ready
+	EventType string `json:"event_type"`
+
+	// Id The id of the delivery.
+	Id openapi_types.UUID `json:"id"`
+
+	// NextAttemptAt When it is attempted next; null if it is not.
+	NextAttemptAt *time.Time `json:"next_attempt_at"`
+
+	// Status pending: it is or will be attempted; failed: its retries are used up.
+	Status DeliveryStatus `json:"status"`
 
 	// Task The id of the task in memhook; null for events about endpoints.
 	Task *openapi_types.UUID `json:"task"`
 }
 
-// DeliveryStatus defines model for Delivery.Status.
+// DeliveryStatus pending: it is or will be attempted; failed: its retries are used up.
 type DeliveryStatus string
+
+// DeliveryList defines model for DeliveryList.
+type DeliveryList struct {
+	// Data The entries of this page.
+	Data []Delivery `json:"data"`
+
+	// NextCursor The cursor of the next page; null on the last page.
+	NextCursor *string `json:"next_cursor"`
+}
 
 // Endpoint defines model for Endpoint.
 type Endpoint struct {
-	Breaker        EndpointBreaker `json:"breaker"`
-	CreatedAt      time.Time       `json:"created_at"`
-	Description    string          `json:"description"`
-	DisabledReason *string         `json:"disabled_reason"`
-	Enabled        bool            `json:"enabled"`
+	// Breaker closed: it works; open: it is failing and rests; half-open: it is being tried.
+	Breaker EndpointBreaker `json:"breaker"`
+
+	// CreatedAt When the endpoint was created.
+	CreatedAt time.Time `json:"created_at"`
+
+	// Description A note of yours.
+	Description string `json:"description"`
+
+	// DisabledReason Why it is disabled; null if it is enabled.
+	DisabledReason *string `json:"disabled_reason"`
+
+	// Enabled Whether webhooks are sent; while false, they wait.
+	Enabled bool `json:"enabled"`
 
 	// EventTypes null: all events of its tasks. Events about endpoints are sent only if they are listed.
 	EventTypes *[]string `json:"event_types"`
 
 	// Headers Sent with every webhook. The values are masked.
-	Headers map[string]string  `json:"headers"`
-	Id      openapi_types.UUID `json:"id"`
+	Headers map[string]string `json:"headers"`
+
+	// Id The id of the endpoint.
+	Id openapi_types.UUID `json:"id"`
 
 	// Queued The number of deliveries that wait for the endpoint; absent in lists.
 	Queued *int64 `json:"queued,omitempty"`
@@ -570,13 +695,55 @@ type Endpoint struct {
 	Url string `json:"url"`
 }
 
-// EndpointBreaker defines model for Endpoint.Breaker.
+// EndpointBreaker closed: it works; open: it is failing and rests; half-open: it is being tried.
 type EndpointBreaker string
+
+// EndpointDisabledEvent Another endpoint of the app was disabled.
+type EndpointDisabledEvent struct {
+	// Data What it happened to.
+	Data WebhookEndpoint `json:"data"`
+
+	// Timestamp When it happened.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event.
+	Type EndpointDisabledEventType `json:"type"`
+}
+
+// EndpointDisabledEventType The type of the event.
+type EndpointDisabledEventType string
+
+// EndpointFailingEvent The breaker of another endpoint of the app opened.
+type EndpointFailingEvent struct {
+	// Data What it happened to.
+	Data WebhookEndpoint `json:"data"`
+
+	// Timestamp When it happened.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event.
+	Type EndpointFailingEventType `json:"type"`
+}
+
+// EndpointFailingEventType The type of the event.
+type EndpointFailingEventType string
+
+// EndpointList defines model for EndpointList.
+type EndpointList struct {
+	// Data The entries of this page.
+	Data []Endpoint `json:"data"`
+
+	// NextCursor The cursor of the next page; null on the last page.
+	NextCursor *string `json:"next_cursor"`
+}
 
 // EndpointPatch defines model for EndpointPatch.
 type EndpointPatch struct {
+	// Description A note of yours.
 	Description *string `json:"description,omitempty"`
-	Enabled     *bool   `json:"enabled,omitempty"`
+
+	// Enabled Whether webhooks are sent; true closes the breaker too.
+	Enabled *bool `json:"enabled,omitempty"`
 
 	// EventTypes Empty or null: all events of its tasks.
 	EventTypes *[]string `json:"event_types,omitempty"`
@@ -594,6 +761,37 @@ type EndpointPatch struct {
 	Url *string `json:"url,omitempty"`
 }
 
+// EndpointPublicKey defines model for EndpointPublicKey.
+type EndpointPublicKey struct {
+	// PublicKey Verifies the v1a signatures of the endpoint's webhooks.
+	//
+	// Examples: whpk_…
+	PublicKey string `json:"public_key"`
+}
+
+// EndpointRecoveredEvent Another endpoint of the app works again.
+type EndpointRecoveredEvent struct {
+	// Data What it happened to.
+	Data WebhookEndpoint `json:"data"`
+
+	// Timestamp When it happened.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event.
+	Type EndpointRecoveredEventType `json:"type"`
+}
+
+// EndpointRecoveredEventType The type of the event.
+type EndpointRecoveredEventType string
+
+// EndpointSecret defines model for EndpointSecret.
+type EndpointSecret struct {
+	// Secret The newest signing secret.
+	//
+	// Examples: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
+	Secret string `json:"secret"`
+}
+
 // Event defines model for Event.
 type Event struct {
 	// Id The webhook-id of its deliveries.
@@ -602,14 +800,27 @@ type Event struct {
 	Id string `json:"id"`
 
 	// Payload The body of its webhooks.
-	Payload interface{} `json:"payload"`
+	Payload Webhook `json:"payload"`
 
 	// Task The id of the task in memhook; null for events about endpoints.
-	Task      *openapi_types.UUID `json:"task"`
-	Timestamp time.Time           `json:"timestamp"`
+	Task *openapi_types.UUID `json:"task"`
 
-	// Type Examples: task.ready
+	// Timestamp When it happened.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event.
+	//
+	// Examples: task.ready
 	Type string `json:"type"`
+}
+
+// EventList defines model for EventList.
+type EventList struct {
+	// Data The entries of this page.
+	Data []Event `json:"data"`
+
+	// NextCursor The cursor of the next page; null on the last page.
+	NextCursor *string `json:"next_cursor"`
 }
 
 // FieldError defines model for FieldError.
@@ -623,8 +834,8 @@ type FieldError struct {
 	Message string `json:"message"`
 }
 
-// HintURLOutputBody defines model for HintURLOutputBody.
-type HintURLOutputBody struct {
+// HintURL defines model for HintURL.
+type HintURL struct {
 	// Url Pass it to memories.ai as callback_url at upload.
 	Url string `json:"url"`
 }
@@ -632,74 +843,28 @@ type HintURLOutputBody struct {
 // Instance defines model for Instance.
 type Instance struct {
 	// BeatAt The last heartbeat.
-	BeatAt    time.Time          `json:"beat_at"`
-	Id        openapi_types.UUID `json:"id"`
-	Name      string             `json:"name"`
-	StartedAt time.Time          `json:"started_at"`
-	Version   string             `json:"version"`
-}
+	BeatAt time.Time `json:"beat_at"`
 
-// ListAPIKey defines model for ListAPIKey.
-type ListAPIKey struct {
-	Data []APIKey `json:"data"`
+	// Id The id of the instance.
+	Id openapi_types.UUID `json:"id"`
 
-	// NextCursor The cursor of the next page; null on the last page.
-	NextCursor *string `json:"next_cursor"`
-}
+	// Name The host name and process of the instance.
+	Name string `json:"name"`
 
-// ListAccount defines model for ListAccount.
-type ListAccount struct {
-	Data []Account `json:"data"`
+	// StartedAt When it started.
+	StartedAt time.Time `json:"started_at"`
 
-	// NextCursor The cursor of the next page; null on the last page.
-	NextCursor *string `json:"next_cursor"`
-}
-
-// ListApp defines model for ListApp.
-type ListApp struct {
-	Data []App `json:"data"`
-
-	// NextCursor The cursor of the next page; null on the last page.
-	NextCursor *string `json:"next_cursor"`
-}
-
-// ListDelivery defines model for ListDelivery.
-type ListDelivery struct {
-	Data []Delivery `json:"data"`
-
-	// NextCursor The cursor of the next page; null on the last page.
-	NextCursor *string `json:"next_cursor"`
-}
-
-// ListEndpoint defines model for ListEndpoint.
-type ListEndpoint struct {
-	Data []Endpoint `json:"data"`
-
-	// NextCursor The cursor of the next page; null on the last page.
-	NextCursor *string `json:"next_cursor"`
-}
-
-// ListEvent defines model for ListEvent.
-type ListEvent struct {
-	Data []Event `json:"data"`
-
-	// NextCursor The cursor of the next page; null on the last page.
-	NextCursor *string `json:"next_cursor"`
-}
-
-// ListTask defines model for ListTask.
-type ListTask struct {
-	Data []Task `json:"data"`
-
-	// NextCursor The cursor of the next page; null on the last page.
-	NextCursor *string `json:"next_cursor"`
+	// Version The version of memhook that it runs.
+	Version string `json:"version"`
 }
 
 // NewAccount defines model for NewAccount.
 type NewAccount struct {
 	// ApiKey The API key of memories.ai. It is never shown again.
 	ApiKey string `json:"api_key"`
-	Name   string `json:"name"`
+
+	// Name The name, unique among accounts.
+	Name string `json:"name"`
 
 	// RequestsPerSecond The account's budget.
 	RequestsPerSecond *float64 `json:"requests_per_second,omitempty"`
@@ -707,18 +872,26 @@ type NewAccount struct {
 
 // NewApp defines model for NewApp.
 type NewApp struct {
+	// AccountId The account of memories.ai that polls for the app.
 	AccountId string `json:"account_id"`
-	Name      string `json:"name"`
+
+	// Name The name of the app.
+	Name string `json:"name"`
 }
 
 // NewEndpoint defines model for NewEndpoint.
 type NewEndpoint struct {
+	// Description A note of yours.
 	Description *string `json:"description,omitempty"`
-	Enabled     *bool   `json:"enabled,omitempty"`
+
+	// Enabled Whether webhooks are sent; while false, they wait.
+	Enabled *bool `json:"enabled,omitempty"`
 
 	// EventTypes Empty or absent: all events of its tasks.
-	EventTypes *[]string          `json:"event_types,omitempty"`
-	Headers    *map[string]string `json:"headers,omitempty"`
+	EventTypes *[]string `json:"event_types,omitempty"`
+
+	// Headers Sent with every webhook.
+	Headers *map[string]string `json:"headers,omitempty"`
 
 	// RateLimit Deliveries per second, at least 0.01; 0 for no limit.
 	RateLimit *float64 `json:"rate_limit,omitempty"`
@@ -737,6 +910,7 @@ type NewEndpoint struct {
 
 // NewKey defines model for NewKey.
 type NewKey struct {
+	// Name What the key is for.
 	Name *string `json:"name,omitempty"`
 
 	// RateLimit Requests per second to each instance; absent for the service's default.
@@ -776,9 +950,15 @@ type NewTask struct {
 // NewTaskUntil The stage until which the task is followed.
 type NewTaskUntil string
 
+// NewTasks defines model for NewTasks.
+type NewTasks struct {
+	// Tasks 1 to 1,000 registrations. Each is checked by itself: the valid ones are registered, whatever the others are.
+	Tasks []NewTask `json:"tasks"`
+}
+
 // Problem defines model for Problem.
 type Problem struct {
-	// Code What went wrong, for programs. Stable.
+	// Code What went wrong, for programs. Stable. One of invalid-request, bad-request, unauthorized, not-found, conflict, no-public-url, body-too-large, url-too-long, method-not-allowed, request-timeout, unsupported-media-type, webhook-loop, idempotency-key-reused, idempotency-key-in-use, rate-limited, admin-disabled, unavailable, not-ready, internal; more may be added.
 	//
 	// Examples: invalid-request
 	Code string `json:"code"`
@@ -804,71 +984,74 @@ type Problem struct {
 	Type string `json:"type"`
 }
 
-// PublicKeyOutputBody defines model for PublicKeyOutputBody.
-type PublicKeyOutputBody struct {
-	// PublicKey Verifies the v1a signatures of the app's webhooks.
-	//
-	// Examples: whpk_…
-	PublicKey string `json:"public_key"`
-}
-
 // Quantiles defines model for Quantiles.
 type Quantiles struct {
+	// P50 The median in seconds.
 	P50 *float64 `json:"p50"`
+
+	// P95 95 % took at most this many seconds.
 	P95 *float64 `json:"p95"`
+
+	// P99 99 % took at most this many seconds.
 	P99 *float64 `json:"p99"`
 }
 
 // Queue defines model for Queue.
 type Queue struct {
-	Count int64  `json:"count"`
-	Name  string `json:"name"`
+	// Count The number of jobs.
+	Count int64 `json:"count"`
+
+	// Name The name of the queue.
+	Name string `json:"name"`
 
 	// OldestSeconds The time since the oldest job was due.
 	OldestSeconds float64 `json:"oldest_seconds"`
-	State         string  `json:"state"`
+
+	// State The state of the jobs that are counted.
+	State string `json:"state"`
 }
 
 // Rates defines model for Rates.
 type Rates struct {
 	// Deliveries Successful deliveries.
-	Deliveries     int64     `json:"deliveries"`
-	FailedAttempts int64     `json:"failed_attempts"`
-	Minute         time.Time `json:"minute"`
-	Polls          int64     `json:"polls"`
-	Registrations  int64     `json:"registrations"`
+	Deliveries int64 `json:"deliveries"`
+
+	// FailedAttempts Attempts that failed.
+	FailedAttempts int64 `json:"failed_attempts"`
+
+	// Minute The beginning of the minute.
+	Minute time.Time `json:"minute"`
+
+	// Polls Polls of memories.ai.
+	Polls int64 `json:"polls"`
+
+	// Registrations New registrations.
+	Registrations int64 `json:"registrations"`
 }
 
-// RecoverInputBody defines model for RecoverInputBody.
-type RecoverInputBody struct {
+// RecoverSince defines model for RecoverSince.
+type RecoverSince struct {
 	// Since Deliveries that failed at or after this time are taken up again.
 	Since time.Time `json:"since"`
 }
 
-// RecoverOutputBody defines model for RecoverOutputBody.
-type RecoverOutputBody struct {
+// Recovery defines model for Recovery.
+type Recovery struct {
 	// Recovered The number of deliveries taken up again. The endpoint's queued is the number of those that still wait.
 	Recovered int64 `json:"recovered"`
 }
 
-// RotateInputBody defines model for RotateInputBody.
-type RotateInputBody struct {
+// SecretRotation defines model for SecretRotation.
+type SecretRotation struct {
 	// Overlap How long the old secret signs too: 24h by default, 0s for not at all, at most 720h.
 	//
 	// Examples: 24h
 	Overlap *string `json:"overlap,omitempty"`
 }
 
-// SecretOutputBody defines model for SecretOutputBody.
-type SecretOutputBody struct {
-	// Secret The newest signing secret.
-	//
-	// Examples: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
-	Secret string `json:"secret"`
-}
-
 // Stats defines model for Stats.
 type Stats struct {
+	// Accounts All accounts.
 	Accounts []Account `json:"accounts"`
 
 	// Deliveries By status.
@@ -878,12 +1061,16 @@ type Stats struct {
 	DeliveryLatency Quantiles `json:"delivery_latency"`
 
 	// DetectionLag In the last hour: from the first video of a list, as far as that can be known, to the poll that saw it.
-	DetectionLag Quantiles  `json:"detection_lag"`
-	Instances    []Instance `json:"instances"`
+	DetectionLag Quantiles `json:"detection_lag"`
+
+	// Instances The running instances.
+	Instances []Instance `json:"instances"`
 
 	// Paused What an operator has paused on all instances: polling, deliveries.
 	Paused []string `json:"paused"`
-	Queues []Queue  `json:"queues"`
+
+	// Queues The jobs of each queue, by state.
+	Queues []Queue `json:"queues"`
 
 	// Rates One entry for each minute of the last hour in which something happened.
 	Rates []Rates `json:"rates"`
@@ -894,64 +1081,298 @@ type Stats struct {
 
 // Subscription defines model for Subscription.
 type Subscription struct {
-	CallbackUrl string             `json:"callback_url"`
-	EndpointId  openapi_types.UUID `json:"endpoint_id"`
-	Id          openapi_types.UUID `json:"id"`
+	// CallbackUrl The URL that receives the webhooks.
+	CallbackUrl string `json:"callback_url"`
+
+	// EndpointId The endpoint that the callback URL belongs to.
+	EndpointId openapi_types.UUID `json:"endpoint_id"`
+
+	// Id The id of the subscription.
+	Id openapi_types.UUID `json:"id"`
 }
 
 // Task defines model for Task.
 type Task struct {
-	CreatedAt      time.Time `json:"created_at"`
-	ExpectedVideos *int64    `json:"expected_videos"`
-	ExpiresAt      time.Time `json:"expires_at"`
+	// CreatedAt The first registration.
+	CreatedAt time.Time `json:"created_at"`
+
+	// ExpectedVideos The task is ready when its list has this many videos; null: as soon as it has one.
+	ExpectedVideos *int64 `json:"expected_videos"`
+
+	// ExpiresAt When it expires unless it is ready.
+	ExpiresAt time.Time `json:"expires_at"`
 
 	// Id memhook's id of the task.
 	Id openapi_types.UUID `json:"id"`
 
 	// LastError The error of the last poll that failed.
-	LastError    *TaskError        `json:"last_error"`
-	LastPolledAt *time.Time        `json:"last_polled_at"`
-	Metadata     map[string]string `json:"metadata"`
+	LastError *TaskError `json:"last_error"`
+
+	// LastPolledAt The last poll; null if there was none.
+	LastPolledAt *time.Time `json:"last_polled_at"`
+
+	// Metadata As registered; returned in every event of the task.
+	Metadata map[string]string `json:"metadata"`
 
 	// NextPollAt An estimate; null if the task is no longer polled.
 	NextPollAt *time.Time `json:"next_poll_at"`
 
 	// Polls The number of polls so far.
-	Polls         int64          `json:"polls"`
-	ReadyAt       *time.Time     `json:"ready_at"`
-	Status        TaskStatus     `json:"status"`
+	Polls int64 `json:"polls"`
+
+	// ReadyAt When memhook saw that it is ready; null if it is not.
+	ReadyAt *time.Time `json:"ready_at"`
+
+	// Status What has become of the task.
+	Status TaskStatus `json:"status"`
+
+	// Subscriptions The callback URLs that receive its events.
 	Subscriptions []Subscription `json:"subscriptions"`
 
 	// TaskId The task id of memories.ai.
-	TaskId   string    `json:"task_id"`
-	UniqueId string    `json:"unique_id"`
-	Until    TaskUntil `json:"until"`
+	TaskId string `json:"task_id"`
+
+	// UniqueId The unique_id of the upload.
+	UniqueId string `json:"unique_id"`
+
+	// Until The stage until which the task is followed.
+	Until TaskUntil `json:"until"`
 
 	// VideoIds In the order in which they were first seen.
 	VideoIds []string `json:"video_ids"`
-	Videos   []Video  `json:"videos"`
+
+	// Videos The videos with their status, in the order of video_ids.
+	Videos []Video `json:"videos"`
 }
 
-// TaskStatus defines model for Task.Status.
+// TaskStatus What has become of the task.
 type TaskStatus string
 
-// TaskUntil defines model for Task.Until.
+// TaskUntil The stage until which the task is followed.
 type TaskUntil string
 
 // TaskError defines model for TaskError.
 type TaskError struct {
-	Code    string `json:"code"`
+	// Code memories.ai's code, or a word of memhook's where there was no answer.
+	Code string `json:"code"`
+
+	// Message What was reported, for people.
 	Message string `json:"message"`
 }
+
+// TaskExpiredEvent The task expired before its videos were available.
+type TaskExpiredEvent struct {
+	// Data What it happened to.
+	Data WebhookTask `json:"data"`
+
+	// Timestamp When it happened.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event.
+	Type TaskExpiredEventType `json:"type"`
+}
+
+// TaskExpiredEventType The type of the event.
+type TaskExpiredEventType string
+
+// TaskFailedEvent memories.ai keeps refusing the task.
+type TaskFailedEvent struct {
+	// Data What it happened to.
+	Data WebhookTaskFailed `json:"data"`
+
+	// Timestamp When it happened.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event.
+	Type TaskFailedEventType `json:"type"`
+}
+
+// TaskFailedEventType The type of the event.
+type TaskFailedEventType string
+
+// TaskIndexedEvent Every video of the task is indexed.
+type TaskIndexedEvent struct {
+	// Data What it happened to.
+	Data WebhookTask `json:"data"`
+
+	// Timestamp When it happened.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event.
+	Type TaskIndexedEventType `json:"type"`
+}
+
+// TaskIndexedEventType The type of the event.
+type TaskIndexedEventType string
+
+// TaskList defines model for TaskList.
+type TaskList struct {
+	// Data The entries of this page.
+	Data []Task `json:"data"`
+
+	// NextCursor The cursor of the next page; null on the last page.
+	NextCursor *string `json:"next_cursor"`
+}
+
+// TaskReadyEvent The task's videos are available.
+type TaskReadyEvent struct {
+	// Data What it happened to.
+	Data WebhookTask `json:"data"`
+
+	// Timestamp When it happened.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event.
+	Type TaskReadyEventType `json:"type"`
+}
+
+// TaskReadyEventType The type of the event.
+type TaskReadyEventType string
+
+// TaskUpdatedEvent More videos were added within the settle window.
+type TaskUpdatedEvent struct {
+	// Data What it happened to.
+	Data WebhookTaskUpdated `json:"data"`
+
+	// Timestamp When it happened.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event.
+	Type TaskUpdatedEventType `json:"type"`
+}
+
+// TaskUpdatedEventType The type of the event.
+type TaskUpdatedEventType string
 
 // Video defines model for Video.
 type Video struct {
 	// Status UNPARSE, PARSE or FAILED; null if memories.ai reports none.
 	//
 	// Examples: PARSE
-	Status  *string `json:"status"`
-	VideoId string  `json:"video_id"`
+	Status *string `json:"status"`
+
+	// VideoId The video's id at memories.ai.
+	VideoId string `json:"video_id"`
 }
+
+// Webhook The body of a webhook. More types may be added: accept and ignore those that you do not know.
+type Webhook struct {
+	union json.RawMessage
+}
+
+// WebhookEndpoint defines model for WebhookEndpoint.
+type WebhookEndpoint struct {
+	// Id The id of the endpoint.
+	Id openapi_types.UUID `json:"id"`
+
+	// Reason Only in endpoint.disabled.
+	Reason *string `json:"reason,omitempty"`
+
+	// Url The URL of the endpoint.
+	Url string `json:"url"`
+}
+
+// WebhookTask defines model for WebhookTask.
+type WebhookTask struct {
+	// DetectedAt When memhook saw it.
+	DetectedAt time.Time `json:"detected_at"`
+
+	// Id The id of the task in memhook.
+	Id openapi_types.UUID `json:"id"`
+
+	// Metadata As registered.
+	Metadata map[string]string `json:"metadata"`
+
+	// RegisteredAt The first registration.
+	RegisteredAt time.Time `json:"registered_at"`
+
+	// TaskId The task id of memories.ai.
+	TaskId string `json:"task_id"`
+
+	// UniqueId The unique_id of the upload.
+	UniqueId string `json:"unique_id"`
+
+	// VideoIds In the order in which they were first seen.
+	VideoIds []string `json:"video_ids"`
+
+	// Videos The videos with their status, in the order of video_ids.
+	Videos []Video `json:"videos"`
+}
+
+// WebhookTaskFailed defines model for WebhookTaskFailed.
+type WebhookTaskFailed struct {
+	// DetectedAt When memhook saw it.
+	DetectedAt time.Time `json:"detected_at"`
+
+	// Error Why memories.ai refuses the task.
+	Error TaskError `json:"error"`
+
+	// Id The id of the task in memhook.
+	Id openapi_types.UUID `json:"id"`
+
+	// Metadata As registered.
+	Metadata map[string]string `json:"metadata"`
+
+	// RegisteredAt The first registration.
+	RegisteredAt time.Time `json:"registered_at"`
+
+	// TaskId The task id of memories.ai.
+	TaskId string `json:"task_id"`
+
+	// UniqueId The unique_id of the upload.
+	UniqueId string `json:"unique_id"`
+
+	// VideoIds In the order in which they were first seen.
+	VideoIds []string `json:"video_ids"`
+
+	// Videos The videos with their status, in the order of video_ids.
+	Videos []Video `json:"videos"`
+}
+
+// WebhookTaskUpdated defines model for WebhookTaskUpdated.
+type WebhookTaskUpdated struct {
+	// Added The new elements of video_ids.
+	Added []string `json:"added"`
+
+	// DetectedAt When memhook saw it.
+	DetectedAt time.Time `json:"detected_at"`
+
+	// Id The id of the task in memhook.
+	Id openapi_types.UUID `json:"id"`
+
+	// Metadata As registered.
+	Metadata map[string]string `json:"metadata"`
+
+	// RegisteredAt The first registration.
+	RegisteredAt time.Time `json:"registered_at"`
+
+	// TaskId The task id of memories.ai.
+	TaskId string `json:"task_id"`
+
+	// UniqueId The unique_id of the upload.
+	UniqueId string `json:"unique_id"`
+
+	// VideoIds In the order in which they were first seen.
+	VideoIds []string `json:"video_ids"`
+
+	// Videos The videos with their status, in the order of video_ids.
+	Videos []Video `json:"videos"`
+}
+
+// WebhookTestEvent Sent on request.
+type WebhookTestEvent struct {
+	// Data What it happened to.
+	Data WebhookEndpoint `json:"data"`
+
+	// Timestamp When it happened.
+	Timestamp time.Time `json:"timestamp"`
+
+	// Type The type of the event.
+	Type WebhookTestEventType `json:"type"`
+}
+
+// WebhookTestEventType The type of the event.
+type WebhookTestEventType string
 
 // AdminListAccountsParams defines parameters for AdminListAccounts.
 type AdminListAccountsParams struct {
@@ -989,7 +1410,9 @@ type AdminListDeliveriesParams struct {
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Cursor The next_cursor of the previous page.
-	Cursor *string                          `form:"cursor,omitempty" json:"cursor,omitempty"`
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Status Return only deliveries with this status.
 	Status *AdminListDeliveriesParamsStatus `form:"status,omitempty" json:"status,omitempty"`
 
 	// EndpointId Return only deliveries to this endpoint.
@@ -1038,11 +1461,15 @@ type AdminListTasksParams struct {
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Cursor The next_cursor of the previous page.
-	Cursor *string                     `form:"cursor,omitempty" json:"cursor,omitempty"`
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Status Return only tasks with this status.
 	Status *AdminListTasksParamsStatus `form:"status,omitempty" json:"status,omitempty"`
 
 	// TaskId The task id of memories.ai.
-	TaskId   *string `form:"task_id,omitempty" json:"task_id,omitempty"`
+	TaskId *string `form:"task_id,omitempty" json:"task_id,omitempty"`
+
+	// UniqueId Return only tasks with this unique_id.
 	UniqueId *string `form:"unique_id,omitempty" json:"unique_id,omitempty"`
 }
 
@@ -1055,7 +1482,9 @@ type ListDeliveriesParams struct {
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Cursor The next_cursor of the previous page.
-	Cursor *string                     `form:"cursor,omitempty" json:"cursor,omitempty"`
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Status Return only deliveries with this status.
 	Status *ListDeliveriesParamsStatus `form:"status,omitempty" json:"status,omitempty"`
 
 	// EndpointId Return only deliveries to this endpoint.
@@ -1134,11 +1563,15 @@ type ListTasksParams struct {
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Cursor The next_cursor of the previous page.
-	Cursor *string                `form:"cursor,omitempty" json:"cursor,omitempty"`
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Status Return only tasks with this status.
 	Status *ListTasksParamsStatus `form:"status,omitempty" json:"status,omitempty"`
 
 	// TaskId The task id of memories.ai.
-	TaskId   *string `form:"task_id,omitempty" json:"task_id,omitempty"`
+	TaskId *string `form:"task_id,omitempty" json:"task_id,omitempty"`
+
+	// UniqueId Return only tasks with this unique_id.
 	UniqueId *string `form:"unique_id,omitempty" json:"unique_id,omitempty"`
 }
 
@@ -1151,29 +1584,10 @@ type CreateTaskParams struct {
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
-// CreateTasksJSONBody defines parameters for CreateTasks.
-type CreateTasksJSONBody struct {
-	// Tasks 1 to 1,000 registrations. Each is checked by itself: the valid ones are registered, whatever the others are.
-	Tasks []NewTask `json:"tasks"`
-}
-
 // CreateTasksParams defines parameters for CreateTasks.
 type CreateTasksParams struct {
 	// IdempotencyKey For 24 hours, repeating the request with this key gets the same answer again. Another request with this key answers 422 idempotency-key-reused.
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// EndpointDisabledJSONBody defines parameters for EndpointDisabled.
-type EndpointDisabledJSONBody struct {
-	Data struct {
-		Id openapi_types.UUID `json:"id"`
-
-		// Reason Only in endpoint.disabled.
-		Reason *string `json:"reason,omitempty"`
-		Url    string  `json:"url"`
-	} `json:"data"`
-	Timestamp time.Time                    `json:"timestamp"`
-	Type      EndpointDisabledJSONBodyType `json:"type"`
 }
 
 // EndpointDisabledParams defines parameters for EndpointDisabled.
@@ -1188,20 +1602,16 @@ type EndpointDisabledParams struct {
 	WebhookSignature string `json:"webhook-signature"`
 }
 
-// EndpointDisabledJSONBodyType defines parameters for EndpointDisabled.
-type EndpointDisabledJSONBodyType string
+// EndpointFailingParams defines parameters for EndpointFailing.
+type EndpointFailingParams struct {
+	// WebhookId The id of the event. It is the same for every attempt and every resend.
+	WebhookId string `json:"webhook-id"`
 
-// EndpointRecoveredJSONBody defines parameters for EndpointRecovered.
-type EndpointRecoveredJSONBody struct {
-	Data struct {
-		Id openapi_types.UUID `json:"id"`
+	// WebhookTimestamp The time of this attempt in Unix seconds.
+	WebhookTimestamp string `json:"webhook-timestamp"`
 
-		// Reason Only in endpoint.disabled.
-		Reason *string `json:"reason,omitempty"`
-		Url    string  `json:"url"`
-	} `json:"data"`
-	Timestamp time.Time                     `json:"timestamp"`
-	Type      EndpointRecoveredJSONBodyType `json:"type"`
+	// WebhookSignature Signatures of {id}.{timestamp}.{body}, separated by spaces: v1,<base64 HMAC-SHA256> for each active secret, and v1a,<base64 ed25519>.
+	WebhookSignature string `json:"webhook-signature"`
 }
 
 // EndpointRecoveredParams defines parameters for EndpointRecovered.
@@ -1216,36 +1626,6 @@ type EndpointRecoveredParams struct {
 	WebhookSignature string `json:"webhook-signature"`
 }
 
-// EndpointRecoveredJSONBodyType defines parameters for EndpointRecovered.
-type EndpointRecoveredJSONBodyType string
-
-// TaskExpiredJSONBody defines parameters for TaskExpired.
-type TaskExpiredJSONBody struct {
-	Data struct {
-		// Added Only in task.updated: the new elements of video_ids.
-		Added      *[]string `json:"added,omitempty"`
-		DetectedAt string    `json:"detected_at"`
-
-		// Error Only in task.failed.
-		Error *TaskError `json:"error,omitempty"`
-
-		// Id The id of the task in memhook.
-		Id           openapi_types.UUID `json:"id"`
-		Metadata     map[string]string  `json:"metadata"`
-		RegisteredAt string             `json:"registered_at"`
-
-		// TaskId The task id of memories.ai.
-		TaskId   string `json:"task_id"`
-		UniqueId string `json:"unique_id"`
-
-		// VideoIds In the order in which they were first seen.
-		VideoIds []string `json:"video_ids"`
-		Videos   []Video  `json:"videos"`
-	} `json:"data"`
-	Timestamp time.Time               `json:"timestamp"`
-	Type      TaskExpiredJSONBodyType `json:"type"`
-}
-
 // TaskExpiredParams defines parameters for TaskExpired.
 type TaskExpiredParams struct {
 	// WebhookId The id of the event. It is the same for every attempt and every resend.
@@ -1256,36 +1636,6 @@ type TaskExpiredParams struct {
 
 	// WebhookSignature Signatures of {id}.{timestamp}.{body}, separated by spaces: v1,<base64 HMAC-SHA256> for each active secret, and v1a,<base64 ed25519>.
 	WebhookSignature string `json:"webhook-signature"`
-}
-
-// TaskExpiredJSONBodyType defines parameters for TaskExpired.
-type TaskExpiredJSONBodyType string
-
-// TaskFailedJSONBody defines parameters for TaskFailed.
-type TaskFailedJSONBody struct {
-	Data struct {
-		// Added Only in task.updated: the new elements of video_ids.
-		Added      *[]string `json:"added,omitempty"`
-		DetectedAt string    `json:"detected_at"`
-
-		// Error Only in task.failed.
-		Error *TaskError `json:"error,omitempty"`
-
-		// Id The id of the task in memhook.
-		Id           openapi_types.UUID `json:"id"`
-		Metadata     map[string]string  `json:"metadata"`
-		RegisteredAt string             `json:"registered_at"`
-
-		// TaskId The task id of memories.ai.
-		TaskId   string `json:"task_id"`
-		UniqueId string `json:"unique_id"`
-
-		// VideoIds In the order in which they were first seen.
-		VideoIds []string `json:"video_ids"`
-		Videos   []Video  `json:"videos"`
-	} `json:"data"`
-	Timestamp time.Time              `json:"timestamp"`
-	Type      TaskFailedJSONBodyType `json:"type"`
 }
 
 // TaskFailedParams defines parameters for TaskFailed.
@@ -1300,36 +1650,6 @@ type TaskFailedParams struct {
 	WebhookSignature string `json:"webhook-signature"`
 }
 
-// TaskFailedJSONBodyType defines parameters for TaskFailed.
-type TaskFailedJSONBodyType string
-
-// TaskIndexedJSONBody defines parameters for TaskIndexed.
-type TaskIndexedJSONBody struct {
-	Data struct {
-		// Added Only in task.updated: the new elements of video_ids.
-		Added      *[]string `json:"added,omitempty"`
-		DetectedAt string    `json:"detected_at"`
-
-		// Error Only in task.failed.
-		Error *TaskError `json:"error,omitempty"`
-
-		// Id The id of the task in memhook.
-		Id           openapi_types.UUID `json:"id"`
-		Metadata     map[string]string  `json:"metadata"`
-		RegisteredAt string             `json:"registered_at"`
-
-		// TaskId The task id of memories.ai.
-		TaskId   string `json:"task_id"`
-		UniqueId string `json:"unique_id"`
-
-		// VideoIds In the order in which they were first seen.
-		VideoIds []string `json:"video_ids"`
-		Videos   []Video  `json:"videos"`
-	} `json:"data"`
-	Timestamp time.Time               `json:"timestamp"`
-	Type      TaskIndexedJSONBodyType `json:"type"`
-}
-
 // TaskIndexedParams defines parameters for TaskIndexed.
 type TaskIndexedParams struct {
 	// WebhookId The id of the event. It is the same for every attempt and every resend.
@@ -1340,36 +1660,6 @@ type TaskIndexedParams struct {
 
 	// WebhookSignature Signatures of {id}.{timestamp}.{body}, separated by spaces: v1,<base64 HMAC-SHA256> for each active secret, and v1a,<base64 ed25519>.
 	WebhookSignature string `json:"webhook-signature"`
-}
-
-// TaskIndexedJSONBodyType defines parameters for TaskIndexed.
-type TaskIndexedJSONBodyType string
-
-// TaskReadyJSONBody defines parameters for TaskReady.
-type TaskReadyJSONBody struct {
-	Data struct {
-		// Added Only in task.updated: the new elements of video_ids.
-		Added      *[]string `json:"added,omitempty"`
-		DetectedAt string    `json:"detected_at"`
-
-		// Error Only in task.failed.
-		Error *TaskError `json:"error,omitempty"`
-
-		// Id The id of the task in memhook.
-		Id           openapi_types.UUID `json:"id"`
-		Metadata     map[string]string  `json:"metadata"`
-		RegisteredAt string             `json:"registered_at"`
-
-		// TaskId The task id of memories.ai.
-		TaskId   string `json:"task_id"`
-		UniqueId string `json:"unique_id"`
-
-		// VideoIds In the order in which they were first seen.
-		VideoIds []string `json:"video_ids"`
-		Videos   []Video  `json:"videos"`
-	} `json:"data"`
-	Timestamp time.Time             `json:"timestamp"`
-	Type      TaskReadyJSONBodyType `json:"type"`
 }
 
 // TaskReadyParams defines parameters for TaskReady.
@@ -1384,36 +1674,6 @@ type TaskReadyParams struct {
 	WebhookSignature string `json:"webhook-signature"`
 }
 
-// TaskReadyJSONBodyType defines parameters for TaskReady.
-type TaskReadyJSONBodyType string
-
-// TaskUpdatedJSONBody defines parameters for TaskUpdated.
-type TaskUpdatedJSONBody struct {
-	Data struct {
-		// Added Only in task.updated: the new elements of video_ids.
-		Added      *[]string `json:"added,omitempty"`
-		DetectedAt string    `json:"detected_at"`
-
-		// Error Only in task.failed.
-		Error *TaskError `json:"error,omitempty"`
-
-		// Id The id of the task in memhook.
-		Id           openapi_types.UUID `json:"id"`
-		Metadata     map[string]string  `json:"metadata"`
-		RegisteredAt string             `json:"registered_at"`
-
-		// TaskId The task id of memories.ai.
-		TaskId   string `json:"task_id"`
-		UniqueId string `json:"unique_id"`
-
-		// VideoIds In the order in which they were first seen.
-		VideoIds []string `json:"video_ids"`
-		Videos   []Video  `json:"videos"`
-	} `json:"data"`
-	Timestamp time.Time               `json:"timestamp"`
-	Type      TaskUpdatedJSONBodyType `json:"type"`
-}
-
 // TaskUpdatedParams defines parameters for TaskUpdated.
 type TaskUpdatedParams struct {
 	// WebhookId The id of the event. It is the same for every attempt and every resend.
@@ -1424,22 +1684,6 @@ type TaskUpdatedParams struct {
 
 	// WebhookSignature Signatures of {id}.{timestamp}.{body}, separated by spaces: v1,<base64 HMAC-SHA256> for each active secret, and v1a,<base64 ed25519>.
 	WebhookSignature string `json:"webhook-signature"`
-}
-
-// TaskUpdatedJSONBodyType defines parameters for TaskUpdated.
-type TaskUpdatedJSONBodyType string
-
-// WebhookTestJSONBody defines parameters for WebhookTest.
-type WebhookTestJSONBody struct {
-	Data struct {
-		Id openapi_types.UUID `json:"id"`
-
-		// Reason Only in endpoint.disabled.
-		Reason *string `json:"reason,omitempty"`
-		Url    string  `json:"url"`
-	} `json:"data"`
-	Timestamp time.Time               `json:"timestamp"`
-	Type      WebhookTestJSONBodyType `json:"type"`
 }
 
 // WebhookTestParams defines parameters for WebhookTest.
@@ -1453,9 +1697,6 @@ type WebhookTestParams struct {
 	// WebhookSignature Signatures of {id}.{timestamp}.{body}, separated by spaces: v1,<base64 HMAC-SHA256> for each active secret, and v1a,<base64 ed25519>.
 	WebhookSignature string `json:"webhook-signature"`
 }
-
-// WebhookTestJSONBodyType defines parameters for WebhookTest.
-type WebhookTestJSONBodyType string
 
 // AdminCreateAccountJSONRequestBody defines body for AdminCreateAccount for application/json ContentType.
 type AdminCreateAccountJSONRequestBody = NewAccount
@@ -1473,7 +1714,7 @@ type AdminUpdateAppJSONRequestBody = AppPatch
 type AdminCreateKeyJSONRequestBody = NewKey
 
 // AdminRecoverEndpointJSONRequestBody defines body for AdminRecoverEndpoint for application/json ContentType.
-type AdminRecoverEndpointJSONRequestBody = RecoverInputBody
+type AdminRecoverEndpointJSONRequestBody = RecoverSince
 
 // CreateEndpointJSONRequestBody defines body for CreateEndpoint for application/json ContentType.
 type CreateEndpointJSONRequestBody = NewEndpoint
@@ -1482,10 +1723,10 @@ type CreateEndpointJSONRequestBody = NewEndpoint
 type UpdateEndpointJSONRequestBody = EndpointPatch
 
 // RecoverEndpointJSONRequestBody defines body for RecoverEndpoint for application/json ContentType.
-type RecoverEndpointJSONRequestBody = RecoverInputBody
+type RecoverEndpointJSONRequestBody = RecoverSince
 
 // RotateEndpointSecretJSONRequestBody defines body for RotateEndpointSecret for application/json ContentType.
-type RotateEndpointSecretJSONRequestBody = RotateInputBody
+type RotateEndpointSecretJSONRequestBody = SecretRotation
 
 // HintJSONRequestBody defines body for Hint for application/json ContentType.
 type HintJSONRequestBody = HintJSONBody
@@ -1494,31 +1735,387 @@ type HintJSONRequestBody = HintJSONBody
 type CreateTaskJSONRequestBody = NewTask
 
 // CreateTasksJSONRequestBody defines body for CreateTasks for application/json ContentType.
-type CreateTasksJSONRequestBody CreateTasksJSONBody
+type CreateTasksJSONRequestBody = NewTasks
 
 // EndpointDisabledJSONRequestBody defines body for EndpointDisabled for application/json ContentType.
-type EndpointDisabledJSONRequestBody EndpointDisabledJSONBody
+type EndpointDisabledJSONRequestBody = EndpointDisabledEvent
+
+// EndpointFailingJSONRequestBody defines body for EndpointFailing for application/json ContentType.
+type EndpointFailingJSONRequestBody = EndpointFailingEvent
 
 // EndpointRecoveredJSONRequestBody defines body for EndpointRecovered for application/json ContentType.
-type EndpointRecoveredJSONRequestBody EndpointRecoveredJSONBody
+type EndpointRecoveredJSONRequestBody = EndpointRecoveredEvent
 
 // TaskExpiredJSONRequestBody defines body for TaskExpired for application/json ContentType.
-type TaskExpiredJSONRequestBody TaskExpiredJSONBody
+type TaskExpiredJSONRequestBody = TaskExpiredEvent
 
 // TaskFailedJSONRequestBody defines body for TaskFailed for application/json ContentType.
-type TaskFailedJSONRequestBody TaskFailedJSONBody
+type TaskFailedJSONRequestBody = TaskFailedEvent
 
 // TaskIndexedJSONRequestBody defines body for TaskIndexed for application/json ContentType.
-type TaskIndexedJSONRequestBody TaskIndexedJSONBody
+type TaskIndexedJSONRequestBody = TaskIndexedEvent
 
 // TaskReadyJSONRequestBody defines body for TaskReady for application/json ContentType.
-type TaskReadyJSONRequestBody TaskReadyJSONBody
+type TaskReadyJSONRequestBody = TaskReadyEvent
 
 // TaskUpdatedJSONRequestBody defines body for TaskUpdated for application/json ContentType.
-type TaskUpdatedJSONRequestBody TaskUpdatedJSONBody
+type TaskUpdatedJSONRequestBody = TaskUpdatedEvent
 
 // WebhookTestJSONRequestBody defines body for WebhookTest for application/json ContentType.
-type WebhookTestJSONRequestBody WebhookTestJSONBody
+type WebhookTestJSONRequestBody = WebhookTestEvent
+
+// AsTaskReadyEvent returns the union data inside the Webhook as a TaskReadyEvent
+func (t Webhook) AsTaskReadyEvent() (TaskReadyEvent, error) {
+	var body TaskReadyEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromTaskReadyEvent overwrites any union data inside the Webhook as the provided TaskReadyEvent
+func (t *Webhook) FromTaskReadyEvent(v TaskReadyEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"task.ready"}`))
+	t.union = b
+	return err
+}
+
+// MergeTaskReadyEvent performs a merge with any union data inside the Webhook, using the provided TaskReadyEvent
+func (t *Webhook) MergeTaskReadyEvent(v TaskReadyEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"task.ready"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsTaskUpdatedEvent returns the union data inside the Webhook as a TaskUpdatedEvent
+func (t Webhook) AsTaskUpdatedEvent() (TaskUpdatedEvent, error) {
+	var body TaskUpdatedEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromTaskUpdatedEvent overwrites any union data inside the Webhook as the provided TaskUpdatedEvent
+func (t *Webhook) FromTaskUpdatedEvent(v TaskUpdatedEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"task.updated"}`))
+	t.union = b
+	return err
+}
+
+// MergeTaskUpdatedEvent performs a merge with any union data inside the Webhook, using the provided TaskUpdatedEvent
+func (t *Webhook) MergeTaskUpdatedEvent(v TaskUpdatedEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"task.updated"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsTaskIndexedEvent returns the union data inside the Webhook as a TaskIndexedEvent
+func (t Webhook) AsTaskIndexedEvent() (TaskIndexedEvent, error) {
+	var body TaskIndexedEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromTaskIndexedEvent overwrites any union data inside the Webhook as the provided TaskIndexedEvent
+func (t *Webhook) FromTaskIndexedEvent(v TaskIndexedEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"task.indexed"}`))
+	t.union = b
+	return err
+}
+
+// MergeTaskIndexedEvent performs a merge with any union data inside the Webhook, using the provided TaskIndexedEvent
+func (t *Webhook) MergeTaskIndexedEvent(v TaskIndexedEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"task.indexed"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsTaskFailedEvent returns the union data inside the Webhook as a TaskFailedEvent
+func (t Webhook) AsTaskFailedEvent() (TaskFailedEvent, error) {
+	var body TaskFailedEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromTaskFailedEvent overwrites any union data inside the Webhook as the provided TaskFailedEvent
+func (t *Webhook) FromTaskFailedEvent(v TaskFailedEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"task.failed"}`))
+	t.union = b
+	return err
+}
+
+// MergeTaskFailedEvent performs a merge with any union data inside the Webhook, using the provided TaskFailedEvent
+func (t *Webhook) MergeTaskFailedEvent(v TaskFailedEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"task.failed"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsTaskExpiredEvent returns the union data inside the Webhook as a TaskExpiredEvent
+func (t Webhook) AsTaskExpiredEvent() (TaskExpiredEvent, error) {
+	var body TaskExpiredEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromTaskExpiredEvent overwrites any union data inside the Webhook as the provided TaskExpiredEvent
+func (t *Webhook) FromTaskExpiredEvent(v TaskExpiredEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"task.expired"}`))
+	t.union = b
+	return err
+}
+
+// MergeTaskExpiredEvent performs a merge with any union data inside the Webhook, using the provided TaskExpiredEvent
+func (t *Webhook) MergeTaskExpiredEvent(v TaskExpiredEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"task.expired"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsEndpointFailingEvent returns the union data inside the Webhook as a EndpointFailingEvent
+func (t Webhook) AsEndpointFailingEvent() (EndpointFailingEvent, error) {
+	var body EndpointFailingEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromEndpointFailingEvent overwrites any union data inside the Webhook as the provided EndpointFailingEvent
+func (t *Webhook) FromEndpointFailingEvent(v EndpointFailingEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"endpoint.failing"}`))
+	t.union = b
+	return err
+}
+
+// MergeEndpointFailingEvent performs a merge with any union data inside the Webhook, using the provided EndpointFailingEvent
+func (t *Webhook) MergeEndpointFailingEvent(v EndpointFailingEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"endpoint.failing"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsEndpointDisabledEvent returns the union data inside the Webhook as a EndpointDisabledEvent
+func (t Webhook) AsEndpointDisabledEvent() (EndpointDisabledEvent, error) {
+	var body EndpointDisabledEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromEndpointDisabledEvent overwrites any union data inside the Webhook as the provided EndpointDisabledEvent
+func (t *Webhook) FromEndpointDisabledEvent(v EndpointDisabledEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"endpoint.disabled"}`))
+	t.union = b
+	return err
+}
+
+// MergeEndpointDisabledEvent performs a merge with any union data inside the Webhook, using the provided EndpointDisabledEvent
+func (t *Webhook) MergeEndpointDisabledEvent(v EndpointDisabledEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"endpoint.disabled"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsEndpointRecoveredEvent returns the union data inside the Webhook as a EndpointRecoveredEvent
+func (t Webhook) AsEndpointRecoveredEvent() (EndpointRecoveredEvent, error) {
+	var body EndpointRecoveredEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromEndpointRecoveredEvent overwrites any union data inside the Webhook as the provided EndpointRecoveredEvent
+func (t *Webhook) FromEndpointRecoveredEvent(v EndpointRecoveredEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"endpoint.recovered"}`))
+	t.union = b
+	return err
+}
+
+// MergeEndpointRecoveredEvent performs a merge with any union data inside the Webhook, using the provided EndpointRecoveredEvent
+func (t *Webhook) MergeEndpointRecoveredEvent(v EndpointRecoveredEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"endpoint.recovered"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsWebhookTestEvent returns the union data inside the Webhook as a WebhookTestEvent
+func (t Webhook) AsWebhookTestEvent() (WebhookTestEvent, error) {
+	var body WebhookTestEvent
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromWebhookTestEvent overwrites any union data inside the Webhook as the provided WebhookTestEvent
+func (t *Webhook) FromWebhookTestEvent(v WebhookTestEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"webhook.test"}`))
+	t.union = b
+	return err
+}
+
+// MergeWebhookTestEvent performs a merge with any union data inside the Webhook, using the provided WebhookTestEvent
+func (t *Webhook) MergeWebhookTestEvent(v WebhookTestEvent) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b, err = runtime.JSONMerge(b, []byte(`{"type":"webhook.test"}`))
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t Webhook) Discriminator() (string, error) {
+	var discriminator struct {
+		Discriminator string `json:"type"`
+	}
+	err := json.Unmarshal(t.union, &discriminator)
+	return discriminator.Discriminator, err
+}
+
+func (t Webhook) ValueByDiscriminator() (interface{}, error) {
+	discriminator, err := t.Discriminator()
+	if err != nil {
+		return nil, err
+	}
+	switch discriminator {
+	case "endpoint.disabled":
+		return t.AsEndpointDisabledEvent()
+	case "endpoint.failing":
+		return t.AsEndpointFailingEvent()
+	case "endpoint.recovered":
+		return t.AsEndpointRecoveredEvent()
+	case "task.expired":
+		return t.AsTaskExpiredEvent()
+	case "task.failed":
+		return t.AsTaskFailedEvent()
+	case "task.indexed":
+		return t.AsTaskIndexedEvent()
+	case "task.ready":
+		return t.AsTaskReadyEvent()
+	case "task.updated":
+		return t.AsTaskUpdatedEvent()
+	case "webhook.test":
+		return t.AsWebhookTestEvent()
+	default:
+		return nil, errors.New("unknown discriminator value: " + discriminator)
+	}
+}
+
+func (t Webhook) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *Webhook) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -5811,6 +6408,11 @@ type WebhookInitiatorInterface interface {
 
 	EndpointDisabled(ctx context.Context, targetURL string, params *EndpointDisabledParams, body EndpointDisabledJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// EndpointFailingWithBody fires the endpoint.failing webhook with any body
+	EndpointFailingWithBody(ctx context.Context, targetURL string, params *EndpointFailingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	EndpointFailing(ctx context.Context, targetURL string, params *EndpointFailingParams, body EndpointFailingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// EndpointRecoveredWithBody fires the endpoint.recovered webhook with any body
 	EndpointRecoveredWithBody(ctx context.Context, targetURL string, params *EndpointRecoveredParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -5861,6 +6463,30 @@ func (p *WebhookInitiator) EndpointDisabledWithBody(ctx context.Context, targetU
 
 func (p *WebhookInitiator) EndpointDisabled(ctx context.Context, targetURL string, params *EndpointDisabledParams, body EndpointDisabledJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEndpointDisabledWebhookRequest(targetURL, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := p.applyWebhookEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return p.Client.Do(req)
+}
+
+func (p *WebhookInitiator) EndpointFailingWithBody(ctx context.Context, targetURL string, params *EndpointFailingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndpointFailingWebhookRequestWithBody(targetURL, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := p.applyWebhookEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return p.Client.Do(req)
+}
+
+func (p *WebhookInitiator) EndpointFailing(ctx context.Context, targetURL string, params *EndpointFailingParams, body EndpointFailingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndpointFailingWebhookRequest(targetURL, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6052,6 +6678,67 @@ func NewEndpointDisabledWebhookRequest(targetURL string, params *EndpointDisable
 
 // NewEndpointDisabledWebhookRequestWithBody builds a POST request for the endpoint.disabled webhook with any body
 func NewEndpointDisabledWebhookRequestWithBody(targetURL string, params *EndpointDisabledParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+	_ = err
+
+	reqURL, err := url.Parse(targetURL)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, reqURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "webhook-id", params.WebhookId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("webhook-id", headerParam0)
+
+		var headerParam1 string
+
+		headerParam1, err = runtime.StyleParamWithOptions("simple", false, "webhook-timestamp", params.WebhookTimestamp, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("webhook-timestamp", headerParam1)
+
+		var headerParam2 string
+
+		headerParam2, err = runtime.StyleParamWithOptions("simple", false, "webhook-signature", params.WebhookSignature, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("webhook-signature", headerParam2)
+
+	}
+	return req, nil
+}
+
+// NewEndpointFailingWebhookRequest builds a application/json POST request for the endpoint.failing webhook
+func NewEndpointFailingWebhookRequest(targetURL string, params *EndpointFailingParams, body EndpointFailingJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEndpointFailingWebhookRequestWithBody(targetURL, params, "application/json", bodyReader)
+}
+
+// NewEndpointFailingWebhookRequestWithBody builds a POST request for the endpoint.failing webhook with any body
+func NewEndpointFailingWebhookRequestWithBody(targetURL string, params *EndpointFailingParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 	_ = err
 

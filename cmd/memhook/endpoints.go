@@ -65,7 +65,7 @@ func (c recoverEndpoint) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("--since %w", err)
 	}
-	got, err := client.Read[client.RecoverOutputBody](api.RecoverEndpoint(ctx, c.Endpoint, nil, client.RecoverEndpointJSONRequestBody{Since: since}))
+	got, err := client.Read[client.Recovery](api.RecoverEndpoint(ctx, c.Endpoint, nil, client.RecoverEndpointJSONRequestBody{Since: since}))
 	if err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func (c listenCommand) register(ctx context.Context, callback string) (secrets f
 		}
 	}
 	read := func() (string, error) {
-		got, err := client.Read[client.SecretOutputBody](api.GetEndpointSecret(ctx, endpoint.Id.String()))
+		got, err := client.Read[client.EndpointSecret](api.GetEndpointSecret(ctx, endpoint.Id.String()))
 		return got.Secret, err
 	}
 	secret, err := read()

@@ -251,7 +251,7 @@ func (d *driver) customers() {
 	})
 
 	headers := map[string]string{"X-Gateway": "open"}
-	endpoint := d.want(201, "create an endpoint")(app.CreateEndpoint(ctx, nil, NewEndpoint{Url: d.callback + "/second", Headers: &headers}))
+	endpoint := d.want(201, "create an endpoint")(app.CreateEndpoint(ctx, nil, NewEndpoint{Url: d.callback + "/second", Headers: &headers, Signatures: &[]string{"v1", "v1a"}}))
 	ep := text(endpoint, "id")
 	d.want(409, "create it again")(app.CreateEndpoint(ctx, nil, NewEndpoint{Url: d.callback + "/second"}))
 	d.want(200, "list endpoints")(app.ListEndpoints(ctx, nil))
@@ -263,7 +263,7 @@ func (d *driver) customers() {
 	d.want(202, "test it")(app.TestEndpoint(ctx, ep, nil))
 	d.want(200, "enable it")(app.EnableEndpoint(ctx, ep, nil))
 	d.want(202, "recover it")(app.RecoverEndpoint(ctx, ep, nil, RecoverEndpointJSONRequestBody{Since: time.Now().Add(-time.Hour)}))
-	d.want(200, "the public key")(app.ReadPublicKey(ctx))
+	d.want(200, "the public key")(app.GetEndpointPublicKey(ctx, ep))
 	hint := d.want(200, "the hint URL")(app.ReadHintUrl(ctx))
 	url := text(hint, "url")
 	d.want(204, "a hint")(d.nobody.HintWithBody(ctx, url[strings.LastIndex(url, "/")+1:], "application/json", strings.NewReader(`{"taskId":"contract-task"}`)))
