@@ -13,22 +13,22 @@ import (
 
 // Account is an account of memories.ai.
 type Account struct {
-	ID                uuid.UUID `json:"id"`
-	Name              string    `json:"name"`
+	ID                uuid.UUID `json:"id" doc:"The id of the account."`
+	Name              string    `json:"name" doc:"The name, unique among accounts."`
 	API               string    `json:"api" enum:"v1,datalake" doc:"The generation of memories.ai's API."`
 	RequestsPerSecond float64   `json:"requests_per_second" doc:"The account's budget."`
 	UploadsPerMinute  float64   `json:"uploads_per_minute" doc:"The account's budget of submissions."`
-	State             string    `json:"state" enum:"active,rate_limited,refused,unavailable"`
+	State             string    `json:"state" enum:"active,rate_limited,refused,unavailable" doc:"Whether memories.ai answers: rate_limited and unavailable pass by themselves, refused needs another key."`
 	StateReason       *string   `json:"state_reason" doc:"What memories.ai said."`
-	PausedUntil       *Time     `json:"paused_until" nullable:"true"`
+	PausedUntil       *Time     `json:"paused_until" nullable:"true" doc:"No request is made before this time; null if the account is not paused."`
 	Used              float64   `json:"used" doc:"Requests per second, averaged over about the last minute."`
 	Backlog           int64     `json:"backlog" doc:"The number of tasks being polled; it can be some seconds old."`
-	CreatedAt         Time      `json:"created_at"`
+	CreatedAt         Time      `json:"created_at" doc:"When the account was created."`
 }
 
 // NewAccount is an account to be created.
 type NewAccount struct {
-	Name              string   `json:"name" minLength:"1" maxLength:"100"`
+	Name              string   `json:"name" minLength:"1" maxLength:"100" doc:"The name, unique among accounts."`
 	APIKey            string   `json:"api_key" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai. It is never shown again."`
 	API               string   `json:"api,omitempty" enum:"v1,datalake" doc:"The generation of memories.ai's API; absent: datalake for a key that begins with sk-mai-, else v1."`
 	RequestsPerSecond float64  `json:"requests_per_second,omitempty" minimum:"0.01" maximum:"1000" default:"1" doc:"The account's budget."`
@@ -37,11 +37,11 @@ type NewAccount struct {
 
 // AccountPatch changes the fields that it has.
 type AccountPatch struct {
-	Name              *string  `json:"name,omitempty" minLength:"1" maxLength:"100"`
-	APIKey            *string  `json:"api_key,omitempty" minLength:"1" maxLength:"1000"`
+	Name              *string  `json:"name,omitempty" minLength:"1" maxLength:"100" doc:"The name, unique among accounts."`
+	APIKey            *string  `json:"api_key,omitempty" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai. It is never shown again."`
 	API               *string  `json:"api,omitempty" enum:"v1,datalake" doc:"Absent, with a new api_key: by the key's prefix."`
-	RequestsPerSecond *float64 `json:"requests_per_second,omitempty" minimum:"0.01" maximum:"1000"`
-	UploadsPerMinute  *float64 `json:"uploads_per_minute,omitempty" minimum:"0.01" maximum:"6000"`
+	RequestsPerSecond *float64 `json:"requests_per_second,omitempty" minimum:"0.01" maximum:"1000" doc:"The account's budget."`
+	UploadsPerMinute  *float64 `json:"uploads_per_minute,omitempty" minimum:"0.01" maximum:"6000" doc:"The account's budget of submissions."`
 }
 
 type (

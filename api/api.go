@@ -75,7 +75,7 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	r.Use(requestID, clientIP(cfg.Proxies), s.counts.counted, traced, s.logged, s.recovered, boundURL, middleware.GetHead)
 	r.NotFound(nothingHere)
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, r, problemFor(http.StatusMethodNotAllowed, "method-not-allowed", "this path does not accept the method "+r.Method))
+		writeProblem(w, r, problemFor(http.StatusMethodNotAllowed, codeMethod, "this path does not accept the method "+r.Method))
 	})
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
@@ -141,7 +141,7 @@ func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	if err := s.cfg.Ready(ctx); err != nil {
 		s.log.Warn("not ready", "error", err)
-		writeProblem(w, r, problemFor(http.StatusServiceUnavailable, "not-ready", "the database cannot be reached or is not migrated"))
+		writeProblem(w, r, problemFor(http.StatusServiceUnavailable, codeNotReady, "the database cannot be reached or is not migrated"))
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})

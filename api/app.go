@@ -11,21 +11,21 @@ import (
 
 // App is a tenant.
 type App struct {
-	ID        uuid.UUID `json:"id"`
-	Name      string    `json:"name"`
-	AccountID uuid.UUID `json:"account_id"`
-	CreatedAt Time      `json:"created_at"`
+	ID        uuid.UUID `json:"id" doc:"The id of the app."`
+	Name      string    `json:"name" doc:"The name of the app."`
+	AccountID uuid.UUID `json:"account_id" doc:"The account of memories.ai that polls for the app."`
+	CreatedAt Time      `json:"created_at" doc:"When the app was created."`
 }
 
 // NewApp is an app to be created.
 type NewApp struct {
-	Name      string `json:"name" minLength:"1" maxLength:"100"`
-	AccountID string `json:"account_id"`
+	Name      string `json:"name" minLength:"1" maxLength:"100" doc:"The name of the app."`
+	AccountID string `json:"account_id" doc:"The account of memories.ai that polls for the app."`
 }
 
 // AppPatch changes the fields that it has.
 type AppPatch struct {
-	Name      *string `json:"name,omitempty" minLength:"1" maxLength:"100"`
+	Name      *string `json:"name,omitempty" minLength:"1" maxLength:"100" doc:"The name of the app."`
 	AccountID *string `json:"account_id,omitempty" doc:"The app's waiting tasks move to this account."`
 }
 

@@ -11,29 +11,29 @@ import (
 
 // Delivery is one event on its way to one endpoint.
 type Delivery struct {
-	ID            uuid.UUID  `json:"id"`
+	ID            uuid.UUID  `json:"id" doc:"The id of the delivery."`
 	EventID       string     `json:"event_id" example:"evt_01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2" doc:"The webhook-id. It is the same for every attempt."`
-	EventType     string     `json:"event_type" example:"task.ready"`
+	EventType     string     `json:"event_type" example:"task.ready" doc:"The type of the event."`
 	Task          *uuid.UUID `json:"task" nullable:"true" doc:"The id of the task in memhook; null for events about endpoints."`
-	EndpointID    uuid.UUID  `json:"endpoint_id"`
-	CallbackURL   string     `json:"callback_url"`
-	Status        string     `json:"status" enum:"pending,delivered,failed,cancelled"`
-	AttemptCount  int        `json:"attempt_count"`
-	NextAttemptAt *Time      `json:"next_attempt_at" nullable:"true"`
-	CreatedAt     Time       `json:"created_at"`
-	DeliveredAt   *Time      `json:"delivered_at" nullable:"true"`
+	EndpointID    uuid.UUID  `json:"endpoint_id" doc:"The endpoint that it goes to."`
+	CallbackURL   string     `json:"callback_url" doc:"The URL that it is sent to."`
+	Status        string     `json:"status" enum:"pending,delivered,failed,cancelled" doc:"pending: it is or will be attempted; failed: its retries are used up."`
+	AttemptCount  int        `json:"attempt_count" doc:"The number of attempts so far."`
+	NextAttemptAt *Time      `json:"next_attempt_at" nullable:"true" doc:"When it is attempted next; null if it is not."`
+	CreatedAt     Time       `json:"created_at" doc:"When the event happened."`
+	DeliveredAt   *Time      `json:"delivered_at" nullable:"true" doc:"When the endpoint accepted it; null if it has not."`
 	Attempts      []Attempt  `json:"attempts,omitempty" nullable:"false" doc:"Absent in lists."`
 }
 
 // Attempt is one POST request of a delivery.
 type Attempt struct {
-	Number          int               `json:"number" minimum:"1"`
-	At              Time              `json:"at"`
-	DurationMS      int               `json:"duration_ms"`
-	Outcome         string            `json:"outcome" enum:"delivered,failed"`
+	Number          int               `json:"number" minimum:"1" doc:"Counts from 1."`
+	At              Time              `json:"at" doc:"When the request was sent."`
+	DurationMS      int               `json:"duration_ms" doc:"The time until the answer or the failure, in milliseconds."`
+	Outcome         string            `json:"outcome" enum:"delivered,failed" doc:"Whether the endpoint accepted it with a 2xx status."`
 	ResponseStatus  *int              `json:"response_status" doc:"null if there was no response."`
 	Error           *string           `json:"error" doc:"The reason for getting no complete response."`
-	ResponseHeaders map[string]string `json:"response_headers"`
+	ResponseHeaders map[string]string `json:"response_headers" doc:"The headers of the response; empty if there was none."`
 	ResponseBody    *string           `json:"response_body" doc:"The first 4 KiB."`
 }
 
@@ -42,7 +42,7 @@ type (
 	// DeliveriesFilter are the query parameters of lists of deliveries.
 	DeliveriesFilter struct {
 		PageInput
-		Status     string `query:"status" enum:"pending,delivered,failed,cancelled"`
+		Status     string `query:"status" enum:"pending,delivered,failed,cancelled" doc:"Return only deliveries with this status."`
 		EndpointID string `query:"endpoint_id" doc:"Return only deliveries to this endpoint."`
 		Task       string `query:"task" doc:"The id of the task in memhook."`
 	}

@@ -15,8 +15,6 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 	swgui "github.com/swaggest/swgui/v5emb"
-
-	"github.com/memhook/memhook/webhook"
 )
 
 // maxDepth is the maximum depth of a request's JSON. A batch needs five levels.
@@ -55,7 +53,10 @@ func openAPI(version string) huma.Config {
 		"apiKey":     {Type: "http", Scheme: "bearer", Description: "An app's API key."},
 		"adminToken": {Type: "http", Scheme: "bearer", Description: "The operator's token: the setting MEMHOOK_ADMIN_TOKEN."},
 	}
-	cfg.Webhooks = webhooks(cfg.Components.Schemas)
+	cfg.Servers = []*huma.Server{{URL: "/", Description: "The memhook that serves this document."}}
+	cfg.Components.Schemas = huma.NewMapRegistry(schemaPrefix, schemaName)
+	cfg.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[uuid.UUID](), reflect.TypeFor[documentedUUID]())
+	cfg.Webhooks = documentWebhooks(cfg.Components.Schemas)
 	return cfg
 }
 
@@ -112,79 +113,4 @@ func docs() http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		ui.ServeHTTP(w, r)
 	})
-}
-
-// webhookTask, webhookUpload and webhookEndpoint are the events as the document shows them.
-type (
-	webhookTask struct {
-		ID           uuid.UUID         `json:"id" doc:"The id of the task in memhook."`
-		TaskID       string            `json:"task_id" doc:"The task id of memories.ai."`
-		UniqueID     string            `json:"unique_id"`
-		VideoIDs     []string          `json:"video_ids" nullable:"false" doc:"In the order in which they were first seen."`
-		Videos       []Video           `json:"videos" nullable:"false"`
-		Metadata     map[string]string `json:"metadata"`
-		RegisteredAt webhook.Time      `json:"registered_at"`
-		DetectedAt   webhook.Time      `json:"detected_at"`
-		Added        []string          `json:"added,omitempty" doc:"Only in task.updated: the new elements of video_ids."`
-		Error        *TaskError        `json:"error,omitempty" doc:"Only in task.failed."`
-	}
-	webhookUpload struct {
-		ID        uuid.UUID         `json:"id"`
-		Status    string            `json:"status" enum:"failed,unknown"`
-		URLs      []string          `json:"urls,omitempty" nullable:"false"`
-		SourceURL string            `json:"source_url,omitempty"`
-		Metadata  map[string]string `json:"metadata"`
-		CreatedAt webhook.Time      `json:"created_at"`
-		Error     TaskError         `json:"error"`
-	}
-	webhookEndpoint struct {
-		ID     uuid.UUID `json:"id"`
-		URL    string    `json:"url"`
-		Reason string    `json:"reason,omitempty" doc:"Only in endpoint.disabled."`
-	}
-)
-
-// webhooks documents what memhook sends, one entry for each event type.
-func webhooks(r huma.Registry) map[string]*huma.PathItem {
-	all := make(map[string]*huma.PathItem)
-	add := func(eventType, summary string, data reflect.Type) {
-		header := func(name, doc string) *huma.Param {
-			return &huma.Param{Name: name, In: "header", Required: true, Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
-		}
-		all[eventType] = &huma.PathItem{Post: &huma.Operation{
-			OperationID: eventType, Summary: summary, Tags: []string{"webhooks"},
-			Description: "Signed as the Standard Webhooks specification says. Delivered at least once: deduplicate by webhook-id.",
-			Parameters: []*huma.Param{
-				header(webhook.HeaderID, "The id of the event. It is the same for every attempt and every resend."),
-				header(webhook.HeaderTimestamp, "The time of this attempt in Unix seconds."),
-				header(webhook.HeaderSignature,
-					"Signatures of {id}.{timestamp}.{body}, separated by spaces: v1,<base64 HMAC-SHA256> for each active secret, "+
-						"and v1a,<base64 ed25519>."),
-			},
-			RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{
-				Type: huma.TypeObject, Required: []string{"type", "timestamp", "data"},
-				Properties: map[string]*huma.Schema{
-					"type":      {Type: huma.TypeString, Enum: []any{eventType}},
-					"timestamp": {Type: huma.TypeString, Format: "date-time"},
-					"data":      huma.SchemaFromType(r, data), // not by reference: generators of clients prune what only webhooks use
-				},
-			}}}},
-			Responses: map[string]*huma.Response{"2XX": {
-				Description: "Accepted. Any other status, including redirects, is a failure and is retried; 410 disables the endpoint.",
-			}},
-		}}
-	}
-	task, endpoint := reflect.TypeFor[webhookTask](), reflect.TypeFor[webhookEndpoint]()
-	add(webhook.TaskReady, "The task's videos are available", task)
-	add(webhook.TaskUpdated, "More videos were added within the settle window", task)
-	add(webhook.TaskIndexed, "Every video of the task is indexed", task)
-	add(webhook.TaskFailed, "memories.ai keeps refusing the task, or the task failed there", task)
-	add(webhook.TaskExpired, "The task expired before its videos were available", task)
-	upload := reflect.TypeFor[webhookUpload]()
-	add(webhook.UploadFailed, "memories.ai refuses the submission", upload)
-	add(webhook.UploadUnknown, "The answer to the submission was lost; memories.ai may have accepted it", upload)
-	add(webhook.EndpointDisabled, "Another endpoint of the app was disabled", endpoint)
-	add(webhook.EndpointRecovered, "Another endpoint of the app works again", endpoint)
-	add(webhook.Test, "Sent on request", endpoint)
-	return all
 }

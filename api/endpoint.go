@@ -13,27 +13,27 @@ const masked = "***"
 
 // Endpoint is a receiver: all callback URLs with the same scheme, host, port and path.
 type Endpoint struct {
-	ID             uuid.UUID         `json:"id"`
+	ID             uuid.UUID         `json:"id" doc:"The id of the endpoint."`
 	URL            string            `json:"url" doc:"Scheme, host, port and path. A path that ends in /* stands for all callback URLs below it."`
-	Description    string            `json:"description"`
-	Enabled        bool              `json:"enabled"`
-	DisabledReason *string           `json:"disabled_reason"`
+	Description    string            `json:"description" doc:"A note of yours."`
+	Enabled        bool              `json:"enabled" doc:"Whether webhooks are sent; while false, they wait."`
+	DisabledReason *string           `json:"disabled_reason" doc:"Why it is disabled; null if it is enabled."`
 	EventTypes     []string          `json:"event_types" doc:"null: all events of its tasks. Events about endpoints are sent only if they are listed."`
 	Headers        map[string]string `json:"headers" doc:"Sent with every webhook. The values are masked."`
 	RateLimit      *float64          `json:"rate_limit" doc:"Deliveries per second; null for no limit."`
 	Signatures     []string          `json:"signatures" nullable:"false" doc:"v1: HMAC-SHA256 with the secret. v1a: ed25519 with the key that /public-key answers."`
-	Breaker        string            `json:"breaker" enum:"closed,open,half-open"`
+	Breaker        string            `json:"breaker" enum:"closed,open,half-open" doc:"closed: it works; open: it is failing and rests; half-open: it is being tried."`
 	Queued         *int              `json:"queued,omitempty" doc:"The number of deliveries that wait for the endpoint; absent in lists."`
-	CreatedAt      Time              `json:"created_at"`
+	CreatedAt      Time              `json:"created_at" doc:"When the endpoint was created."`
 }
 
 // NewEndpoint is an endpoint to be created.
 type NewEndpoint struct {
 	URL         string            `json:"url" example:"https://customer.example/hooks" doc:"Scheme, host, port and path, without a query. A path that ends in /* makes one endpoint of all callback URLs below it; the longest match counts."`
-	Description string            `json:"description,omitempty" maxLength:"500"`
-	Enabled     *bool             `json:"enabled,omitempty" default:"true"`
+	Description string            `json:"description,omitempty" maxLength:"500" doc:"A note of yours."`
+	Enabled     *bool             `json:"enabled,omitempty" default:"true" doc:"Whether webhooks are sent; while false, they wait."`
 	EventTypes  []string          `json:"event_types,omitempty" nullable:"true" maxItems:"20" doc:"Empty or absent: all events of its tasks."`
-	Headers     map[string]string `json:"headers,omitempty" maxProperties:"20"`
+	Headers     map[string]string `json:"headers,omitempty" maxProperties:"20" doc:"Sent with every webhook."`
 	RateLimit   *float64          `json:"rate_limit,omitempty" minimum:"0" maximum:"10000" doc:"Deliveries per second, at least 0.01; 0 for no limit."`
 	Signatures  []string          `json:"signatures,omitempty" nullable:"true" maxItems:"2" doc:"v1, and v1a beside it where it is asked for. Absent: v1."`
 	Secret      string            `json:"secret,omitempty" maxLength:"120" doc:"Your own signing secret: whsec_ followed by base64 of 24 to 64 bytes. Absent: one is generated."`
@@ -42,8 +42,8 @@ type NewEndpoint struct {
 // EndpointPatch changes the fields that it has. null clears a field.
 type EndpointPatch struct {
 	URL         *string                     `json:"url,omitempty" doc:"Its subscriptions and deliveries move with it."`
-	Description Nullable[string]            `json:"description,omitzero" maxLength:"500"`
-	Enabled     *bool                       `json:"enabled,omitempty"`
+	Description Nullable[string]            `json:"description,omitzero" maxLength:"500" doc:"A note of yours."`
+	Enabled     *bool                       `json:"enabled,omitempty" doc:"Whether webhooks are sent; true closes the breaker too."`
 	EventTypes  Nullable[[]string]          `json:"event_types,omitzero" maxItems:"20" doc:"Empty or null: all events of its tasks."`
 	Headers     Nullable[map[string]string] `json:"headers,omitzero" maxProperties:"20" doc:"Replaces all headers. The value *** keeps the header that is there."`
 	RateLimit   Nullable[float64]           `json:"rate_limit,omitzero" minimum:"0" maximum:"10000" doc:"Deliveries per second, at least 0.01; null or 0 for no limit."`

@@ -16,33 +16,37 @@ const (
 )
 
 type (
-	secretOutput struct {
-		Body struct {
-			Secret string `json:"secret" example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" doc:"The newest signing secret."`
-		}
+	// EndpointSecret is a signing secret.
+	EndpointSecret struct {
+		Secret string `json:"secret" example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" doc:"The newest signing secret."`
 	}
-	publicKeyOutput struct {
-		Body struct {
-			PublicKey string `json:"public_key" example:"whpk_…" doc:"Verifies the v1a signatures of the app's webhooks."`
-		}
+	// EndpointPublicKey verifies what the endpoint's private key signs.
+	EndpointPublicKey struct {
+		PublicKey string `json:"public_key" example:"whpk_…" doc:"Verifies the v1a signatures of the endpoint's webhooks."`
 	}
-	rotateInput struct {
+	// SecretRotation asks for a new secret.
+	SecretRotation struct {
+		Overlap string `json:"overlap,omitempty" example:"24h" doc:"How long the old secret signs too: 24h by default, 0s for not at all, at most 720h."`
+	}
+	// RecoverSince asks for failed deliveries to be sent again.
+	RecoverSince struct {
+		Since time.Time `json:"since" doc:"Deliveries that failed at or after this time are taken up again."`
+	}
+	// Recovery is what a recovery took up.
+	Recovery struct {
+		Recovered int `json:"recovered" doc:"The number of deliveries taken up again. The endpoint's queued is the number of those that still wait."`
+	}
+	secretOutput    struct{ Body EndpointSecret }
+	publicKeyOutput struct{ Body EndpointPublicKey }
+	rotateInput     struct {
 		IDInput
-		Body *struct {
-			Overlap string `json:"overlap,omitempty" example:"24h" doc:"How long the old secret signs too: 24h by default, 0s for not at all, at most 720h."`
-		} `required:"false"`
+		Body *SecretRotation `required:"false"`
 	}
 	recoverInput struct {
 		IDInput
-		Body struct {
-			Since time.Time `json:"since" doc:"Deliveries that failed at or after this time are taken up again."`
-		}
+		Body RecoverSince
 	}
-	recoverOutput struct {
-		Body struct {
-			Recovered int `json:"recovered" doc:"The number of deliveries taken up again. The endpoint's queued is the number of those that still wait."`
-		}
-	}
+	recoverOutput struct{ Body Recovery }
 )
 
 func (s *server) enableEndpoint(ctx context.Context, in *IDInput) (*endpointOutput, error) {

@@ -15,8 +15,8 @@ import (
 // Event is something that happened to a task or an endpoint.
 type Event struct {
 	ID        string          `json:"id" example:"evt_01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2" doc:"The webhook-id of its deliveries."`
-	Type      string          `json:"type" example:"task.ready"`
-	Timestamp Time            `json:"timestamp"`
+	Type      string          `json:"type" example:"task.ready" doc:"The type of the event."`
+	Timestamp Time            `json:"timestamp" doc:"When it happened."`
 	Task      *uuid.UUID      `json:"task" nullable:"true" doc:"The id of the task in memhook; null for events about endpoints and uploads."`
 	Payload   json.RawMessage `json:"payload" doc:"The body of its webhooks."`
 }

@@ -20,16 +20,17 @@ const (
 	hintTokenLength     = 32 // characters
 )
 
-type hintURLOutput struct {
-	Body struct {
-		URL string `json:"url" doc:"Pass it to memories.ai as callback_url at upload."`
-	}
+// HintURL is the URL at which memories.ai tells of an app's tasks.
+type HintURL struct {
+	URL string `json:"url" doc:"Pass it to memories.ai as callback_url at upload."`
 }
+
+type hintURLOutput struct{ Body HintURL }
 
 // hintURL answers with the hint URL of the app that calls.
 func (s *server) hintURL(ctx context.Context, _ *struct{}) (*hintURLOutput, error) {
 	if s.cfg.PublicURL == "" {
-		return nil, problemFor(http.StatusConflict, "no-public-url", "the operator has not set MEMHOOK_PUBLIC_URL, so there are no hint URLs")
+		return nil, problemFor(http.StatusConflict, codeNoPublicURL, "the operator has not set MEMHOOK_PUBLIC_URL, so there are no hint URLs")
 	}
 	app, err := s.store.App(ctx, callerOf(ctx).AppID)
 	if err != nil {
@@ -68,7 +69,7 @@ func documentHints(api huma.API) {
 		OperationID: "hint", Method: http.MethodPost, Path: "/v1/hints/{token}", Summary: "memories.ai's own callback", Tags: []string{"tasks"},
 		Description: "Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it " +
 			"names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same.",
-		Parameters:  []*huma.Param{{Name: "token", In: "path", Required: true, Schema: text}},
+		Parameters:  []*huma.Param{{Name: "token", In: "path", Required: true, Schema: text, Description: "The last part of the hint URL."}},
 		RequestBody: &huma.RequestBody{Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{}}}},
 		Responses: map[string]*huma.Response{
 			"204": {Description: "Recorded or ignored."},

@@ -79,7 +79,7 @@ func (s *server) answerOnce(ctx huma.Context, key string, hash, body []byte, nex
 			return
 		case time.Now().After(deadline):
 			ctx.SetHeader("Retry-After", "5")
-			refuse(ctx, problemFor(http.StatusConflict, "idempotency-key-in-use",
+			refuse(ctx, problemFor(http.StatusConflict, codeKeyInUse,
 				"the first request with this Idempotency-Key is still being processed; try again in 5 s"))
 			return
 		}

@@ -10,19 +10,19 @@ import (
 
 // APIKey is an app's key.
 type APIKey struct {
-	ID         uuid.UUID `json:"id"`
-	Name       string    `json:"name"`
+	ID         uuid.UUID `json:"id" doc:"The id of the key."`
+	Name       string    `json:"name" doc:"What the key is for."`
 	Prefix     string    `json:"prefix" doc:"The first characters of the key, to recognise it by."`
 	Key        string    `json:"key,omitempty" doc:"The key itself; only in the answer that creates it."`
-	CreatedAt  Time      `json:"created_at"`
-	LastUsedAt *Time     `json:"last_used_at" nullable:"true"`
-	RevokedAt  *Time     `json:"revoked_at" nullable:"true"`
+	CreatedAt  Time      `json:"created_at" doc:"When the key was created."`
+	LastUsedAt *Time     `json:"last_used_at" nullable:"true" doc:"When the key was last used; null if never."`
+	RevokedAt  *Time     `json:"revoked_at" nullable:"true" doc:"When the key was revoked; null if it works."`
 	RateLimit  *float64  `json:"rate_limit" doc:"Requests per second to each instance; null for the service's default."`
 }
 
 // NewKey is a key to be created.
 type NewKey struct {
-	Name      string   `json:"name,omitempty" maxLength:"100"`
+	Name      string   `json:"name,omitempty" maxLength:"100" doc:"What the key is for."`
 	RateLimit *float64 `json:"rate_limit,omitempty" minimum:"0.01" maximum:"100000" doc:"Requests per second to each instance; absent for the service's default."`
 }
 
@@ -37,7 +37,7 @@ type (
 	}
 	revokeKeyInput struct {
 		IDInput
-		KeyID string `path:"key_id"`
+		KeyID string `path:"key_id" doc:"The id of the key: a UUID."`
 	}
 	keyOutput struct{ Body APIKey }
 )

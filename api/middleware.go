@@ -37,7 +37,7 @@ func clientIP(proxies []string) func(http.Handler) http.Handler {
 func boundURL(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.RequestURI) > maxURL {
-			writeProblem(w, r, problemFor(http.StatusRequestURITooLong, "url-too-long", "the URL is longer than 8 KiB"))
+			writeProblem(w, r, problemFor(http.StatusRequestURITooLong, codeURLTooLong, "the URL is longer than 8 KiB"))
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -29,7 +29,7 @@ func (p PageInput) page() (store.Page, error) {
 
 // List is a page of a list.
 type List[T any] struct {
-	Data       []T     `json:"data" nullable:"false"`
+	Data       []T     `json:"data" nullable:"false" doc:"The entries of this page."`
 	NextCursor *string `json:"next_cursor" doc:"The cursor of the next page; null on the last page."`
 }
 
@@ -53,7 +53,7 @@ func listOf[R, T any](rows []R, limit int, id func(*R) uuid.UUID, wire func(*R) 
 
 // IDInput is the path parameter of one entity.
 type IDInput struct {
-	ID string `path:"id" doc:"The id of the entity."`
+	ID string `path:"id" doc:"The id of the entity: a UUID, or evt_ and a UUID for an event. Any other text is the id of nothing (404)."`
 }
 
 // id reads the parameter. What is not a UUID is not the id of anything.

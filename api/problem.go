@@ -17,14 +17,28 @@ const (
 	codeUnauthorized  = "unauthorized"
 	codeNotFound      = "not-found"
 	codeConflict      = "conflict"
+	codeNoPublicURL   = "no-public-url" // 409
 	codeTooLarge      = "body-too-large"
+	codeURLTooLong    = "url-too-long" // 414
+	codeMethod        = "method-not-allowed"
+	codeTimeout       = "request-timeout" // 408: the body came too slowly
+	codeMediaType     = "unsupported-media-type"
 	codeWebhook       = "webhook-loop" // 400: the request is a webhook
 	codeKeyReused     = "idempotency-key-reused"
-	codeRateLimited   = "rate-limited" // 429: Retry-After says when to try again
+	codeKeyInUse      = "idempotency-key-in-use" // 409: try again soon
+	codeRateLimited   = "rate-limited"           // 429: Retry-After says when to try again
 	codeAdminDisabled = "admin-disabled"
 	codeUnavailable   = "unavailable" // 503: try again soon
+	codeNotReady      = "not-ready"   // 503, of /readyz
 	codeInternal      = "internal"
 )
+
+// codes are all of them. A test holds that the document and the code know the same.
+var codes = []string{
+	codeInvalid, codeBadRequest, codeUnauthorized, codeNotFound, codeConflict, codeNoPublicURL, codeTooLarge, codeURLTooLong, codeMethod,
+	codeTimeout, codeMediaType, codeWebhook, codeKeyReused, codeKeyInUse, codeRateLimited, codeAdminDisabled, codeUnavailable, codeNotReady,
+	codeInternal,
+}
 
 // internalDetail is all that a client learns of a fault of ours.
 const internalDetail = "an unexpected error occurred; the service's log explains it under this request_id"

@@ -172,6 +172,7 @@ func (s *server) operations(api huma.API) {
 	})
 	s.register(admin, "admin", s.adminRoutes())
 	documentHints(api)
+	openAnswers(api.OpenAPI())
 }
 
 func (s *server) register(api huma.API, tag string, routes []route) {
@@ -199,5 +200,5 @@ func documentProblems(op *huma.Operation, statuses ...int) {
 }
 
 func problemContent() map[string]*huma.MediaType {
-	return map[string]*huma.MediaType{"application/problem+json": {Schema: &huma.Schema{Ref: "#/components/schemas/Problem"}}}
+	return map[string]*huma.MediaType{"application/problem+json": {Schema: &huma.Schema{Ref: schemaPrefix + "Problem"}}}
 }

@@ -14,45 +14,45 @@ import (
 type Stats struct {
 	Tasks      map[string]int64 `json:"tasks" doc:"By status."`
 	Deliveries map[string]int64 `json:"deliveries" doc:"By status."`
-	Queues     []Queue          `json:"queues" nullable:"false"`
+	Queues     []Queue          `json:"queues" nullable:"false" doc:"The jobs of each queue, by state."`
 	Paused     []string         `json:"paused" nullable:"false" doc:"What an operator has paused on all instances: polling, deliveries."`
 	Rates      []Rates          `json:"rates" nullable:"false" doc:"One entry for each minute of the last hour in which something happened."`
 	Lag        Quantiles        `json:"detection_lag" doc:"In the last hour: from the first video of a list, as far as that can be known, to the poll that saw it."`
 	Latency    Quantiles        `json:"delivery_latency" doc:"In the last hour: from an event to its delivery."`
-	Accounts   []Account        `json:"accounts" nullable:"false"`
-	Instances  []Instance       `json:"instances" nullable:"false"`
+	Accounts   []Account        `json:"accounts" nullable:"false" doc:"All accounts."`
+	Instances  []Instance       `json:"instances" nullable:"false" doc:"The running instances."`
 }
 
 // Rates is what all instances together did in one minute.
 type Rates struct {
-	Minute         Time  `json:"minute"`
-	Registrations  int64 `json:"registrations"`
-	Polls          int64 `json:"polls"`
+	Minute         Time  `json:"minute" doc:"The beginning of the minute."`
+	Registrations  int64 `json:"registrations" doc:"New registrations."`
+	Polls          int64 `json:"polls" doc:"Polls of memories.ai."`
 	Deliveries     int64 `json:"deliveries" doc:"Successful deliveries."`
-	FailedAttempts int64 `json:"failed_attempts"`
+	FailedAttempts int64 `json:"failed_attempts" doc:"Attempts that failed."`
 }
 
 // Quantiles are durations in seconds; null where nothing was measured.
 type Quantiles struct {
-	P50 *float64 `json:"p50"`
-	P95 *float64 `json:"p95"`
-	P99 *float64 `json:"p99"`
+	P50 *float64 `json:"p50" doc:"The median in seconds."`
+	P95 *float64 `json:"p95" doc:"95 % took at most this many seconds."`
+	P99 *float64 `json:"p99" doc:"99 % took at most this many seconds."`
 }
 
 // Queue is the number of jobs of a queue in one state.
 type Queue struct {
-	Name          string  `json:"name"`
-	State         string  `json:"state"`
-	Count         int64   `json:"count"`
+	Name          string  `json:"name" doc:"The name of the queue."`
+	State         string  `json:"state" doc:"The state of the jobs that are counted."`
+	Count         int64   `json:"count" doc:"The number of jobs."`
 	OldestSeconds float64 `json:"oldest_seconds" doc:"The time since the oldest job was due."`
 }
 
 // Instance is a running memhook.
 type Instance struct {
-	ID        uuid.UUID `json:"id"`
-	Name      string    `json:"name"`
-	Version   string    `json:"version"`
-	StartedAt Time      `json:"started_at"`
+	ID        uuid.UUID `json:"id" doc:"The id of the instance."`
+	Name      string    `json:"name" doc:"The host name and process of the instance."`
+	Version   string    `json:"version" doc:"The version of memhook that it runs."`
+	StartedAt Time      `json:"started_at" doc:"When it started."`
 	BeatAt    Time      `json:"beat_at" doc:"The last heartbeat."`
 }
 

@@ -16,23 +16,23 @@ import (
 type Task struct {
 	ID             uuid.UUID         `json:"id" doc:"memhook's id of the task."`
 	TaskID         string            `json:"task_id" doc:"The task id of memories.ai."`
-	UniqueID       string            `json:"unique_id"`
-	Status         string            `json:"status" enum:"waiting,ready,failed,expired,cancelled"`
+	UniqueID       string            `json:"unique_id" doc:"The unique_id of the upload."`
+	Status         string            `json:"status" enum:"waiting,ready,failed,expired,cancelled" doc:"What has become of the task."`
 	VideoIDs       []string          `json:"video_ids" nullable:"false" doc:"In the order in which they were first seen."`
-	Videos         []Video           `json:"videos" nullable:"false"`
+	Videos         []Video           `json:"videos" nullable:"false" doc:"The videos with their status, in the order of video_ids."`
 	VideosOmitted  int               `json:"videos_omitted,omitempty" doc:"In lists and answers to registrations, which have at most 1,000 videos of a task: the number of the others. GET /v1/tasks/{id} has all."`
-	Metadata       map[string]string `json:"metadata"`
-	Subscriptions  []Subscription    `json:"subscriptions" nullable:"false"`
+	Metadata       map[string]string `json:"metadata" doc:"As registered; returned in every event of the task."`
+	Subscriptions  []Subscription    `json:"subscriptions" nullable:"false" doc:"The callback URLs that receive its events."`
 	Polls          int               `json:"polls" doc:"The number of polls so far."`
-	LastPolledAt   *Time             `json:"last_polled_at" nullable:"true"`
+	LastPolledAt   *Time             `json:"last_polled_at" nullable:"true" doc:"The last poll; null if there was none."`
 	NextPollAt     *Time             `json:"next_poll_at" nullable:"true" doc:"An estimate; null if the task is no longer polled."`
 	Progress       *Progress         `json:"progress" doc:"The last progress that memories.ai reported; for display only."`
 	LastError      *TaskError        `json:"last_error" doc:"The error of the last poll that failed."`
-	CreatedAt      Time              `json:"created_at"`
-	ReadyAt        *Time             `json:"ready_at" nullable:"true"`
-	ExpiresAt      Time              `json:"expires_at"`
-	Until          string            `json:"until" enum:"downloaded,indexed"`
-	ExpectedVideos *int              `json:"expected_videos"`
+	CreatedAt      Time              `json:"created_at" doc:"The first registration."`
+	ReadyAt        *Time             `json:"ready_at" nullable:"true" doc:"When memhook saw that it is ready; null if it is not."`
+	ExpiresAt      Time              `json:"expires_at" doc:"When it expires unless it is ready."`
+	Until          string            `json:"until" enum:"downloaded,indexed" doc:"The stage until which the task is followed."`
+	ExpectedVideos *int              `json:"expected_videos" doc:"The task is ready when its list has this many videos; null: as soon as it has one."`
 }
 
 // TransformSchema documents which references can be null, which a reference alone cannot.
@@ -51,12 +51,12 @@ func orNull(s *huma.Schema, property, description string) {
 
 // Video is one video of a task. What memories.ai has not told is null.
 type Video struct {
-	VideoID  string   `json:"video_id"`
+	VideoID  string   `json:"video_id" doc:"The video's id at memories.ai."`
 	Status   *string  `json:"status" example:"PARSE" doc:"UNPARSE (being indexed), PARSE (indexed), FAILED, or another word of memories.ai, which is not final."`
 	Cause    *string  `json:"cause" doc:"The reason for the failure."`
-	Name     *string  `json:"name"`
+	Name     *string  `json:"name" doc:"The name of the video."`
 	URL      *string  `json:"url" doc:"The source of the video."`
-	Duration *float64 `json:"duration_seconds"`
+	Duration *float64 `json:"duration_seconds" doc:"The length of the video in seconds."`
 }
 
 // Progress is how far memories.ai says a task is.
@@ -67,15 +67,15 @@ type Progress struct {
 
 // TaskError is an error that memories.ai reported, or the reason for getting no answer.
 type TaskError struct {
-	Code    string `json:"code"`
-	Message string `json:"message"`
+	Code    string `json:"code" doc:"memories.ai's code, or a word of memhook's where there was no answer."`
+	Message string `json:"message" doc:"What was reported, for people."`
 }
 
 // Subscription is a callback URL that receives the events of a task.
 type Subscription struct {
-	ID          uuid.UUID `json:"id"`
-	EndpointID  uuid.UUID `json:"endpoint_id"`
-	CallbackURL string    `json:"callback_url"`
+	ID          uuid.UUID `json:"id" doc:"The id of the subscription."`
+	EndpointID  uuid.UUID `json:"endpoint_id" doc:"The endpoint that the callback URL belongs to."`
+	CallbackURL string    `json:"callback_url" doc:"The URL that receives the webhooks."`
 }
 
 type (
@@ -83,9 +83,9 @@ type (
 	// TasksFilter are the query parameters of lists of tasks.
 	TasksFilter struct {
 		PageInput
-		Status   string `query:"status" enum:"waiting,ready,failed,expired,cancelled"`
+		Status   string `query:"status" enum:"waiting,ready,failed,expired,cancelled" doc:"Return only tasks with this status."`
 		TaskID   string `query:"task_id" doc:"The task id of memories.ai."`
-		UniqueID string `query:"unique_id"`
+		UniqueID string `query:"unique_id" doc:"Return only tasks with this unique_id."`
 	}
 	// DeleteTaskInput names a task that is to be cancelled.
 	DeleteTaskInput struct {

@@ -44,32 +44,34 @@ func (n *NewTasks) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Schema documents the batch.
+// Schema documents the batch, by reference as that of any other body.
 func (NewTasks) Schema(r huma.Registry) *huma.Schema {
+	const name = "NewTasks"
 	least, most := 1, maxBatch
-	return &huma.Schema{
+	r.Map()[name] = &huma.Schema{
 		Type: huma.TypeObject, Required: []string{"tasks"}, AdditionalProperties: false,
 		Properties: map[string]*huma.Schema{"tasks": {
 			Type: huma.TypeArray, MinItems: &least, MaxItems: &most, Items: r.Schema(reflect.TypeFor[NewTask](), true, "NewTask"),
 			Description: "1 to 1,000 registrations. Each is checked by itself: the valid ones are registered, whatever the others are.",
 		}},
 	}
+	return &huma.Schema{Ref: schemaPrefix + name}
 }
 
 // BatchResult is the result of one registration of a batch.
 type BatchResult struct {
 	Status  int      `json:"status" enum:"200,201,422" doc:"201: registered; 200: it was registered before; 422: problem says what is wrong."`
-	Task    *Task    `json:"task,omitempty"`
-	Problem *Problem `json:"problem,omitempty"`
+	Task    *Task    `json:"task,omitempty" doc:"The registered task, unless there is a problem."`
+	Problem *Problem `json:"problem,omitempty" doc:"What is wrong with the registration, if something is."`
 }
 
 type (
-	batchInput  struct{ Body NewTasks }
-	batchOutput struct {
-		Body struct {
-			Results []BatchResult `json:"results" nullable:"false" doc:"One result for each registration, in the same order."`
-		}
+	batchInput struct{ Body NewTasks }
+	// BatchResults are the results of a batch.
+	BatchResults struct {
+		Results []BatchResult `json:"results" nullable:"false" doc:"One result for each registration, in the same order."`
 	}
+	batchOutput struct{ Body BatchResults }
 )
 
 func (s *server) createTasks(ctx context.Context, in *batchInput) (*batchOutput, error) {

@@ -116,6 +116,6 @@ func printable(s string) bool {
 func repeatedRegistration() map[string]*huma.Response {
 	return map[string]*huma.Response{"200": {
 		Description: "The same registration was made before.",
-		Content:     map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Task"}}},
+		Content:     map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Ref: schemaPrefix + "Task"}}},
 	}}
 }

@@ -29,11 +29,11 @@ type NewUpload struct {
 
 // Upload is a submission to memories.ai.
 type Upload struct {
-	ID        uuid.UUID  `json:"id"`
+	ID        uuid.UUID  `json:"id" doc:"The id of the upload."`
 	Status    string     `json:"status" enum:"queued,submitted,failed,unknown" doc:"queued: to be submitted within the account's budget; submitted: memories.ai has accepted it; failed: it has not; unknown: its answer was lost, and it is not submitted again."`
 	Task      *Task      `json:"task" doc:"The task, once the upload is submitted."`
 	Error     *TaskError `json:"error" doc:"Why the upload failed or is unknown, or why the last submission of a queued one was not accepted."`
-	CreatedAt Time       `json:"created_at"`
+	CreatedAt Time       `json:"created_at" doc:"When the upload was queued."`
 }
 
 // TransformSchema documents which references can be null.

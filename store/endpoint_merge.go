@@ -47,28 +47,22 @@ func (s *Store) nameEndpointsOf(ctx context.Context, app uuid.UUID, normalize fu
 		if err != nil {
 			return err
 		}
-		type member struct {
-			*Endpoint
-			suffix string
-		}
-		groups := make(map[string][]member, len(endpoints))
+		groups := make(map[string][]absorbed, len(endpoints))
 		for i := range endpoints {
 			url := endpoints[i].URL
 			if normal, err := normalize(url); err == nil {
 				url = normal
 			}
 			name, suffix := splitCallbackURL(url)
-			groups[name] = append(groups[name], member{&endpoints[i], suffix})
+			groups[name] = append(groups[name], absorbed{&endpoints[i], suffix})
 		}
 		for name, members := range groups {
 			keep, others := members[0], members[1:]
 			if err := addSuffix(ctx, tx, keep.ID, keep.suffix); err != nil {
 				return err
 			}
-			for _, other := range others {
-				if err := s.merge(ctx, tx, keep.Endpoint, other.Endpoint, other.suffix); err != nil {
-					return err
-				}
+			if err := s.merge(ctx, tx, keep.Endpoint, others); err != nil {
+				return err
 			}
 			merged += len(others)
 			// Last, since one of the others may have had the name.
@@ -105,41 +99,65 @@ func (s *Store) absorb(ctx context.Context, tx pgx.Tx, keep *Endpoint) error {
 	if err != nil {
 		return err
 	}
+	others := make([]absorbed, len(below))
 	for i := range below {
-		if err := s.merge(ctx, tx, keep, &below[i], strings.TrimPrefix(below[i].URL, base(keep.URL))); err != nil {
-			return err
-		}
+		others[i] = absorbed{&below[i], strings.TrimPrefix(below[i].URL, base(keep.URL))}
 	}
-	return nil
+	return s.merge(ctx, tx, keep, others)
 }
 
-// merge moves what is other's to keep and deletes other. suffix is what other's URL has beyond keep's.
-func (s *Store) merge(ctx context.Context, tx pgx.Tx, keep, other *Endpoint, suffix string) error {
+// absorbed is an endpoint that is merged into another one. Its suffix is what its URL has beyond the other's.
+type absorbed struct {
+	*Endpoint
+	suffix string
+}
+
+// merge moves what is the others' to keep and deletes the others.
+func (s *Store) merge(ctx context.Context, tx pgx.Tx, keep *Endpoint, others []absorbed) error {
+	if len(others) == 0 {
+		return nil
+	}
+	from, args := unnest("o", others, []column[absorbed]{
+		col("id", "uuid", func(o absorbed) uuid.UUID { return o.ID }),
+		col("suffix", "text", func(o absorbed) string { return o.suffix }),
+	})
+	args = append(args, keep.ID)
 	for _, sql := range []string{
 		`insert into subscriptions (id, task, endpoint_id, suffix, created_at)
-		select id, task, $2, $3 || suffix, created_at from subscriptions where endpoint_id = $1
+		select b.id, b.task, $3, o.suffix || b.suffix, b.created_at
+		from ` + from + `
+		join subscriptions b on b.endpoint_id = o.id
 		on conflict do nothing`,
-		`delete from subscriptions where endpoint_id = $1 and $2::uuid is not null and $3::text is not null`,
-		`update deliveries set endpoint_id = $2, suffix = $3 || suffix
-		where endpoint_id = $1 and (status = 'pending' or failed)`,
+		`delete from subscriptions b using ` + from + ` where b.endpoint_id = o.id and o.id <> $3`,
+		`update deliveries d
+		set endpoint_id = $3, suffix = o.suffix || d.suffix
+		from ` + from + `
+		where d.endpoint_id = o.id and (d.status = 'pending' or d.failed)`,
 		`insert into endpoint_secrets (id, endpoint_id, suffix, secret)
-		select gen_random_uuid(), $2, $3, x.secret
-		from endpoints e
+		select gen_random_uuid(), $3, o.suffix, x.secret
+		from ` + from + `
+		join endpoints e on e.id = o.id
 		cross join lateral (values (e.secret), (case when e.old_secret_expires_at > now() then e.old_secret end)) as x (secret)
-		where e.id = $1 and x.secret is not null`,
-		`update endpoint_secrets set endpoint_id = $2, suffix = $3 || suffix where endpoint_id = $1`,
-		`update endpoints set deleted_at = now(), backlog = false, named = true
-		where id = $1 and $2::uuid is not null and $3::text is not null`,
+		where x.secret is not null`,
+		`update endpoint_secrets x set endpoint_id = $3, suffix = o.suffix || x.suffix from ` + from + ` where x.endpoint_id = o.id`,
+		`update endpoints e set deleted_at = now(), backlog = false, named = true from ` + from + ` where e.id = o.id and e.id <> $3`,
 	} {
-		if _, err := tx.Exec(ctx, sql, other.ID, keep.ID, suffix); err != nil {
+		if _, err := tx.Exec(ctx, sql, args...); err != nil {
 			return err
 		}
 	}
-	return s.takeOver(ctx, tx, keep, other)
+	for _, other := range others {
+		keep.takeOver(other.Endpoint)
+	}
+	_, err := tx.Exec(ctx, `update endpoints set event_types = $2, backlog = $3 where id = $1`, keep.ID, keep.EventTypes, keep.Backlog)
+	if err != nil {
+		return err
+	}
+	return saveHealth(ctx, tx, []*Endpoint{keep})
 }
 
 // takeOver lets keep take what either of the two takes: it is enabled if one of them is, and asks for all their event types.
-func (s *Store) takeOver(ctx context.Context, tx pgx.Tx, keep, other *Endpoint) error {
+func (keep *Endpoint) takeOver(other *Endpoint) {
 	if other.Enabled && !keep.Enabled {
 		keep.Enabled, keep.DisabledReason = true, nil
 		keep.recovered()
@@ -155,9 +173,4 @@ func (s *Store) takeOver(ctx context.Context, tx pgx.Tx, keep, other *Endpoint) 
 		}
 	}
 	keep.Backlog = keep.Backlog || other.Backlog
-	_, err := tx.Exec(ctx, `update endpoints set event_types = $2, backlog = $3 where id = $1`, keep.ID, keep.EventTypes, keep.Backlog)
-	if err != nil {
-		return err
-	}
-	return saveHealth(ctx, tx, []*Endpoint{keep})
 }

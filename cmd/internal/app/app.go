@@ -20,8 +20,17 @@ const (
 	exitUsage   = 2 // a missing or bad setting or flag
 )
 
-// Main parses args into cmds, runs the command that they name, and returns the exit status: 0, 1 if the
-// command failed, or 2 if a flag or a setting is missing or wrong. Without args it prints the help. SIGINT
+// ExitError is an error of a command that ends the program with an exit status of its own.
+type ExitError struct {
+	Status int
+	Err    error
+}
+
+// Error returns the text of the error.
+func (e ExitError) Error() string { return e.Err.Error() }
+
+// Main parses args into cmds, runs the command that they name, and returns the exit status: 0, 1 or that of an
+// [ExitError] if the command failed, or 2 if a flag or a setting is missing or wrong. Without args it prints the help. SIGINT
 // and SIGTERM cancel the context that the command's Run method gets.
 func Main(name, description string, cmds any, args []string) int {
 	if len(args) == 0 || len(args) == 1 && args[0] == "help" {
@@ -42,9 +51,13 @@ func Main(name, description string, cmds any, args []string) int {
 	defer stop()
 	command.BindTo(ctx, (*context.Context)(nil))
 	err = command.Run()
+	exit, ok := errors.AsType[ExitError](err)
 	switch {
 	case err == nil:
 		return 0
+	case ok:
+		fmt.Fprintf(os.Stderr, "%s: %s\n", name, err)
+		return exit.Status
 	case errors.As(err, new(SettingErrors)):
 		fmt.Fprintln(os.Stderr, err)
 		return exitUsage

@@ -256,7 +256,7 @@ func (d *driver) customers() {
 	})
 
 	headers := map[string]string{"X-Gateway": "open"}
-	endpoint := d.want(201, "create an endpoint")(app.CreateEndpoint(ctx, nil, NewEndpoint{Url: d.callback + "/second", Headers: &headers}))
+	endpoint := d.want(201, "create an endpoint")(app.CreateEndpoint(ctx, nil, NewEndpoint{Url: d.callback + "/second", Headers: &headers, Signatures: &[]string{"v1", "v1a"}}))
 	ep := text(endpoint, "id")
 	d.want(409, "create it again")(app.CreateEndpoint(ctx, nil, NewEndpoint{Url: d.callback + "/second"}))
 	d.want(200, "list endpoints")(app.ListEndpoints(ctx, nil))
