@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,22 +24,44 @@ func TestTheExampleReceivers(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", goReceiver, repository(t, "examples/receivers/go")).CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
-	node := filepath.Join(nodeModules(t), "receiver.mjs") // beside npm's standardwebhooks
-	source, err := os.ReadFile(repository(t, "examples/receivers/node/receiver.js"))
-	if err == nil {
-		err = os.WriteFile(node, source, 0o600)
-	}
-	if err != nil {
+	installed := nodeModules(t)
+	express, next := beside(t, installed, "express/receiver.js", "express.mjs"), beside(t, installed, "nextjs/route.ts", "route.mts")
+	npx(t, installed, "tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node", next)
+	next = filepath.Join(installed, "next.mjs") // what Next.js does around the handler
+	const around = `import { createServer } from "node:http";
+import { POST } from "./route.mjs";
+createServer(async (request, response) => {
+  const answer = await POST(new Request("http://localhost" + request.url, { method: request.method, headers: request.headers, body: request, duplex: "half" }));
+  response.writeHead(answer.status).end();
+}).listen(Number(process.argv[2]), "127.0.0.1");`
+	if err := os.WriteFile(next, []byte(around), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	python := repository(t, "examples/receivers/python/receiver.py")
+	packages := repository(t, "clients/python")
+	python := func(name string, args ...string) func(addr string) []string {
+		return func(addr string) []string {
+			return slices.Concat([]string{"env", "PYTHONDONTWRITEBYTECODE=1", "PYTHONPATH=" + packages + ":" + repository(t, "examples/receivers/"+name), pythonProgram},
+				args, []string{addr[strings.LastIndexByte(addr, ':')+1:]})
+		}
+	}
+	javaScript := func(file string) func(addr string) []string {
+		return func(addr string) []string { return []string{"node", file, addr[strings.LastIndexByte(addr, ':')+1:]} }
+	}
 	for name, command := range map[string]func(addr string) []string{
-		"go":   func(addr string) []string { return []string{goReceiver, addr} },
-		"node": func(addr string) []string { return []string{"node", node, addr[strings.LastIndexByte(addr, ':')+1:]} },
-		"python": func(addr string) []string {
-			return []string{"python3", python, addr[strings.LastIndexByte(addr, ':')+1:]}
-		},
+		"go":      func(addr string) []string { return []string{goReceiver, addr} },
+		"node":    javaScript(beside(t, installed, "node/receiver.js", "receiver.mjs")),
+		"express": javaScript(express),
+		"nextjs":  javaScript(next),
+		"python":  python("python", repository(t, "examples/receivers/python/receiver.py")),
+		"fastapi": python("fastapi", "-m", "uvicorn", "receiver:app", "--port"),
+		"django":  python("django", repository(t, "examples/receivers/django/receiver.py"), "runserver", "--noreload"),
 	} {
+		if name == "fastapi" || name == "django" { // Debian's packages
+			if exec.Command(pythonProgram, "-c", "import fastapi, uvicorn, django").Run() != nil {
+				t.Logf("%s has no FastAPI, uvicorn and Django: the %s receiver was not run", pythonProgram, name)
+				continue
+			}
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, memoriestest.Config{})
@@ -96,6 +119,22 @@ func TestTheExampleReceivers(t *testing.T) {
 			stop()
 		})
 	}
+}
+
+// pythonProgram is the system's Python, which has Debian's packages.
+const pythonProgram = "/usr/bin/python3"
+
+// beside copies an example into the folder of the npm packages that it needs.
+func beside(t *testing.T, dir, example, name string) string {
+	t.Helper()
+	source, err := os.ReadFile(repository(t, "examples/receivers/"+example))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, name), source, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, name)
 }
 
 // The curl example verifies by hand what memhook signs.

@@ -57,7 +57,7 @@ func nodeModules(t *testing.T) string {
 	dir := filepath.Join(filepath.Dir(binary), "node")
 	nodeOnce.Do(func() {
 		install := exec.Command("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", dir, "standardwebhooks@1", "axe-core@4",
-			"typescript@5", "openapi-typescript@7", "@types/node@20")
+			"typescript@5", "openapi-typescript@7", "@types/node@20", "express@5")
 		if out, err := install.CombinedOutput(); err != nil {
 			t.Errorf("npm install (install Node.js and npm to run this test): %v: %s", err, out)
 		}

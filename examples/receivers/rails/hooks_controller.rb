@@ -1,0 +1,28 @@
+# app/controllers/hooks_controller.rb: a receiver of memhook's webhooks with Rails 7 or newer and its own OpenSSL.
+# config/routes.rb: post "/hooks", to: "hooks#receive"
+class HooksController < ActionController::API
+  TOLERANCE = 300 # seconds
+
+  def receive
+    body = request.raw_post # the signature is of the body as it came
+    return head :unauthorized unless signed?(body)
+
+    # A unique index on webhook_id makes a second delivery of the same event fail here, and nothing is done twice.
+    ReceivedWebhook.create!(webhook_id: request.headers["webhook-id"], body: body)
+    WebhookJob.perform_later(request.headers["webhook-id"])
+    head :no_content
+  rescue ActiveRecord::RecordNotUnique
+    head :no_content
+  end
+
+  private
+
+  def signed?(body)
+    id, timestamp, given = %w[webhook-id webhook-timestamp webhook-signature].map { |name| request.headers[name].to_s }
+    return false if (Time.now.to_i - timestamp.to_i).abs > TOLERANCE
+
+    key = Base64.decode64(ENV.fetch("MEMHOOK_SECRET").delete_prefix("whsec_"))
+    want = "v1," + Base64.strict_encode64(OpenSSL::HMAC.digest("SHA256", key, "#{id}.#{timestamp}.#{body}"))
+    given.split.any? { |signature| ActiveSupport::SecurityUtils.secure_compare(signature, want) }
+  end
+end
