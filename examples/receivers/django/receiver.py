@@ -1,6 +1,8 @@
 """A receiver of memhook's webhooks as a view of Django: a whole project in one file. In yours, take the view and its path.
 
-    pip install django standardwebhooks
+With clients/python/memhook.py beside it (`standardwebhooks` on PyPI verifies as well):
+
+    pip install django
     MEMHOOK_SECRET=whsec_… python receiver.py runserver --noreload 9000
 """
 
@@ -14,12 +16,11 @@ from django.http import HttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
-from standardwebhooks import Webhook, WebhookVerificationError
+from memhook import verify
 
 if not settings.configured:
     settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="of this example alone")
 
-webhook = Webhook(os.environ["MEMHOOK_SECRET"])
 seen = set()  # keep it in your database, together with what you do
 
 
@@ -27,8 +28,8 @@ seen = set()  # keep it in your database, together with what you do
 @require_POST
 def receive(request):
     try:
-        event = webhook.verify(request.body, dict(request.headers))  # the body as it came
-    except WebhookVerificationError:
+        event = verify(request.headers, request.body, os.environ["MEMHOOK_SECRET"])  # the body as it came
+    except ValueError:
         return HttpResponse(status=401)
     identifier = request.headers["webhook-id"]
     if identifier not in seen:

@@ -1,6 +1,8 @@
 """A receiver of memhook's webhooks with FastAPI. It verifies, deduplicates by webhook-id and works after it has answered.
 
-    pip install fastapi uvicorn standardwebhooks
+With clients/python/memhook.py beside it (`standardwebhooks` on PyPI verifies as well):
+
+    pip install fastapi uvicorn
     MEMHOOK_SECRET=whsec_… uvicorn receiver:app --port 9000
 """
 
@@ -8,10 +10,9 @@ import json
 import os
 
 from fastapi import BackgroundTasks, FastAPI, Request, Response
-from standardwebhooks import Webhook, WebhookVerificationError
+from memhook import verify
 
 app = FastAPI()
-webhook = Webhook(os.environ["MEMHOOK_SECRET"])
 seen = set()  # keep it in your database, together with what you do
 
 
@@ -19,8 +20,8 @@ seen = set()  # keep it in your database, together with what you do
 async def receive(request: Request, tasks: BackgroundTasks):
     body = await request.body()  # the signature is of the body as it came
     try:
-        event = webhook.verify(body, dict(request.headers))
-    except WebhookVerificationError:
+        event = verify(request.headers, body, os.environ["MEMHOOK_SECRET"])
+    except ValueError:
         return Response(status_code=401)
     identifier = request.headers["webhook-id"]
     if identifier not in seen:
