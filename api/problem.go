@@ -20,7 +20,7 @@ const (
 	codeTooLarge      = "body-too-large"
 	codeWebhook       = "webhook-loop" // 400: the request is a webhook
 	codeKeyReused     = "idempotency-key-reused"
-	codeRateLimited   = "rate-limited" // 429: Retry-After says when to try again
+	codeRateLimited   = "rate-limited" // 429: Retry-After is when to try again
 	codeAdminDisabled = "admin-disabled"
 	codeUnavailable   = "unavailable" // 503: try again soon
 	codeInternal      = "internal"

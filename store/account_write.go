@@ -17,7 +17,7 @@ type NewAccount struct {
 	APIKey            string // of memories.ai
 	API               string // the generation of memories.ai's API: AccountV1 (also for "") or AccountDatalake
 	RequestsPerSecond float64
-	UploadsPerMinute  *float64 // nil: what is known of the generation
+	UploadsPerMinute  *float64 // nil: the default of the generation
 }
 
 // keyHash identifies a key of memories.ai: one key is one budget.
@@ -44,7 +44,7 @@ func (s *Store) CreateAccount(ctx context.Context, n NewAccount) (Account, error
 	return a, nil
 }
 
-// accountTaken says what of an account another one has.
+// accountTaken returns the conflict with the account that already has the name or the key.
 func (s *Store) accountTaken(ctx context.Context, id uuid.UUID, name string, apiKey *string) error {
 	if apiKey != nil {
 		var other string

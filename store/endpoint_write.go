@@ -50,7 +50,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, app uuid.UUID, set EndpointS
 	return ep, err
 }
 
-// urlTaken says which endpoint of the app has the URL.
+// urlTaken returns the conflict with the endpoint of the app that has the URL.
 func (s *Store) urlTaken(ctx context.Context, app uuid.UUID, url string) error {
 	var id uuid.UUID
 	err := s.pool.QueryRow(ctx, `select id from endpoints where app_id = $1 and url = $2 and deleted_at is null`, app, url).Scan(&id)

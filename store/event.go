@@ -30,8 +30,8 @@ var EventTypes = []string{
 	EventEndpointFailing, EventEndpointDisabled, EventEndpointRecovered, EventTest,
 }
 
-// Event is something that happened and that subscribers hear of. When it is made, Task, Endpoint
-// or Upload says what it happened to; when it is read back, Payload holds the bytes.
+// Event is something that happened and that subscribers are told. When it is made, Task, Endpoint
+// or Upload is its subject; when it is read back, Payload holds the bytes.
 type Event struct {
 	ID        uuid.UUID
 	AppID     uuid.UUID
@@ -71,8 +71,8 @@ func (s *Store) Event(ctx context.Context, scope Scope, id uuid.UUID) (Event, er
 // several clocks. The price is that a transaction that writes to this PostgreSQL, in any database, holds back what comes
 // after it until it ends.
 
-// Events lists events after one, in the order of the feed, of one type unless that is empty. Where the event to begin after
-// is not stored, the list begins with what was made later than its id says.
+// Events lists events after one, in the order of the feed, of one type unless that is empty. If the event `after` is no
+// longer stored, the list begins with the events that were made after the time in its id.
 func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after uuid.UUID, limit int) ([]Event, error) {
 	rows, err := s.pool.Query(ctx, `
 		with cursor as (

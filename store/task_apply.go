@@ -76,7 +76,7 @@ func (t *Task) fail(why *TaskError) []Event {
 	return []Event{{Type: EventFailed, Error: why}}
 }
 
-// merge takes the answer's videos over: known ones keep their place, and what is no longer listed or told stays.
+// merge adds the answer's videos. Known videos keep their place, and videos or details that are missing from the answer stay.
 // It returns the ids that are new.
 func (t *Task) merge(p Poll) (added []string) {
 	known := make(map[string]int, len(t.Videos))
@@ -99,7 +99,7 @@ func (t *Task) merge(p Poll) (added []string) {
 	return added
 }
 
-// update takes over what a later answer tells of the video. A cause belongs to its status.
+// update overwrites the details that a later answer has. A cause belongs to its status.
 func (v *Video) update(told Video) {
 	if told.Status != nil {
 		v.Status = told.Status

@@ -28,8 +28,8 @@ func (s *Store) Task(ctx context.Context, scope Scope, id uuid.UUID) (*Task, err
 
 // Tasks lists tasks with their subscriptions, newest first.
 func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) ([]Task, error) {
-	// Plans are made for the values at hand (see Open), so that a filter that is not there costs nothing. What
-	// waits is polled, which has an index across apps.
+	// PostgreSQL plans for these values (see Open), so an unused filter costs nothing. Waiting tasks are polled, and
+	// polled tasks have an index across apps.
 	apps := ""
 	if f.Scope.All() && (f.UpstreamID != "" || f.UniqueID != "") {
 		apps = ` and app_id in (select id from apps)` // those indexes begin with the app: each is looked into

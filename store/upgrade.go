@@ -8,12 +8,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Migrations leave what the version before needs while it still runs. What must wait until it has gone is done here, by
-// whichever instance finds first that it has: subscriptions lose the key that allows one callback URL of an
+// Migrations leave in place what the previous version needs. The steps that must wait until its last instance has stopped are
+// done here, by the first instance that finds that it has: subscriptions lose the key that allows one callback URL of an
 // endpoint a task, and the endpoints of the version before are named and merged (endpoint_merge.go). Until then a callback URL
 // with an endpoint of its own keeps it, and a second callback URL of one endpoint for the same task is refused.
 
-// errUpgrading says that a request must wait for the end of an upgrade.
+// errUpgrading is returned for a request that must wait until an upgrade has finished.
 var errUpgrading = errors.New("an instance of the version before still runs; try again when it has stopped")
 
 // FinishUpgrade does what had to wait for the end of the version before. It returns how many endpoints it has merged into
