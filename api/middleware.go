@@ -11,7 +11,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// requestID gives each request an id, which the answer's header, problems and the log show.
+// requestID assigns each request an id, which appears in the answer's header, in problems and in the log.
 func requestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := uuid.Must(uuid.NewV7()).String()
@@ -25,7 +25,7 @@ func requestIDOf(ctx context.Context) string {
 	return id
 }
 
-// clientIP determines the client's address: the peer's, or what a trusted proxy says.
+// clientIP determines the client's address: the peer's, or the one that a trusted proxy reports.
 func clientIP(proxies []string) func(http.Handler) http.Handler {
 	if len(proxies) == 0 {
 		return middleware.ClientIPFromRemoteAddr

@@ -97,7 +97,7 @@ func (s *server) adminRoutes() []route {
 	return list
 }
 
-// descriptions are what the document says of operations beyond their summary, by id.
+// descriptions are the descriptions of operations in the document, by id.
 var descriptions = map[string]string{
 	"create-task": "Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. " +
 		"Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, " +

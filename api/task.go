@@ -59,7 +59,7 @@ type Video struct {
 	Duration *float64 `json:"duration_seconds" doc:"The length of the video in seconds."`
 }
 
-// Progress is how far memories.ai says a task is.
+// Progress is a task's progress as memories.ai reports it.
 type Progress struct {
 	Percent *float64          `json:"percent" doc:"0 to 100; null if memories.ai does not report it."`
 	Stages  map[string]string `json:"stages" doc:"The stages as memories.ai reports them."`

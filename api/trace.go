@@ -33,7 +33,7 @@ func traced(next http.Handler) http.Handler {
 	})
 }
 
-// traceparent gives the trace that a request is part of, as W3C's header; nil where there is none.
+// traceparent returns the trace that a request is part of, as W3C's header; nil where there is none.
 func traceparent(ctx context.Context) *string {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return nil

@@ -34,7 +34,7 @@ func ParseCallback(body []byte) Callback {
 	return c
 }
 
-// read collects the ids in v, which belong into list where a name above them says so.
+// read collects the ids in v, which go into list if a name above them matches.
 func (c *Callback) read(v any, list *[]string, depth int) {
 	if depth > maxCallbackDepth {
 		return

@@ -59,7 +59,7 @@ type operation struct {
 }
 
 // readOperation classifies a successful answer about an operation. An error is failure, also of an
-// operation that is done (some of its work failed). Progress is shown and never believed.
+// operation that is done (some of its work failed). Progress is only for display.
 func readOperation(a answer, id string) Status {
 	s := a.plain()
 	var o operation
@@ -109,7 +109,7 @@ func lastSegment(name string) string {
 	return name[strings.LastIndexByte(name, '/')+1:]
 }
 
-// readProgress reads the percent and the stages, as far as they are told.
+// readProgress reads the percent and the stages, if the answer has them.
 func readProgress(raw json.RawMessage) *Progress {
 	var told map[string]json.RawMessage
 	if json.Unmarshal(raw, &told) != nil || len(told) == 0 {
@@ -201,7 +201,7 @@ func (d *datalake) refusal(a answer, key, authorization string) Status {
 			d.bearer.Store(key, true)
 			s.Outcome = AskAgain
 		}
-	case !told || a.status/100 != 4: // what is in front of the service speaks another language
+	case !told || a.status/100 != 4: // a proxy in front of the service answers in its own format
 	case a.status == http.StatusForbidden:
 		s.Outcome = AccountRefused
 	case a.status == http.StatusConflict && strings.Contains(f.code, "not_ready"):

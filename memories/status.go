@@ -11,14 +11,14 @@ import (
 // Outcome is what an answer means, and for whom.
 type Outcome int
 
-// The outcomes. One answer cannot always tell a task's trouble from the account's: after TaskRefused,
+// The outcomes. One answer cannot always distinguish a task's failure from the account's: after TaskRefused,
 // Blocked, Unavailable and Malformed the caller judges by whether other tasks of the account, which were
 // well, meet the same (the service answers 0001 to everything in an outage, and a firewall may dislike
 // one task's id only). AccountRefused, OutOfCredits and RateLimited concern the account. Listed, Failed
 // and ForeignTask concern the task alone, and AskAgain concerns neither.
 const (
 	Listed         Outcome = iota // what the service knows of the task's videos; an empty list means not yet
-	TaskRefused                   // the service refuses the task or the submission; Code says why
+	TaskRefused                   // the service refuses the task or the submission, for the reason in Code
 	AccountRefused                // the key is invalid, deactivated or lacks the permission
 	OutOfCredits                  // the account's credits are used up
 	RateLimited                   // the account asks too often
@@ -54,12 +54,12 @@ type Video struct {
 	Cause    string   // why it failed, at most 500 bytes
 	Name     string   // at most 500 bytes
 	URL      string   // where it was taken from, at most 2,048 bytes
-	Duration *float64 // seconds; nil where the answer tells none that makes sense
+	Duration *float64 // seconds; nil if the answer has none that makes sense
 }
 
-// Progress is how far a Datalake operation says it is. It is for display: only [Status.Done] is truth.
+// Progress is the progress that a Datalake operation reports. It is for display only; [Status.Done] decides.
 type Progress struct {
-	Percent *float64          `json:"percent"`          // 0 to 100; nil where the answer tells none
+	Percent *float64          `json:"percent"`          // 0 to 100; nil if the answer has none
 	Stages  map[string]string `json:"stages,omitempty"` // as told, such as "index": "0.5"; at most 16
 }
 
@@ -67,8 +67,8 @@ type Progress struct {
 type Status struct {
 	Outcome    Outcome
 	Videos     []Video       // of Listed: without repetitions, in the answer's order
-	Done       bool          // of Listed: the list is final (a v1 task never says so)
-	Progress   *Progress     // of a Datalake operation that tells it
+	Done       bool          // of Listed: the list is final (never of a v1 task)
+	Progress   *Progress     // of a Datalake operation that reports it
 	Code       string        // the service's
 	Message    string        // the service's own words, at most 500 bytes, or ours where it had none
 	HTTPStatus int           // 0: there was no answer
@@ -111,7 +111,7 @@ func (s Status) malformed(format string, args ...any) Status {
 	}
 }
 
-// saying gives the status the service's own words; without any it keeps ours.
+// saying sets the service's code and message; an empty message keeps the one that is there.
 func (s Status) saying(code, message string) Status {
 	s.Code, s.Message = clip(code), clip(cmp.Or(message, s.Message))
 	return s

@@ -8,7 +8,7 @@ import (
 // MaxCallbackURL is the longest callback URL that memories.ai takes, in characters.
 const MaxCallbackURL = 299
 
-// Submission is what is submitted.
+// Submission describes the videos to submit.
 type Submission struct {
 	// Of v1: the URLs of posts, of a creator's page or of a hashtag, and where memories.ai posts its own
 	// callback, at most [MaxCallbackURL] characters.
@@ -31,7 +31,7 @@ type Submission struct {
 type Receipt struct {
 	Outcome    Outcome
 	TaskID     string // of Accepted: the task's id, with the Datalake the operation's
-	VideoID    string // of Accepted, where the answer tells it
+	VideoID    string // of Accepted, if the answer has it
 	Code       string
 	Message    string // the service's own words, at most 500 bytes, or ours where it had none
 	HTTPStatus int    // 0: there was no answer
@@ -42,7 +42,7 @@ func accepted(s Status, taskID, videoID string) Receipt {
 	return Receipt{Outcome: Accepted, TaskID: taskID, VideoID: videoID, Code: s.Code, Message: s.Message, HTTPStatus: s.HTTPStatus}
 }
 
-// receipt says what an answer that does not accept a submission leaves of it.
+// receipt classifies an answer that does not accept the submission.
 func (a answer) receipt(s Status) Receipt {
 	r := Receipt{Outcome: s.Outcome, Code: s.Code, Message: s.Message, HTTPStatus: s.HTTPStatus, RetryAfter: s.RetryAfter}
 	switch s.Outcome {

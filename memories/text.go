@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of what is believed, in bytes where they bound text.
+// Bounds of what is accepted from an answer, in bytes for text.
 const (
 	maxVideos     = 20_000
 	maxIDLength   = 256

@@ -69,7 +69,7 @@ func readV1Status(a answer, taskID string) Status {
 	return s
 }
 
-// readV1 classifies an answer by its envelope, and returns the data of one that says success.
+// readV1 classifies an answer by its envelope, and returns the data if it reports success.
 func readV1(a answer) (Status, json.RawMessage) {
 	s := a.plain()
 	if a.err != nil {
@@ -163,7 +163,7 @@ func (d *v1Data) videos() ([]Video, error) {
 	return list, nil
 }
 
-// with adds what another mention of the same video tells.
+// with adds the details of another mention of the same video.
 func (v Video) with(o Video) Video {
 	v.Status, v.Cause, v.Name, v.URL = cmp.Or(v.Status, o.Status), cmp.Or(v.Cause, o.Cause), cmp.Or(v.Name, o.Name), cmp.Or(v.URL, o.URL)
 	v.Duration = cmp.Or(v.Duration, o.Duration)

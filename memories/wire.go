@@ -39,7 +39,7 @@ func (w *wire) close() {
 	w.submissions.Close()
 }
 
-// answer is what came of one request.
+// answer is the outcome of one request.
 type answer struct {
 	status     int // 0: no answer came
 	body       []byte
@@ -83,7 +83,7 @@ func (w *wire) do(ctx context.Context, client *outbound.Client, method, path, au
 		retryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
 	switch {
-	case resp.Broken != nil: // half of an answer says less than its status alone
+	case resp.Broken != nil: // half of an answer is worth less than its status alone
 		a.body, a.err = nil, resp.Broken
 	case resp.Cut:
 		a.body, a.err = nil, errTooLarge
@@ -109,7 +109,7 @@ func unsent(err error) bool {
 	}
 }
 
-// withoutURL says what is wrong with a URL without the URL, which holds the task's id.
+// withoutURL strips the URL, which has the task's id, from an error about it.
 func withoutURL(err error) error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err

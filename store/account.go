@@ -40,7 +40,7 @@ type Account struct {
 	Used              float64 // requests a second, over the last minute or so
 }
 
-// uploadsPerMinuteOf is the SQL of an account's budget of submissions: its own, or what is known of its generation.
+// uploadsPerMinuteOf is the SQL of an account's budget of submissions: its own, or the default of its generation.
 func uploadsPerMinuteOf(account string) string {
 	return `coalesce(` + account + `.uploads_per_minute, case ` + account + `.api when 'v1' then 1 else 60 end)`
 }
@@ -49,7 +49,7 @@ var accountColumns = `a.id, a.name, a.api_key, a.api, a.requests_per_second,
 	` + uploadsPerMinuteOf("a") + ` as uploads_per_minute, a.state, a.state_reason, a.paused_until,
 	a.troubles, a.survival, a.created_at, ` + usageOf("a") + ` / 60 as used`
 
-// AccountChange changes what is not nil.
+// AccountChange changes the fields that are not nil.
 type AccountChange struct {
 	Name              *string
 	APIKey            *string

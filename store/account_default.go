@@ -61,7 +61,7 @@ func (s *Store) matchDefault(ctx context.Context, a Account, wanted NewAccount) 
 	return err
 }
 
-// ensureKey gives an app a key that somebody else chose.
+// ensureKey adds a key with a given text to an app.
 func (s *Store) ensureKey(ctx context.Context, app uuid.UUID, plain string) error {
 	_, err := s.insertKey(ctx, app, DefaultName, plain, nil)
 	if errors.Is(err, ErrConflict) {

@@ -12,16 +12,16 @@ import (
 )
 
 // Whatever is pending has a job, and the two are made and changed in one transaction. A job can be lost all the same: an
-// operator deletes or cancels it, or a tool trims the queue. So a sweep looks for pending work without a live job, whatever has
-// become of the job. Each pending delivery is in one of three sets, none of which needs an index on the status:
+// operator deletes or cancels it, or a tool trims the queue. So a sweep looks for pending work without a live job, whatever
+// the reason. Each pending delivery is in one of three sets, none of which needs an index on the status:
 //
 //	parked     it waits for its endpoint, without a job (parking.go)
 //	retrying   it has a job of its own, and deliveries_retrying holds it
 //	shared     it has had no attempt, and shares a job with others of its moment
 //
 // The third are the newest deliveries. sweep.settled is an id below which there is none: the sweep reads on from there by
-// the primary key, and moves it to the first that it finds. A delivery that is among them for long joins the second set, so
-// that only the last minute's are read again and again.
+// the primary key, and moves it to the first that it finds. A delivery that has been among them for sharedFor joins the
+// second set, so only the last minute's deliveries are read repeatedly.
 
 const (
 	// orphanAfter is how long a delivery must have been due before its job is looked for. Jobs are fetched within
@@ -68,7 +68,7 @@ func (s *Store) AdoptOrphans(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-// adoptAccounts inserts a poll job for each account that has tasks to poll, or says that it has a job, and has none.
+// adoptAccounts inserts a poll job for each account that has tasks to poll, or is marked as having a job, but has none.
 func (s *Store) adoptAccounts(ctx context.Context, tx pgx.Tx) (int, error) {
 	rows, err := tx.Query(ctx, `
 		select a.id
@@ -206,7 +206,7 @@ const liveJobs = `(
 const liveJob = `(j.state in ('available', 'running', 'retryable', 'pending')
 	or (j.state = 'scheduled' and j.scheduled_at < now() + interval '10 s'))`
 
-// adoptDeliveries gives those of the deliveries a new job that have none, and cancels those whose endpoint was deleted.
+// adoptDeliveries inserts jobs for the deliveries that have none, and cancels those whose endpoint was deleted.
 func (s *Store) adoptDeliveries(ctx context.Context, tx pgx.Tx, due []pendingDelivery) (int, error) {
 	if err := cancelStragglers(ctx, tx, due); err != nil || len(due) == 0 {
 		return 0, err

@@ -72,7 +72,7 @@ func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, accou
 	return a, err
 }
 
-// moveTasks gives an app's tasks to another account's poller. The lease of their account is ended.
+// moveTasks moves an app's tasks to another account's poller. The lease of their account is ended.
 func (s *Store) moveTasks(ctx context.Context, tx pgx.Tx, app, from, to uuid.UUID) error {
 	_, err := tx.Exec(ctx, `update tasks set account_id = $2, urgent = true where app_id = $1 and polling`, app, to)
 	if err != nil {

@@ -23,7 +23,7 @@ type Attempt struct {
 	ResponseBody    *string // at most 4 KiB
 }
 
-// AttemptResult is what came of one attempt.
+// AttemptResult is the outcome of one attempt.
 type AttemptResult struct {
 	DeliveryID uuid.UUID
 	EndpointID uuid.UUID
@@ -43,12 +43,12 @@ type AttemptResult struct {
 	Gone          bool          // the receiver answered 410
 	Hold          time.Duration // the receiver asked to be left alone for so long
 	Released      bool          // the delivery was released from parking for this attempt
-	Healthy       bool          // as far as the sender knew, a success changes nothing of the endpoint
+	Healthy       bool          // to the sender's knowledge, a success changes nothing of the endpoint
 	Latency       time.Duration // since the delivery was created
 }
 
 // RecordAttempt appends an attempt and moves its delivery on. Attempts that end at the same time share a transaction.
-// The caller tells River only when RecordAttempt has returned.
+// The caller completes the job only after RecordAttempt has returned.
 func (s *Store) RecordAttempt(ctx context.Context, r AttemptResult) error {
 	_, err := s.record.Do(ctx, r)
 	return err

@@ -11,7 +11,7 @@ import (
 // The database's clock decides: when a slot is due, when a heartbeat is old. An instance's own clock makes ids and says when
 // tasks end, so one that is wrong by much must not end or purge anything. Each heartbeat compares the two.
 
-// MaxClockSkew is how far the instance's clock may be from the database's for it to end and purge what is past its time.
+// MaxClockSkew is how far the instance's clock may differ from the database's before it stops expiring and purging.
 const MaxClockSkew = 5 * time.Second
 
 // stepNoticed is the least step of the database's clock that is taken for one.

@@ -15,7 +15,7 @@ const (
 	statementTimeout = 5 * time.Second
 	// heartbeatTimeout leaves time for another heartbeat before an instance counts as dead.
 	heartbeatTimeout = 2 * time.Second
-	// longTimeout is for statements that may read or change much: counts over all rows, purging, sealing anew.
+	// longTimeout is for statements that may read or change much: counts over all rows, purging, re-encrypting.
 	longTimeout = time.Minute
 	// migrationTimeout is for a migration's statements: an index on a large table.
 	migrationTimeout = 6 * time.Hour
@@ -31,7 +31,7 @@ func allowing(ctx context.Context, each time.Duration) context.Context {
 	return context.WithValue(ctx, allowedKey{}, each)
 }
 
-// deadlines gives each statement its bound, and each wait for a connection. It sees all that goes over a pool's connections,
+// deadlines sets a bound on each statement and on each wait for a connection. It sees everything that goes over a pool's connections,
 // so nobody has to remember it; a caller's own, earlier deadline holds as well.
 type deadlines struct{}
 

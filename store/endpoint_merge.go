@@ -75,7 +75,7 @@ func (s *Store) nameEndpointsOf(ctx context.Context, app uuid.UUID, normalize fu
 	return merged, err
 }
 
-// addSuffix gives what an endpoint's URL has beyond its name to its subscriptions and deliveries.
+// addSuffix adds what an endpoint's URL has beyond its name to the suffixes of its subscriptions and deliveries.
 func addSuffix(ctx context.Context, tx pgx.Tx, id uuid.UUID, suffix string) error {
 	if suffix == "" {
 		return nil

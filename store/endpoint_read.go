@@ -53,7 +53,7 @@ type Receiver struct {
 	Secrets       [][]byte             // the newest first
 	SigningKeys   []ed25519.PrivateKey // the newest first; none unless the endpoint's signatures include v1a
 	CustomHeaders map[string]string    // of the operator's choice
-	Broken        error                // what is sealed could not be opened: nothing can be sent
+	Broken        error                // a secret or header could not be decrypted: nothing can be sent
 }
 
 // Receivers reads endpoints for sending. Unknown and deleted ones are left out.
@@ -78,7 +78,7 @@ func (s *Store) Receivers(ctx context.Context, ids []uuid.UUID) ([]Receiver, err
 	return out, nil
 }
 
-// receiver opens what is sealed of an endpoint. What cannot be opened concerns this endpoint alone.
+// receiver decrypts an endpoint's secrets and headers. A failure is kept in Broken and concerns this endpoint only.
 func (s *Store) receiver(ep Endpoint, sealed sealedSecrets) Receiver {
 	r := Receiver{Endpoint: ep}
 	if r.Secrets, r.Broken = s.openSecrets(sealed); r.Broken == nil && ep.Signs(SignatureEd25519) {

@@ -132,7 +132,7 @@ func (s *Store) PublicKey(ctx context.Context, scope Scope, id uuid.UUID) (ed255
 	return keys[0].Public().(ed25519.PublicKey), nil //nolint:forcetypeassert // crypto/ed25519 says that it is one
 }
 
-// RotateSecret gives an endpoint a new secret, and a new signing key where it has v1a, and returns the secret. During
+// RotateSecret generates a new secret for an endpoint, and a new signing key if it has v1a, and returns the secret. During
 // overlap the old ones sign, too, and those of endpoints that were merged into it.
 func (s *Store) RotateSecret(ctx context.Context, scope Scope, id uuid.UUID, overlap time.Duration) ([]byte, error) {
 	sealed, until := s.newSecret(), s.now().Add(overlap)

@@ -11,7 +11,7 @@ import (
 )
 
 // The outbox: an event, its deliveries and their jobs are inserted in the transaction that caused them. So an event exists
-// exactly if its deliveries do, and nothing is sent of what was rolled back.
+// exactly if its deliveries do, and a transaction that is rolled back sends nothing.
 
 // recipient is an endpoint that may get an event.
 type recipient struct {
@@ -73,8 +73,8 @@ func (s *Store) emitForEndpoint(ctx context.Context, tx pgx.Tx, ep *Endpoint, ev
 	return s.emit(ctx, tx, []emission{{event: event, to: found}})
 }
 
-// recipientsOf reads the tasks' subscribers, by task. Their endpoints are locked against deletion, and those that park now
-// keep their backlog, until the transaction ends.
+// recipientsOf reads the tasks' subscribers, by task. Until the transaction ends, their endpoints cannot be deleted, and
+// endpoints that park now keep their backlog.
 func (s *Store) recipientsOf(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID) (map[uuid.UUID][]recipient, error) {
 	var found []recipient
 	// Once more where an endpoint is gone: it may have been merged into another one, which has its subscriptions now.
@@ -135,7 +135,7 @@ func (s *Store) emit(ctx context.Context, tx pgx.Tx, emissions []emission) error
 	return s.insertDeliveries(ctx, tx, emissions)
 }
 
-// complete gives a new event its id, its references and its payload.
+// complete sets a new event's id, references and payload.
 func (s *Store) complete(ev *Event) error {
 	ev.ID = newID()
 	if ev.Task != nil {

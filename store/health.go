@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// DatabaseHealth is what slows down a queue on PostgreSQL before anybody notices: dead rows that cannot be removed since an old
+// DatabaseHealth has early signs of a queue that slows down on PostgreSQL: dead rows, which cannot be removed while an old
 // transaction might still read them. It is some seconds old.
 type DatabaseHealth struct {
-	OldestTransaction time.Duration    // of those that keep dead rows, as far as this role may see
+	OldestTransaction time.Duration    // of the transactions that keep dead rows, as far as this role may see them
 	DeadRows          map[string]int64 // of the tables that change most, as PostgreSQL estimates them
 }
 
 // healthFresh is how long an answer of DatabaseHealth is used at least.
 const healthFresh = 10 * time.Second
 
-// DatabaseHealth reads how the database does.
+// DatabaseHealth returns the database's health, read at most once in healthFresh.
 func (s *Store) DatabaseHealth(ctx context.Context) (DatabaseHealth, error) { return s.health.get(ctx) }
 
 func (s *Store) readHealth(ctx context.Context) (h DatabaseHealth, err error) {

@@ -84,7 +84,7 @@ func (s *Store) FinishIdempotent(ctx context.Context, app uuid.UUID, key string,
 	return nil
 }
 
-// ForgetIdempotent gives the claim back: its request came to nothing, and may be tried again.
+// ForgetIdempotent releases the claim of a request that failed, so that the request may be tried again.
 func (s *Store) ForgetIdempotent(ctx context.Context, app uuid.UUID, key string, c Idempotent) error {
 	_, err := s.pool.Exec(ctx, `
 			delete

@@ -14,7 +14,7 @@ import (
 //
 //	RegisterInstance  a successor starts on the same host and address, which only one process can hold: at once
 //	ReapInstances     any instance finds the heartbeat older than InstanceStale
-//	DeregisterInstance  the instance stops and gives back what has not ended
+//	DeregisterInstance  the instance stops and releases its unfinished jobs
 //	ReclaimJobs       the instance itself finds jobs recorded as its own that it is not running: the answer to the
 //	                  statement that fetched them was lost
 //
@@ -146,7 +146,7 @@ func freeJobs(ctx context.Context, tx pgx.Tx, clients []string) (int64, error) {
 	return tag.RowsAffected(), nil
 }
 
-// RunningJobs lists the jobs that the queue says an instance has been running for at least a time.
+// RunningJobs lists the jobs that the queue has recorded as running on an instance for at least a time.
 func (s *Store) RunningJobs(ctx context.Context, instance uuid.UUID, atLeast time.Duration) ([]int64, error) {
 	rows, err := s.pool.Query(ctx, `
 		select id

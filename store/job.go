@@ -33,7 +33,7 @@ type PollArgs struct {
 // Kind names the job.
 func (PollArgs) Kind() string { return "poll" }
 
-// InsertOpts says where the job goes.
+// InsertOpts returns the queue and the options of the job.
 func (PollArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: QueuePoll, MaxAttempts: jobAttempts}
 }
@@ -52,7 +52,7 @@ type FirstArgs struct {
 // Kind names the job.
 func (FirstArgs) Kind() string { return "deliver_first" }
 
-// InsertOpts says where the job goes.
+// InsertOpts returns the queue and the options of the job.
 func (FirstArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: QueueFirst, MaxAttempts: jobAttempts}
 }
@@ -68,7 +68,7 @@ type DeliverArgs struct {
 // Kind names the job.
 func (DeliverArgs) Kind() string { return "deliver" }
 
-// InsertOpts says where the job goes.
+// InsertOpts returns the queue and the options of the job.
 func (DeliverArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: QueueDeliver, MaxAttempts: jobAttempts}
 }
@@ -134,7 +134,7 @@ func (s *Store) insertPollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.U
 // Kind names the job.
 func (UploadArgs) Kind() string { return "upload" }
 
-// InsertOpts says where the job goes.
+// InsertOpts returns the queue and the options of the job.
 func (UploadArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: QueueUpload, MaxAttempts: jobAttempts}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/riverqueue/river/rivermigrate"
 )
 
-// ErrSchemaNewer says that the database was migrated by a newer memhook.
+// ErrSchemaNewer is returned for a database that a newer memhook has migrated.
 var ErrSchemaNewer = errors.New("the database's schema is newer than this memhook knows")
 
 // SchemaState is one schema's versions.

@@ -14,8 +14,8 @@ import (
 	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5"
 )
 
-// Every connection to PostgreSQL is made here, River's too, and every exchange on it has a bound. A server that dies says
-// so; one that hangs, or whose network went silent, says nothing, so only these bounds tell:
+// Every connection to PostgreSQL is made here, River's too, and every exchange on it has a bound. A server that dies closes
+// its connections; one that hangs, or whose network went silent, does not, so only these bounds reveal it:
 const (
 	// connectTimeout bounds connecting to one host, its checks (session.go) included. The next host of DATABASE_URL is tried
 	// after it, so a failover costs this once a connection.
@@ -31,10 +31,10 @@ const (
 	unacknowledged = 10 * time.Second
 )
 
-// TransactionPooler is the value of [Database].Pooler for a pooler that gives a session for one transaction only.
+// TransactionPooler is the value of [Database].Pooler for a pooler that assigns a session for one transaction only.
 const TransactionPooler = "transaction"
 
-// Database says how to reach the database.
+// Database holds how the database is reached.
 type Database struct {
 	URL      string
 	Pooler   string        // TransactionPooler, or empty: a session lasts as long as its connection
@@ -44,7 +44,7 @@ type Database struct {
 }
 
 // Open connects to a database and returns the pool. It fails at once where waiting does not help: the database's encoding is
-// not UTF8, or a pooler gives sessions for a transaction and db does not say so.
+// not UTF8, or if a pooler assigns sessions by transaction and db.Pooler is not set.
 func Open(ctx context.Context, db Database) (*pgxpool.Pool, error) {
 	cfg, err := poolConfig(db)
 	if err != nil {

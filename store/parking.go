@@ -16,13 +16,13 @@ import (
 //
 //	queued (a job) ──ParkDelivery──▸ parked ──Release──▸ queued, with the next generation
 //	created while the endpoint parks ──▸ parked
-//	failed ──Recover──▸ parked, so that what is recovered does not hold up what is new
+//	failed ──Recover──▸ parked, so that recovered deliveries do not hold up new ones
 //
 // A delivery's generation counts its jobs: a job of an older generation does nothing. So a job that was fetched before
 // its delivery was parked and released again cannot send it twice.
 //
 // endpoints.backlog says that the endpoint may have parked deliveries: only such endpoints are looked at, and their new
-// deliveries are parked behind those that wait. Whoever parks sets the mark and keeps the row FOR KEY SHARE
+// deliveries are parked behind the waiting ones. Whoever parks sets the mark and locks the row FOR KEY SHARE
 // until the commit (lockBacklog); clearBacklog takes it FOR UPDATE SKIP LOCKED and looks once more. So the mark is never
 // cleared beside a delivery that is being parked.
 //
@@ -41,7 +41,7 @@ type Parking struct {
 	Generation int // of the delivery's job
 }
 
-// ParkDelivery takes a delivery out of the queue until [Store.Release] gives it a job again. Parkings that come at the
+// ParkDelivery takes a delivery out of the queue until [Store.Release] inserts a job for it. Parkings that come at the
 // same time share a transaction.
 func (s *Store) ParkDelivery(ctx context.Context, p Parking) error {
 	_, err := s.park.Do(ctx, p)
@@ -211,7 +211,7 @@ func (s *Store) grant(ctx context.Context, tx pgx.Tx, endpoints []Endpoint, room
 	return granted, probes, nil
 }
 
-// finishRelease marks the probed endpoints, and clears the backlog of those that had fewer parked deliveries than there was room.
+// finishRelease marks the probed endpoints, and clears the backlog of endpoints with fewer parked deliveries than room.
 func (s *Store) finishRelease(ctx context.Context, tx pgx.Tx, granted []Room, probes []uuid.UUID, released map[uuid.UUID]int) error {
 	probes = slices.DeleteFunc(probes, func(id uuid.UUID) bool { return released[id] == 0 })
 	if len(probes) > 0 {

@@ -11,9 +11,9 @@ import (
 )
 
 // Events and attempts are partitioned by the day that their keys name: events by their id, attempts by their delivery's. A
-// partition is made some days ahead and dropped when all in it is older than the retention. What belongs to no partition
-// goes to the default one: rows of a clock that is far off, attempts of a delivery whose day was dropped, and what came
-// while no instance made partitions. Migration 6 has the functions.
+// partition is made some days ahead and dropped when all in it is older than the retention. Rows without a
+// partition go to the default one: rows of a clock that is far off, attempts of a delivery whose day was dropped, and rows that
+// were inserted while no instance made partitions. Migration 6 has the functions.
 
 const (
 	// partitionsAhead is for how many days partitions are made ahead.

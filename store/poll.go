@@ -56,14 +56,14 @@ type Poll struct {
 	NextPollAt  time.Time // the poller's estimate
 	Videos      []Video
 	Done        bool          // the list is final
-	Progress    *Progress     // nil where the answer tells none
+	Progress    *Progress     // nil if the answer has none
 	Refusal     *TaskError    // memories.ai refuses the task itself
 	Failure     *TaskError    // the task has ended without success
 	Fault       *TaskError    // nothing was learnt of the task
 	Traceparent *string       // of the poll, where the task is traced
 	Lag         time.Duration // if the task turns out ready: how long it probably has been
 
-	// Bare says that the poller knows the task as waiting with no videos and no refusals, and that it does not expire yet,
+	// Bare means that the poller knows the task as waiting with no videos and no refusals, and that it does not expire yet,
 	// so that an empty list changes nothing but its poll count.
 	Bare bool
 }
@@ -73,7 +73,7 @@ func (p Poll) changesNothing() bool {
 	return p.Fault != nil || (p.Bare && p.Refusal == nil && p.Failure == nil && len(p.Videos) == 0)
 }
 
-// outcome says in a word or two what a poll has shown.
+// outcome returns what a poll has shown, in a word or two.
 func (p Poll) outcome() string {
 	switch {
 	case p.Fault != nil:

@@ -18,8 +18,8 @@ const (
 	purgeRest = 9
 )
 
-// wholeDays is the retention from which on events and attempts go by the day alone, up to a day late. A shorter one deletes
-// their rows, too.
+// wholeDays is the least retention at which events and attempts are deleted only by whole days, up to a day late. With a
+// shorter one their rows are deleted, too.
 const wholeDays = 3 * 24 * time.Hour
 
 // Purge deletes what has been finished for longer than a retention by the database's clock: tasks with their subscriptions by

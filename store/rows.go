@@ -86,7 +86,7 @@ func (p Page) before() uuid.UUID {
 	return p.Before
 }
 
-// distinct returns what key gives for the rows, each value once, in order of its first appearance.
+// distinct returns the keys of the rows, each value once, in order of its first appearance.
 func distinct[R any, K comparable](rows []R, key func(R) K) []K {
 	seen := make(map[K]bool, len(rows))
 	var out []K

@@ -2,7 +2,7 @@ package store
 
 import "github.com/google/uuid"
 
-// Scope says whose things a method may read and change: one app's, or everybody's. The zero value matches nothing, so
+// Scope limits what a method may read and change: one app's things, or every app's. The zero value matches nothing, so
 // that a caller which forgets to say whose sees an empty list or [ErrNotFound], never another app's things.
 type Scope struct {
 	app uuid.UUID

@@ -122,7 +122,7 @@ func simpleQuery(ctx context.Context, conn *pgconn.PgConn, sql string) ([]string
 const backend = `select pg_backend_pid()`
 
 // refuseSharedSessions returns an error if two of the pool's connections share a session of the server: then there is a pooler
-// between that gives sessions for a transaction only.
+// between that assigns a session for one transaction only.
 func refuseSharedSessions(ctx context.Context, pool *pgxpool.Pool) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*connectTimeout)
 	defer cancel()

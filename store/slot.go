@@ -10,7 +10,7 @@ import (
 )
 
 // A slot is the right to send one request to memories.ai on an account's budget. Slots are evenly spaced, and one number in
-// the account's row, next_slot_at, gives them out (a generic cell rate algorithm): the statement that takes a slot moves
+// the account's row, next_slot_at, grants them (a generic cell rate algorithm): the statement that takes a slot moves
 // the number on by one interval. So a budget of r requests a second is kept by any number of instances together,
 // across restarts and kills. A slot that is taken and not used is lost, never given out twice.
 //

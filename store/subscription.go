@@ -19,7 +19,7 @@ type Subscription struct {
 	URL        string // the callback URL, where read for a task
 }
 
-// key names a subscription by what is unique of it.
+// key returns the fields that identify a subscription.
 func (s Subscription) key() subscriptionKey { return subscriptionKey{s.TaskID, s.EndpointID, s.Suffix} }
 
 type subscriptionKey struct {

@@ -23,7 +23,7 @@ const (
 	UntilIndexed    = "indexed"
 )
 
-// What memories.ai says of a video.
+// The words of memories.ai for a video's final states.
 const (
 	VideoParsed = "PARSE"
 	VideoFailed = "FAILED"
@@ -56,7 +56,7 @@ type Task struct {
 	ReadyAt        *time.Time
 	IndexedAt      *time.Time
 	ExpiresAt      time.Time
-	PollLog        []string // the last polls: Unix milliseconds, a space, what came of it
+	PollLog        []string // the last polls: Unix milliseconds, a space, the outcome
 	Traceparent    *string
 
 	Subscriptions []Subscription `db:"-"` // where the method says so
@@ -72,7 +72,7 @@ type Video struct {
 	Duration *float64 `json:"duration_seconds,omitempty"` // in seconds
 }
 
-// Progress is how far memories.ai says a task is: for people to see, never to be acted on.
+// Progress is a task's progress as memories.ai reports it. It is for display only; nothing acts on it.
 type Progress struct {
 	Percent *float64          `json:"percent"` // 0 to 100; nil where it is not told
 	Stages  map[string]string `json:"stages,omitempty"`

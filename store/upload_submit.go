@@ -201,7 +201,7 @@ func (s *Store) followUpload(ctx context.Context, tx pgx.Tx, u *Upload, taskID s
 	return setUploadStatus(ctx, tx, u, UploadSubmitted, nil)
 }
 
-// finishUpload ends an upload that has no task, and tells the app.
+// finishUpload ends an upload that has no task, and emits its event.
 func (s *Store) finishUpload(ctx context.Context, tx pgx.Tx, u *Upload, status string, why *TaskError) error {
 	if err := setUploadStatus(ctx, tx, u, status, why); err != nil {
 		return err

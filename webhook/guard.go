@@ -12,10 +12,10 @@ import (
 	"code.dny.dev/ssrf"
 )
 
-// ErrForbidden says that a callback URL leads where webhooks must not go.
+// ErrForbidden is returned for a callback URL whose target the policy forbids.
 var ErrForbidden = errors.New("the address is not a public one")
 
-// Policy says where webhooks may go.
+// Policy is the set of targets that webhooks may reach.
 type Policy struct {
 	AllowHTTP bool           // http:// beside https://
 	Networks  []netip.Prefix // special-purpose networks that may be reached all the same
@@ -79,7 +79,7 @@ func (g *Guard) allow(network, address string, conn syscall.RawConn) error {
 	return g.dial.Safe(network, address, conn)
 }
 
-// isListener tells whether memhook itself listens at an address.
+// isListener reports whether memhook itself listens at an address.
 func (g *Guard) isListener(target netip.AddrPort) bool {
 	own := g.policy.Listener
 	if !own.IsValid() || own.Port() != target.Port() {
@@ -106,7 +106,7 @@ func localAddresses() (out []netip.Addr) {
 	return out
 }
 
-// Target returns the normal form of a callback URL that may be registered. Its error says what is wrong with the URL;
+// Target returns the normal form of a callback URL that may be registered. Its error describes what is wrong with the URL;
 // it is [ErrForbidden] if the URL is obviously bound for the inside, or for memhook itself. What a name resolves to is
 // judged at every attempt.
 func (g *Guard) Target(raw string) (Target, error) {

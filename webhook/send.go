@@ -39,7 +39,7 @@ type Request struct {
 	Traceparent *string
 }
 
-// Response is what came of an attempt. Status is 0 where there was no response, and Err says why, in words for the
+// Response is the outcome of an attempt. Status is 0 if there was no response; Err is the reason, in words for the
 // receiver's owner that show nothing of memhook's network.
 type Response struct {
 	SentAt   time.Time
@@ -50,10 +50,10 @@ type Response struct {
 	Err      error
 }
 
-// OK tells whether the receiver accepted: the status decides.
+// OK reports whether the receiver accepted the webhook: the status was 2xx.
 func (r Response) OK() bool { return r.Err == nil && r.Status >= 200 && r.Status < 300 }
 
-// Class says what kind of outcome it is, in one of few words: 1xx to 9xx, timeout, forbidden, proxy, error.
+// Class returns the kind of outcome, for metrics: 1xx to 9xx, timeout, forbidden, proxy, error.
 func (r Response) Class() string {
 	e, ok := errors.AsType[*outbound.Error](r.Err)
 	switch {
@@ -70,10 +70,10 @@ func (r Response) Class() string {
 	}
 }
 
-// ProxyFailed tells whether the proxy that webhooks leave through failed, for which the receiver is not to blame.
+// ProxyFailed reports whether the proxy that webhooks leave through failed, for which the receiver is not to blame.
 func (r Response) ProxyFailed() bool { return r.kind() == outbound.Proxy }
 
-// Details says more of Err than the receiver's owner may see; nil where there is no more.
+// Details returns the cause of Err, which the receiver's owner must not see; nil if there is none.
 func (r Response) Details() error { return errors.Unwrap(r.Err) }
 
 func (r Response) kind() outbound.Kind {
@@ -203,7 +203,7 @@ func (r Response) RetryAfter() time.Duration {
 	return 0
 }
 
-// Headers gives the response's headers fit to be stored: bounded in number and length.
+// Headers returns the response's headers for storage, bounded in number and length.
 func (r Response) Headers() map[string]string {
 	if r.Header == nil {
 		return nil
@@ -222,7 +222,7 @@ func (r Response) Headers() map[string]string {
 	return out
 }
 
-// Printable gives foreign bytes as text that any database stores: valid UTF-8 without control
+// Printable returns foreign bytes as text that any database stores: valid UTF-8 without control
 // characters but tab and line ends.
 func Printable(b []byte) string {
 	return strings.Map(func(r rune) rune {

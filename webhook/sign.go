@@ -91,7 +91,7 @@ func mac(secret, content []byte) []byte {
 	return h.Sum(nil)
 }
 
-// Verify tells whether body is a webhook that was signed, within the last five minutes, with one of
+// Verify reports whether body is a webhook that was signed, within the last five minutes, with one of
 // the keys: secrets (whsec_…), of which a receiver has two while one is being replaced, or public keys
 // (whpk_…). The body must be the bytes that were received. Comparisons take constant time.
 //
@@ -131,7 +131,7 @@ func verifyAt(now time.Time, body []byte, header http.Header, keys ...string) er
 	return nil
 }
 
-// checker gives the test of a signature by a key, and the scheme that it is for.
+// checker returns a function that checks a signature with the key, and the key's scheme.
 func checker(key string, content []byte) (check func([]byte) bool, scheme string, err error) {
 	if encoded, ok := strings.CutPrefix(key, PublicKeyPrefix); ok {
 		public, err := base64.StdEncoding.DecodeString(encoded)

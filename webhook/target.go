@@ -49,7 +49,7 @@ func (t Target) authority() string {
 	}
 }
 
-// below tells whether a target is at or below a URL. Both schemes' default ports count as one, since the one usually
+// below reports whether a target is at or below a URL. Both schemes' default ports count as one, since the one usually
 // leads to the other.
 func (t Target) below(base Target) bool {
 	special := func(u Target) bool { return u.port != defaultPorts[u.scheme] }
@@ -62,7 +62,7 @@ func (t Target) below(base Target) bool {
 
 var defaultPorts = map[string]uint16{"http": 80, "https": 443}
 
-// ParseTarget returns the normal form of a callback URL. Its errors say what the URL must be. It says nothing of whether
+// ParseTarget returns the normal form of a callback URL. Its errors describe what the URL must be. It says nothing of whether
 // webhooks may go there: see [Guard.Target].
 func ParseTarget(raw string) (Target, error) {
 	if len(raw) > MaxURLLength {
@@ -123,7 +123,7 @@ func parsePort(u *url.URL) (uint16, error) {
 }
 
 // names maps internationalized host names as browsers do. Labels may hold what DNS permits but RFC 1034 does not, such as
-// underscores; [checkLabels] says what.
+// underscores; see [checkLabels].
 var names = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.CheckHyphens(false), idna.StrictDomainName(false))
 
 // normalHost returns an address in its usual notation or a name in ASCII.
@@ -149,7 +149,7 @@ func normalHost(host string) (string, error) {
 	return name, nil
 }
 
-// checkLabels tells whether DNS permits a name, and refuses numbers that some resolvers read as addresses: decimal, octal
+// checkLabels reports whether DNS permits a name, and refuses numbers that some resolvers read as addresses: decimal, octal
 // and hexadecimal notation, fewer than four parts.
 func checkLabels(name string) error {
 	if _, err := netip.ParseAddr(name); err == nil {
@@ -205,7 +205,7 @@ func encode(s, more string) string {
 	return out.String()
 }
 
-// escapedRight tells whether two hexadecimal digits follow each percent sign.
+// escapedRight reports whether two hexadecimal digits follow each percent sign.
 func escapedRight(s string) bool {
 	_, err := url.PathUnescape(s)
 	return err == nil

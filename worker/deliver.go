@@ -138,7 +138,7 @@ func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverAr
 	return river.JobSnooze(max(0, time.Until(*next)))
 }
 
-// jobKind says what kind of job makes an attempt.
+// jobKind is the kind of job that makes an attempt.
 type jobKind struct {
 	shared   bool   // a job of first attempts, which has other deliveries
 	released bool   // the delivery was released from parking for this attempt
@@ -159,7 +159,7 @@ func (w *Worker) attemptOrPark(ctx context.Context, d *store.Delivery, job jobKi
 	result := w.attempt(ctx, lim, d, rec)
 	result.Released, result.SharedJob = job.released, job.shared
 	if ctx.Err() != nil && !result.Delivered {
-		// The attempt was cut short because the worker is stopping, which says nothing about the receiver.
+		// The attempt was cut short because the worker is stopping, which is no fault of the receiver.
 		return nil, river.JobSnooze(0)
 	}
 	// What the receiver has accepted must be recorded even if the worker is stopping.

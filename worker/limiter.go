@@ -119,7 +119,7 @@ func (l *limiters) of(endpoint uuid.UUID) *limiter {
 }
 
 // acquire takes a place for one attempt at the endpoint; the caller gives it back with [limiter.finish]. It returns a nil
-// limiter and no error if the delivery must be parked. released says that the delivery was released from parking for this
+// limiter and no error if the delivery must be parked. released means that the delivery was released from parking for this
 // attempt, which has passed the rate limit and the breaker already.
 func (l *limiters) acquire(ctx context.Context, endpoint uuid.UUID, released bool) (*limiter, *store.Receiver, error) {
 	lim := l.of(endpoint)
@@ -285,7 +285,7 @@ func (l *limiter) takePlace(ctx context.Context) bool {
 	return false
 }
 
-// serve gives places to an app's waiting deliveries, as far as there are some.
+// serve assigns free places to an app's waiting deliveries.
 func (l *limiters) serve(a *appLimiter, now time.Time) {
 	looked := 0
 	a.waiting = slices.DeleteFunc(a.waiting, func(w *waiter) bool {
@@ -334,7 +334,7 @@ func (l *limiter) finish(r store.AttemptResult) {
 	}
 }
 
-// setProven says whether the host answers, and counts its attempts accordingly.
+// setProven records whether the host answers, and counts its attempts accordingly.
 func (h *hostLimiter) setProven(proven bool) {
 	switch {
 	case proven && !h.proven:

@@ -73,7 +73,7 @@ const (
 	// An attempt counts as slow, and its window is halved, where the mean of the durations exceeds slowFactor times their
 	// base and slowMargin, which keeps the jitter of fast receivers from counting.
 	slowFactor, slowMargin = 2, 50 * time.Millisecond
-	// A host is proven by an answer within provenWithin, until it gives none or has given none for stalledAfter while it
+	// A host is proven by an answer within provenWithin, until it fails to answer or has not answered for stalledAfter while it
 	// had attempts in flight, which is looked at every stallTick.
 	provenWithin, stalledAfter, stallTick = 5 * time.Second, 2 * time.Second, 250 * time.Millisecond
 	// serveMost is how many waiting deliveries of an app are looked at when a place is given back.

@@ -14,7 +14,7 @@ import (
 	"github.com/memhook/memhook/worker/polling"
 )
 
-// An answer of memories.ai says something about the task (pollOf, recorded before the poller sees the answer), about the
+// An answer of memories.ai concerns the task (pollOf, recorded before the poller sees the answer), about the
 // account (backoffAfter), and about how long tasks take (learn).
 
 // pollOf returns what is recorded of the task.
@@ -40,7 +40,7 @@ func pollOf(a *answer) store.Poll {
 	return p
 }
 
-// messageOf returns the answer's message, with its HTTP status if it comes from what is before memories.ai.
+// messageOf returns the answer's message, with its HTTP status if it comes from a proxy in front of memories.ai.
 func messageOf(status memories.Status) string {
 	if status.Code != "" || status.HTTPStatus == 0 || strings.HasPrefix(status.Message, "HTTP ") {
 		return status.Message

@@ -11,7 +11,7 @@ import (
 
 // Parked deliveries are released in two ways. An endpoint that has delivered and has half of its window free asks for its
 // own at once. And a plan goes over all endpoints that have parked deliveries which may go: every releaseInterval, and
-// sooner where an attempt has left room. It goes round by app, then by endpoint, and gives out what room the
+// sooner where an attempt has left room. It goes round by app, then by endpoint, and distributes the room that the
 // limiters have. The database decides what rate limits and breakers let out.
 
 // run releases parked deliveries until ctx is done.
@@ -80,7 +80,7 @@ func (l *limiters) releaseAll(ctx context.Context) (next time.Time) {
 	return time.Now().Add(max(planInterval, 20*time.Since(start)))
 }
 
-// planFor gives out the room that there is to endpoints with parked deliveries, round by app and then by endpoint. The
+// planFor distributes the free room to endpoints with parked deliveries, round by app and then by endpoint. The
 // endpoint that begins an app's round changes with each plan.
 func (l *limiters) planFor(backlogged []store.Backlogged) []store.Room {
 	byApp := make(map[uuid.UUID][]*limiter)

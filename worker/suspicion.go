@@ -11,7 +11,7 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-// suspicion tells a failing account from a failing task: memories.ai's answers do not. A key that lacks a permission, a
+// suspicion distinguishes a failing account from a failing task, which memories.ai's answers do not. A key that lacks a permission, a
 // firewall's page or a lost connection may concern one task, and a task may be refused because the service is down.
 //
 // A failure is the account's if, since an answer last brought a list, another task has failed, too, and one of the two was
@@ -127,7 +127,7 @@ func (f *streak) add(a asked, refusal bool, at time.Time) bool {
 	return !refusal && (f.count >= failuresAll || f.count >= failuresAlone && !a.others)
 }
 
-// failureOf returns the state of an account of which the answer is typical, "" if it says nothing about the account.
+// failureOf returns the state of an account of which the answer is typical, "" if it concerns only the task.
 // refusal reports whether the answer is the refusal of a task that may be an outage.
 func failureOf(status memories.Status) (state string, refusal bool) {
 	switch status.Outcome {

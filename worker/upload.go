@@ -69,7 +69,7 @@ func (w *Worker) pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// submit submits an upload and records what comes of it. It goes on until that is recorded: else nobody would know.
+// submit submits an upload and records the outcome. It continues until the outcome is recorded, even if the worker is stopping.
 func (w *Worker) submit(ctx context.Context, lease *store.UploadLease, u *store.Upload) error {
 	account := memories.Account{API: memories.API(lease.Account.API), Key: string(lease.Account.Key)}
 	receipt := w.cfg.Memories.Submit(ctx, account, memories.Submission{
@@ -114,7 +114,7 @@ func uploadResult(api memories.API, u *store.Upload, r memories.Receipt, now tim
 		}
 		return store.UploadResult{Status: store.UploadUnknown, Error: why}
 	case memories.TaskRefused:
-		// In an outage v1 refuses everything in the same words. A second refusal some time later is believed.
+		// In an outage v1 refuses everything in the same words. Only a second refusal some time later counts.
 		if u.Refusals+1 < refusalsOfUpload {
 			res := again(refusedUploadPause)
 			res.Refused = true
@@ -122,7 +122,7 @@ func uploadResult(api memories.API, u *store.Upload, r memories.Receipt, now tim
 		}
 	case memories.AskAgain:
 		return again(0)
-	default: // trouble of the account or of the way to the service
+	default: // a failure of the account or of the way to the service
 		if !tried {
 			pause := backoff
 			if r.Outcome == memories.AccountRefused || r.Outcome == memories.OutOfCredits || r.Outcome == memories.Blocked {

@@ -186,7 +186,7 @@ func (d *dashboard) render(w http.ResponseWriter, r *http.Request, status int, v
 	}
 }
 
-// action makes the handler of a button. Afterwards the browser is redirected to a page that says what was done.
+// action makes the handler of a button. Afterwards the browser is redirected to a page that reports what was done.
 func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		to, done, err := do(r)
@@ -202,7 +202,7 @@ func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) 
 	}
 }
 
-// badInput says what is wrong with a form.
+// badInput is an error in a form, in words for the operator.
 type badInput string
 
 func (b badInput) Error() string { return string(b) }

@@ -146,7 +146,7 @@ func backlogsByName[K interface {
 	return out
 }
 
-// findings says why customers wait, the worst first. No finding means that they receive their webhooks in time.
+// findings returns why customers wait, the worst first. No finding means that they receive their webhooks in time.
 func findings(o *overviewData) (list []finding) {
 	add := func(bad bool, link, format string, args ...any) {
 		list = append(list, finding{bad, fmt.Sprintf(format, args...), link})
@@ -185,7 +185,7 @@ func findings(o *overviewData) (list []finding) {
 	return list
 }
 
-// accountFinding says what is wrong with an account.
+// accountFinding returns what is wrong with an account.
 func accountFinding(a accountLine) (f finding, found bool) {
 	f = finding{Bad: true, Link: "/admin/accounts/" + a.ID.String()}
 	reason := "."
@@ -209,7 +209,7 @@ func accountFinding(a accountLine) (f finding, found bool) {
 	return f, true
 }
 
-// endpointFindings says how many of the endpoints in trouble are disabled and how many fail. There may be more of them than
+// endpointFindings returns a finding for the disabled endpoints and one for the failing ones. There may be more of both than
 // the overview reads.
 func endpointFindings(endpoints []store.Endpoint) (list []finding) {
 	disabled := 0

@@ -199,7 +199,7 @@ func TestTheDocumentsCommandsWork(t *testing.T) {
 	})
 }
 
-// deliveredTo tells whether a webhook was delivered to a URL.
+// deliveredTo reports whether a webhook was delivered to a URL.
 func deliveredTo(in *instance, url string) bool {
 	var list struct {
 		Data []struct {
@@ -216,7 +216,9 @@ func deliveredTo(in *instance, url string) bool {
 	return false
 }
 
-// Links between the documents lead somewhere.
+var namedFile = regexp.MustCompile("`((?:api|cmd|deploy|docs|examples|internal|memories|migrations|store|webhook|worker)/[A-Za-z0-9_./-]+)`")
+
+// Links between the documents lead somewhere, and the files and tests that they name exist.
 func TestTheDocumentsLinksLead(t *testing.T) {
 	t.Parallel()
 	docs, _ := filepath.Glob(repository(t, "docs") + "/*.md")
@@ -228,6 +230,11 @@ func TestTheDocumentsLinksLead(t *testing.T) {
 		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`).FindAllStringSubmatch(string(raw), -1) {
 			if _, err := os.Stat(filepath.Join(filepath.Dir(file), m[1])); err != nil {
 				t.Errorf("%s leads to %s", filepath.Base(file), m[1])
+			}
+		}
+		for _, m := range namedFile.FindAllStringSubmatch(string(raw), -1) {
+			if _, err := os.Stat(repository(t, m[1])); err != nil {
+				t.Errorf("%s names the file %s, which does not exist", filepath.Base(file), m[1])
 			}
 		}
 		for _, m := range regexp.MustCompile("`(Test[A-Za-z]+)`").FindAllStringSubmatch(string(raw), -1) {

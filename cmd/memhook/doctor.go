@@ -256,7 +256,7 @@ func ask(ctx context.Context, st *store.Store, client *memories.Client, account 
 	return client.TaskStatus(ctx, caller, "memhook-doctor-made-this-up", "default"), nil
 }
 
-// printAnswer prints what memories.ai's answer says about an account's key.
+// printAnswer prints what memories.ai's answer means for an account's key.
 func (d *doctor) printAnswer(account string, status memories.Status) {
 	answer := strings.TrimSpace(status.Code + " " + status.Message)
 	switch status.Outcome {

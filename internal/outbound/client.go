@@ -73,7 +73,7 @@ type Response struct {
 }
 
 // Do sends a request and reads its answer. It follows no redirect, keeps no cookie and asks for no compression. Its error
-// is an [*Error] that says why there is no answer.
+// is an [*Error] with the reason for getting no answer.
 func (c *Client) Do(ctx context.Context, req *http.Request) (*Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()

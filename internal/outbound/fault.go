@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// Kind says why there is no answer, or why its body ended early, in words that tell the peer's owner what to mend.
+// Kind is why there is no answer, or why its body ended early, in words for the peer's owner.
 // They show nothing of the network that memhook runs in.
 type Kind string
 
@@ -104,7 +104,8 @@ const (
 	reading          // the body
 )
 
-// failed says what an error means in a phase. After a time-out it closes the host's idle connections: they may be silent too.
+// failed classifies an error by the phase in which it occurred. After a time-out it closes the host's idle connections: they
+// may be silent too.
 func (c *Client) failed(ctx context.Context, r *route, at phase, err error) *Error {
 	e := &Error{Kind: kindOf(ctx, at, err), Err: err}
 	if r.absolute && e.Kind == Closed { // a proxy whose target closes answers for it
@@ -203,7 +204,7 @@ func isClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// isTLS tells whether an error came from TLS after the handshake: an alert of either side, or something else than TLS.
+// isTLS reports whether an error came from TLS after the handshake: an alert of either side, or something else than TLS.
 func isTLS(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return errors.As(err, new(tls.RecordHeaderError)) || ok && (op.Op == "remote error" || op.Op == "local error")

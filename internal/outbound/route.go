@@ -112,7 +112,7 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 // reason returns why a head could not be read: what ended the connection if it has ended, since a parser may call a line
-// malformed that was cut, and otherwise what the parser says.
+// malformed that was cut, and otherwise the parser's error.
 func (c *conn) reason(parser error) error {
 	switch {
 	case c.ended == nil:
@@ -219,7 +219,7 @@ func (e tunnelError) Error() string { return fmt.Sprintf("the proxy answers CONN
 // proxyWorks is for how long an open tunnel shows that the proxy works.
 const proxyWorks = time.Minute
 
-// blame tells whether the proxy or the target is why there is no tunnel. A proxy that answers 500, 502, 503 or 504, or
+// blame decides whether the proxy or the target is to blame for a missing tunnel. A proxy that answers 500, 502, 503 or 504, or
 // nothing, either has failed or cannot reach the target. It is the target if the proxy opened tunnels to others: within
 // [proxyWorks] for an answer, and since the start for none, since the proxy may have stopped just then.
 func (c *Client) blame(err error, start time.Time) error {

@@ -15,7 +15,7 @@ type Account struct {
 	RequestsPerSecond float64 `json:"requests_per_second"`
 	UploadsPerMinute  float64 `json:"uploads_per_minute"` // 0 means no limit
 	// Refusal is the code that all its requests get, such as "0401"; "0001" is the outage in which the
-	// service calls every task's parameters invalid. The Datalake says the same by its HTTP statuses.
+	// service calls every task's parameters invalid. The Datalake reports the same by its HTTP statuses.
 	Refusal string `json:"refusal"`
 	// Bearer lets the Datalake take the keys as "Bearer <key>" only.
 	Bearer bool `json:"bearer"`

@@ -72,7 +72,7 @@ func (t *Task) firstVideo() time.Duration {
 	return 0
 }
 
-// refuseAs says one of v1's codes in the Datalake's way.
+// refuseAs answers one of v1's codes in the Datalake's format.
 func refuseAs(w http.ResponseWriter, code string) {
 	status, word := http.StatusBadRequest, "invalid_argument"
 	switch code {

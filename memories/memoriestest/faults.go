@@ -115,7 +115,7 @@ func (f Fault) answerOperation(w http.ResponseWriter, r *http.Request, id string
 	}
 }
 
-// answerAnyhow gives what both generations break in the same way.
+// answerAnyhow answers the faults that both generations have in common.
 func (f Fault) answerAnyhow(w http.ResponseWriter, r *http.Request) {
 	const page = "<!DOCTYPE html><html><head><title>nginx</title></head><body><h1>Something else</h1></body></html>"
 	switch f.Kind {

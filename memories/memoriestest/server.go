@@ -19,7 +19,7 @@ type Config struct {
 	// RequestsPerSecond is the limit of an account that has none of its own; 0 means none. An account
 	// may have one request more than the limit in any second.
 	RequestsPerSecond float64
-	// Draw gives the time from upload to the first video of a task that nobody scripted, and the number
+	// Draw returns the time from upload to the first video of a task that nobody scripted, and the number
 	// of its videos, 0 for never. nil refuses such tasks with code 0003.
 	Draw func(*rand.Rand) (after time.Duration, videos int)
 	Seed uint64
@@ -29,7 +29,7 @@ type Config struct {
 }
 
 // Server is the simulated service, an http.Handler. Each API key is an account of its own unless
-// SetAccount says otherwise.
+// SetAccount sets another.
 type Server struct {
 	cfg Config
 	mux *http.ServeMux
@@ -202,7 +202,7 @@ func (s *Server) Jump(d time.Duration) {
 	s.jumped += d
 }
 
-// Stats gives the counts so far.
+// Stats returns the counts so far.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,7 +213,7 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// Life tells what became of a task.
+// Life returns the state of a task.
 func (s *Server) Life(taskID string) (Life, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -236,7 +236,7 @@ func (t *task) life() Life {
 	return l
 }
 
-// find gives the task of an id, drawing the life of one that nobody scripted.
+// find returns the task of an id, drawing the life of one that nobody scripted.
 func (s *Server) find(id string, now time.Time) *task {
 	if t := s.tasks[id]; t != nil || s.cfg.Draw == nil || id == "" {
 		return t

@@ -129,13 +129,13 @@ func (s *Server) signalAll(sig syscall.Signal) error {
 	return nil
 }
 
-// URL gives the connection string of a database of the server.
+// URL returns the connection string of a database of the server.
 func (s *Server) URL(database string) string {
 	u := url.URL{Scheme: "postgres", User: url.User(userName), Path: "/" + database, RawQuery: url.Values{"host": {s.dir}, "port": {s.port()}}.Encode()}
 	return u.String()
 }
 
-// Alive tells whether the server's process runs.
+// Alive reports whether the server's process runs.
 func (s *Server) Alive() bool {
 	select {
 	case <-s.done:
@@ -145,7 +145,7 @@ func (s *Server) Alive() bool {
 	}
 }
 
-// PID gives the process id of the running server.
+// PID returns the process id of the running server.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
 func (s *Server) init(ctx context.Context) error {
@@ -256,7 +256,7 @@ func AsOwner(cmd *exec.Cmd, dir string) error {
 	return os.Chown(dir, int(owner.Uid), int(owner.Gid))
 }
 
-// unprivileged gives the user to run as when we are root, as whom PostgreSQL refuses to run.
+// unprivileged returns the user to run as when we are root, as whom PostgreSQL refuses to run.
 func unprivileged() (*syscall.Credential, error) {
 	for _, name := range []string{"postgres", "nobody"} {
 		u, err := user.Lookup(name)
@@ -297,7 +297,7 @@ func makeDir(chosen string, owner *syscall.Credential) (string, error) {
 	return dir, nil
 }
 
-// reachable tells whether everybody may enter all folders down to dir.
+// reachable reports whether everybody may enter all folders down to dir.
 func reachable(dir string) bool {
 	for ; ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
@@ -330,7 +330,7 @@ func removeStale(parent string) {
 	}
 }
 
-// find gives the folder of PostgreSQL's programs, downloading them as the last resort.
+// find returns the folder of PostgreSQL's programs, downloading them as the last resort.
 func find() (string, error) {
 	for _, dir := range candidates() {
 		if complete(dir) {
@@ -344,7 +344,7 @@ func find() (string, error) {
 	return dir, nil
 }
 
-// Program gives the path of one of PostgreSQL's programs, such as pg_dump.
+// Program returns the path of one of PostgreSQL's programs, such as pg_dump.
 func Program(name string) (string, error) {
 	for _, dir := range candidates() {
 		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && !info.IsDir() {

@@ -71,13 +71,13 @@ func admin(ctx context.Context, sql string) error {
 	return err
 }
 
-// URL gives the connection string of a new, migrated database, dropped when the test is over.
+// URL returns the connection string of a new, migrated database, dropped when the test is over.
 func URL(t testing.TB) string {
 	t.Helper()
 	return database(t, "template_memhook")
 }
 
-// EmptyURL gives the connection string of a new database without any schema.
+// EmptyURL returns the connection string of a new database without any schema.
 func EmptyURL(t testing.TB) string {
 	t.Helper()
 	return database(t, "template1")

@@ -75,7 +75,7 @@ type Distribution interface {
 // together.
 const lastCall = time.Minute
 
-// urgent is the score that tells what must be polled from what is worth polling. It exceeds every Moment, and less the
+// urgent is the score that separates tasks that must be polled from tasks that are worth polling. It exceeds every Moment, and less the
 // time at which a task became urgent it exceeds every expected lag in seconds.
 const urgent = 1e19
 

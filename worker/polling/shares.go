@@ -19,7 +19,7 @@ type share struct {
 }
 
 // Choose returns the index of the task that the next request is for. It returns -1 if no task may be polled yet; wake is
-// then the moment when the first of them may, or 0 if every task is Busy or there is none. Choose gives no slot: see
+// then the moment when the first of them may, or 0 if every task is Busy or there is none. Choose takes no slot: see
 // [Shares.Serve].
 func (s *Shares) Choose(d Distribution, tasks []Task, now Moment) (best int, wake Moment) {
 	for i := range s.apps {
@@ -55,7 +55,7 @@ func (s *Shares) Choose(d Distribution, tasks []Task, now Moment) (best int, wak
 	return best, wake
 }
 
-// Serve gives a slot to the app of a task that Choose has returned.
+// Serve charges a slot to the app of a task that Choose has returned.
 func (s *Shares) Serve(t *Task) {
 	a := &s.apps[t.App]
 	s.now = max(s.now, a.time)

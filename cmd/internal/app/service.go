@@ -280,7 +280,7 @@ func (s *Service) ready(ctx context.Context) error {
 	return err
 }
 
-// Stop accepts no new work, waits up to MEMHOOK_SHUTDOWN_TIMEOUT for what is in flight, and releases the
+// Stop accepts no new work, waits up to MEMHOOK_SHUTDOWN_TIMEOUT for work in flight, and releases the
 // jobs that have not finished by then.
 func (s *Service) Stop() error {
 	s.draining.Store(true)

@@ -20,7 +20,7 @@ type Workload struct {
 	Settle time.Duration
 	// Draw gives a task's time from registration to ready; false means never.
 	Draw func(*rand.Rand) (time.Duration, bool)
-	// Survive gives the probability that a task is not ready at an age: what Draw draws from.
+	// Survive returns the probability that a task is not ready at an age: what Draw draws from.
 	Survive func(age time.Duration) float64
 }
 
@@ -29,7 +29,7 @@ const Never = 24 * time.Hour
 
 // Policy decides in a simulation. One value serves one run.
 type Policy interface {
-	// Next gives the index of the task to poll now, or -1. ids names the tasks: their places change.
+	// Next returns the index of the task to poll now, or -1. ids names the tasks: their places change.
 	Next(tasks []polling.Task, ids []int, now polling.Moment) int
 	// Polled tells what came of it.
 	Polled(t *polling.Task, id int, last, now polling.Moment, ready bool)
@@ -41,7 +41,7 @@ type Outcome struct {
 	Requests int
 }
 
-// Mean gives the mean lag.
+// Mean returns the mean lag.
 func (o Outcome) Mean() time.Duration {
 	if len(o.Lags) == 0 {
 		return 0
@@ -53,7 +53,7 @@ func (o Outcome) Mean() time.Duration {
 	return sum / time.Duration(len(o.Lags))
 }
 
-// Quantile gives the lag that the share q of tasks does not exceed.
+// Quantile returns the lag that the share q of tasks does not exceed.
 func (o Outcome) Quantile(q float64) time.Duration {
 	if len(o.Lags) == 0 {
 		return 0
