@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -55,14 +56,26 @@ func (c *requestCounts) counted(next http.Handler) http.Handler {
 	})
 }
 
-// Metrics serves a registry, to which it adds the state of the whole service as the database has it.
-func Metrics(r *prometheus.Registry, s *store.Store) http.Handler {
-	r.MustRegister(&serviceState{store: s})
+// Metrics serves a registry, to which it adds the state of the whole service as the database has it. Where everybody can read
+// them, names is false and the label account has an account's id in place of its name.
+func Metrics(r *prometheus.Registry, s *store.Store, names bool) http.Handler {
+	r.MustRegister(&serviceState{store: s, names: names})
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 
-// serviceState reads the database at each scrape. Every instance exposes the same.
-type serviceState struct{ store *store.Store }
+// stateFresh is how long what was read for a scrape answers further ones, so that scrapes cost the database little however
+// many there are.
+const stateFresh = 5 * time.Second
+
+// serviceState reads the database at a scrape. Every instance exposes the same.
+type serviceState struct {
+	store *store.Store
+	names bool // of accounts, in place of their ids
+
+	mu    sync.Mutex
+	read  time.Time
+	state []prometheus.Metric
+}
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("memhook_"+name, help, labels, nil)
@@ -108,21 +121,41 @@ func (c *serviceState) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(poolWaits, prometheus.CounterValue, float64(pool.EmptyAcquireCount()))
 	ch <- prometheus.MustNewConstMetric(poolWaited, prometheus.CounterValue, pool.EmptyAcquireWaitTime().Seconds())
 
+	for _, m := range c.database() {
+		ch <- m
+	}
+}
+
+// database returns what the database says, at most stateFresh old.
+func (c *serviceState) database() []prometheus.Metric {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.read) < stateFresh {
+		return c.state
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	c.read, c.state = time.Now(), nil
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		c.state = append(c.state, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
+	}
 	st, err := c.store.Stats(ctx, math.MaxInt32)
 	if err != nil {
-		return
+		return c.state
 	}
 	for _, status := range []string{store.TaskWaiting, store.TaskReady, store.TaskFailed, store.TaskExpired, store.TaskCancelled} {
 		gauge(tasks, float64(st.Tasks[status]), status)
 	}
 	for _, a := range st.Accounts {
-		gauge(accountBudget, a.RequestsPerSecond, a.Name)
-		gauge(accountUsed, a.Used, a.Name)
-		gauge(accountBacklog, float64(st.Backlogs[a.ID]), a.Name)
+		account := a.ID.String()
+		if c.names {
+			account = a.Name
+		}
+		gauge(accountBudget, a.RequestsPerSecond, account)
+		gauge(accountUsed, a.Used, account)
+		gauge(accountBacklog, float64(st.Backlogs[a.ID]), account)
 		for _, state := range []string{store.AccountActive, store.AccountRateLimited, store.AccountRefused, store.AccountUnavailable} {
-			gauge(accountState, boolean(a.State == state), a.Name, state)
+			gauge(accountState, boolean(a.State == state), account, state)
 		}
 	}
 	depths := make(map[[2]string]store.QueueDepth)
@@ -139,13 +172,14 @@ func (c *serviceState) Collect(ch chan<- prometheus.Metric) {
 	gauge(instances, float64(len(st.Instances)))
 	byBreaker, off, waiting, err := c.store.EndpointCounts(ctx)
 	if err != nil {
-		return
+		return c.state
 	}
 	for _, b := range []string{store.BreakerClosed, store.BreakerOpen, store.BreakerHalfOpen} {
 		gauge(breakers, float64(byBreaker[b]), b)
 	}
 	gauge(disabled, float64(off))
 	gauge(parked, float64(waiting))
+	return c.state
 }
 
 func boolean(b bool) float64 {

@@ -43,6 +43,7 @@ type dashboard struct {
 	log         *slog.Logger
 	pages       map[string]*template.Template
 	wrongTokens *lru.Cache[string, *rate.Limiter] // limits them, by client
+	endings     *lru.Cache[string, ending]        // by session
 	jobs        http.Handler                      // River's pages
 }
 
@@ -56,7 +57,7 @@ const riverPolicy = "default-src 'none'; script-src 'self' 'unsafe-eval'; style-
 
 // New makes the handler of everything under /admin except /admin/v1. The background work of River's pages ends with ctx.
 func New(ctx context.Context, cfg Config) (http.Handler, error) {
-	d := &dashboard{cfg: cfg, store: cfg.Store, log: cfg.Logger, wrongTokens: newWrongTokens()}
+	d := &dashboard{cfg: cfg, store: cfg.Store, log: cfg.Logger, wrongTokens: newCache[*rate.Limiter](), endings: newCache[ending]()}
 	var err error
 	if d.pages, err = parsePages(); err != nil {
 		return nil, err
@@ -178,7 +179,7 @@ func (d *dashboard) page(read func(*http.Request) (*view, error)) http.HandlerFu
 
 func (d *dashboard) render(w http.ResponseWriter, r *http.Request, status int, v *view) {
 	v.Path, v.Version, v.Now = r.URL.Path, d.cfg.Version, time.Now()
-	v.SignedIn = isSignedIn(r)
+	v.SignedIn = sessionID(r) != ""
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	if err := d.pages[v.template].ExecuteTemplate(w, "layout", v); err != nil {

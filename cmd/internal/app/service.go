@@ -133,7 +133,9 @@ func (s *Service) openStore(ctx context.Context) (err error) {
 	if err := s.upgrade(ctx); err != nil {
 		return err
 	}
-	return s.store.EnsureDefaults(ctx, s.cfg.MemoriesAPIKey, s.cfg.RequestsPerSecond, s.cfg.APIKey)
+	return s.store.EnsureDefaults(ctx, store.Defaults{
+		MemoriesKey: s.cfg.MemoriesAPIKey, RequestsPerSecond: s.cfg.RequestsPerSecond, APIKey: s.cfg.APIKey,
+	})
 }
 
 // upgrade changes what a version before has stored in ways that SQL alone cannot. It finds nothing to do but after an upgrade.
@@ -182,7 +184,7 @@ func (s *Service) newWorker() (err error) {
 
 // serve begins to serve HTTP: everything, or in the role worker the probes and the metrics.
 func (s *Service) serve(background context.Context) error {
-	metrics := api.Metrics(s.registry, s.store)
+	metrics := api.Metrics(s.registry, s.store, s.metrics != nil)
 	if s.metrics != nil {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", metrics)
@@ -196,7 +198,7 @@ func (s *Service) serve(background context.Context) error {
 	handler, err := api.New(background, api.Config{
 		Store: s.store, Guard: s.guard, AdminToken: token, PublicURL: s.cfg.PublicURL, ExpiresIn: s.cfg.TaskExpiresIn, Version: Version(),
 		KeyLimit: s.cfg.KeyRateLimit, Proxies: prefixes(s.cfg.TrustedProxies),
-		Ready: s.ready, Metrics: metrics, Registry: s.registry, Logger: s.log,
+		Ready: s.ready, Draining: s.draining.Load, Metrics: metrics, Registry: s.registry, Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -240,9 +242,6 @@ func (s *Service) startWorker(ctx, background context.Context) error {
 
 // ready returns an error if this instance cannot serve requests.
 func (s *Service) ready(ctx context.Context) error {
-	if s.draining.Load() {
-		return errors.New("shutting down")
-	}
 	if err := s.pool.Ping(ctx); err != nil {
 		return err
 	}
@@ -252,6 +251,20 @@ func (s *Service) ready(ctx context.Context) error {
 	err := store.CheckSchema(ctx, s.pool)
 	s.migrated.Store(err == nil)
 	return err
+}
+
+// Drain makes /readyz answer 503 and serves requests for MEMHOOK_DRAIN_TIME, in which load balancers stop sending new ones. It
+// returns at once in the role worker, which serves none.
+func (s *Service) Drain() {
+	s.draining.Store(true)
+	if s.role == roleWorker {
+		return
+	}
+	select {
+	case <-time.After(s.cfg.DrainTime):
+	case err := <-s.failed: // nothing is served any more
+		s.failed <- err
+	}
 }
 
 // Stop accepts no new work, waits up to MEMHOOK_SHUTDOWN_TIMEOUT for what is in flight, and releases the

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/memhook/memhook/memories/memoriestest"
+)
+
+// status gets a URL on a connection of its own; 0 means that there was no answer.
+func status(url string) int {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	resp, err := client.Get(url)
+	if err != nil {
+		return 0
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+// After SIGTERM an instance is not ready, and serves requests on new connections until its drain time is over.
+func TestSIGTERMDrains(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{})
+	b.env["MEMHOOK_DRAIN_TIME"] = "2s"
+	in := b.start("")
+	start := time.Now()
+	if err := in.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	until(t, time.Second, "it is not ready", func() bool { return status(in.url+"/readyz") == http.StatusServiceUnavailable })
+	var hints struct{ URL string }
+	for time.Since(start) < 1500*time.Millisecond {
+		if got := status(in.url + "/healthz"); got != http.StatusOK {
+			t.Fatalf("after %s of draining: %d", time.Since(start), got)
+		}
+		if got := in.call(http.MethodGet, "/v1/hint-url", nil, &hints); got != http.StatusOK {
+			t.Fatalf("after %s of draining the API answers %d", time.Since(start), got)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	select {
+	case err := <-in.done:
+		in.done <- err
+		if took := time.Since(start); err != nil || took < 2*time.Second {
+			t.Errorf("it ended after %s: %v", took, err)
+		}
+	case <-time.After(15 * time.Second):
+		t.Fatal("it goes on")
+	}
+}
+
+// A session that was signed out is worth nothing, on no instance, though its cookie was copied before.
+func TestASignedOutSessionIsOver(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{})
+	in, other := b.start(""), b.start("")
+	operator := in.visitor()
+	operator.signIn()
+	u, err := url.Parse(in.url + "/admin/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(on *instance) *visitor {
+		v := on.visitor()
+		there, err := url.Parse(on.url + "/admin/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.http.Jar.SetCookies(there, operator.http.Jar.Cookies(u))
+		return v
+	}
+	copies := []*visitor{at(in), at(other)}
+	for i, v := range copies {
+		if got, _ := v.get("/admin/"); got != http.StatusOK {
+			t.Fatalf("copy %d before: %d", i, got)
+		}
+	}
+	if got := operator.post("/admin/sign-out", nil); got != http.StatusSeeOther {
+		t.Fatalf("sign out: %d", got)
+	}
+	if got, _ := copies[0].get("/admin/"); got != http.StatusFound {
+		t.Errorf("on the same instance: %d", got)
+	}
+	until(t, 2*time.Second, "the other instance knows", func() bool { got, _ := copies[1].get("/admin/"); return got == http.StatusFound })
+}
+
+// Whatever the files for Kubernetes and Prometheus ask of a metric, a running instance has with just those labels.
+func TestDeploymentsAskForLabelsThatExist(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{})
+	in := b.start("")
+	_, exposed := in.visitor().get("/metrics")
+	has := func(metric, label, value string) bool {
+		return regexp.MustCompile(`(?m)^` + metric + `(_bucket|_sum|_count)?\{[^}]*\b` + label + `="` + value + `"[^}]*\} `).MatchString(exposed)
+	}
+	read := func(file string) string {
+		raw, err := os.ReadFile(repository(t, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	asked := 0
+	scaler := regexp.MustCompile(`metric: \{name: (\w+), selector: \{matchLabels: \{(\w+): (\w+)\}\}\}`)
+	for _, m := range scaler.FindAllStringSubmatch(read("deploy/kubernetes/worker.yaml"), -1) {
+		asked++
+		if !has(m[1], m[2], m[3]) {
+			t.Errorf("the autoscaler asks for %s with %s %s", m[1], m[2], m[3])
+		}
+	}
+	for _, queue := range []string{"deliver_first", "deliver"} {
+		if !strings.Contains(read("deploy/kubernetes/worker.yaml"), "{queue: "+queue+"}") {
+			t.Errorf("the autoscaler does not look at the queue %s", queue)
+		}
+	}
+	metric, matcher := regexp.MustCompile(`(memhook_\w+)\{([^}]*)\}`), regexp.MustCompile(`(\w+)=\\?"(\w+)\\?"`)
+	for _, file := range []string{"deploy/prometheus/alerts.yaml", "deploy/grafana/memhook.json"} {
+		for _, m := range metric.FindAllStringSubmatch(read(file), -1) {
+			for _, l := range matcher.FindAllStringSubmatch(m[2], -1) {
+				asked++
+				if !has(m[1], l[1], l[2]) {
+					t.Errorf("%s asks for %s with %s", file, m[1], l[0])
+				}
+			}
+		}
+	}
+	if asked < 4 {
+		t.Fatalf("only %d labels were found", asked)
+	}
+}
