@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/store"
 )
 
@@ -93,6 +94,11 @@ var (
 	breakers       = desc("endpoints", "Endpoints, by the state of their breaker.", "breaker")
 	disabled       = desc("endpoints_disabled", "Endpoints that are disabled.")
 	parked         = desc("deliveries_parked", "Deliveries that wait for their endpoint to take them.")
+	undelivered    = desc("undelivered_oldest_seconds", "Age of the oldest webhook that waits for an enabled endpoint after a failed attempt.")
+	retrying       = desc("deliveries_retrying", "Deliveries of which an attempt has failed and another is due later.")
+	failing        = desc("endpoints_failing", "Endpoints that are enabled and whose last attempts have failed.")
+	failedShare    = desc("attempts_failed_ratio", "Share of the attempts of the last five minutes that failed, on all instances.")
+	queuePausedFor = desc("queue_paused_seconds", "Since when an operator has paused the queue; 0 where it is not paused.", "queue")
 	instances      = desc("instances", "Instances with workers that are alive.")
 	poolConns      = desc("database_connections", "Connections of this instance to the database, by state.", "state")
 	poolWaits      = desc("database_connection_waits_total", "How often this instance had to wait for a connection.")
@@ -103,7 +109,7 @@ var (
 func (*serviceState) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		accountState, accountBudget, accountUsed, accountBacklog, tasks, queueJobs, queueOldest, queuePaused,
-		breakers, disabled, parked, instances, poolConns, poolWaits, poolWaited,
+		breakers, disabled, parked, undelivered, retrying, failing, failedShare, queuePausedFor, instances, poolConns, poolWaits, poolWaited,
 	} {
 		ch <- d
 	}
@@ -168,7 +174,17 @@ func (c *serviceState) database() []prometheus.Metric {
 		}
 		gauge(queueOldest, depths[[2]string{queue, "available"}].OldestSecs, queue)
 		gauge(queuePaused, boolean(st.Paused[queue]), queue)
+		pausedFor := 0.0
+		if since, paused := st.PausedAt[queue]; paused {
+			pausedFor = time.Since(since).Seconds()
+		}
+		gauge(queuePausedFor, pausedFor, queue)
 	}
+	v := verdict.Of(&st, time.Now())
+	gauge(undelivered, v.Oldest.Seconds())
+	gauge(retrying, float64(v.Retrying))
+	gauge(failing, float64(st.Failing))
+	gauge(failedShare, v.FailedShare)
 	gauge(instances, float64(len(st.Instances)))
 	byBreaker, off, waiting, err := c.store.EndpointCounts(ctx)
 	if err != nil {

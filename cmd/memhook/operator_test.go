@@ -135,3 +135,78 @@ func TestDeploymentsAskForLabelsThatExist(t *testing.T) {
 		t.Fatalf("only %d labels were found", asked)
 	}
 }
+
+// Every alert links to a section of the runbook that exists.
+func TestAlertsLinkToTheRunbook(t *testing.T) {
+	t.Parallel()
+	read := func(file string) string {
+		raw, err := os.ReadFile(repository(t, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	anchors := make(map[string]bool)
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(read("docs/operations.md"), -1) {
+		anchors[strings.ReplaceAll(regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
+	}
+	alerts := read("deploy/prometheus/alerts.yaml")
+	links := regexp.MustCompile(`(?m)^ +runbook_url: https://github.com/memhook/memhook/blob/main/docs/operations.md#(.*)$`).FindAllStringSubmatch(alerts, -1)
+	for _, m := range links {
+		if !anchors[m[1]] {
+			t.Errorf("docs/operations.md has no section #%s", m[1])
+		}
+	}
+	if n := strings.Count(alerts, "- alert: "); n != len(links) || n < 10 {
+		t.Errorf("%d alerts have %d links", n, len(links))
+	}
+}
+
+// A receiver breaks: within a minute the verdict, the metrics and the log say so, each once; when it is repaired they say that.
+func TestTheVerdictTurnsWhenAReceiverBreaks(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{})
+	b.fast()
+	b.env["MEMHOOK_RETRY_SCHEDULE"] = "200ms,200ms,200ms,200ms,200ms,200ms,200ms,200ms,200ms,200ms,200ms,5m"
+	in := b.start("")
+	type stats struct {
+		Verdict struct {
+			OK       bool
+			Findings []struct{ Code, Text, Link string }
+		}
+	}
+	judge := func() (s stats) {
+		if got := in.admin(http.MethodGet, "/admin/v1/stats", nil, &s); got != http.StatusOK {
+			t.Fatalf("stats: %d", got)
+		}
+		return s
+	}
+	until(t, 10*time.Second, "all is well", func() bool { return judge().Verdict.OK })
+	b.receiver.answers(func(int, received) int { return http.StatusInternalServerError })
+	b.sim.Add(readyAfter("task", 0, "PI-1"))
+	in.register("task", nil)
+	var found stats
+	until(t, 55*time.Second, "the verdict names the endpoint", func() bool {
+		found = judge()
+		return !found.Verdict.OK && found.Verdict.Findings[0].Code == "endpoint-failing"
+	})
+	if f := found.Verdict.Findings[0]; !strings.Contains(f.Text, b.receiver.URL) || !strings.HasPrefix(f.Link, "/admin/endpoints/") {
+		t.Errorf("%+v", f)
+	}
+	_, metrics := in.visitor().get("/metrics")
+	if !strings.Contains(metrics, `memhook_changes_total{kind="endpoint.failing"} 1`) {
+		t.Error("the metrics have no change to failing")
+	}
+	b.receiver.answers(func(int, received) int { return http.StatusNoContent })
+	start := time.Now()
+	if got := in.admin(http.MethodPost, "/admin/v1"+strings.TrimPrefix(found.Verdict.Findings[0].Link, "/admin")+"/enable", nil, nil); got != http.StatusOK {
+		t.Fatalf("enable: %d", got)
+	}
+	until(t, 10*time.Second, "the webhook is delivered and the verdict is good", func() bool { return judge().Verdict.OK })
+	t.Logf("delivered and well %s after the endpoint was enabled", time.Since(start))
+	for _, line := range []string{"breaker opened"} {
+		if n := strings.Count(in.log.String(), line); n != 1 {
+			t.Errorf("%q stands %d times in the log", line, n)
+		}
+	}
+}

@@ -50,6 +50,7 @@ type Service struct {
 
 	listener net.Listener
 	metrics  net.Listener // nil if MEMHOOK_ADDR serves the metrics
+	changes  *prometheus.CounterVec
 	pool     *pgxpool.Pool
 	store    *store.Store
 	guard    *webhook.Guard
@@ -124,7 +125,13 @@ func (s *Service) openStore(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.store, err = NewStore(s.pool, s.cfg, s.log); err != nil {
+	s.changes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "memhook_changes_total", Help: "Endpoints that began to fail, were disabled or recovered, and deliveries that failed for good, by kind.",
+	}, []string{"kind"})
+	for _, kind := range []string{store.EventEndpointFailing, store.EventEndpointDisabled, store.EventEndpointRecovered, store.ChangeUsedUp} {
+		s.changes.WithLabelValues(kind) // an increase can be seen only from 0
+	}
+	if s.store, err = newStore(s.pool, s.cfg, s.log, s.changed); err != nil {
 		return err
 	}
 	if err := s.store.CheckKeys(ctx); err != nil {
@@ -157,10 +164,17 @@ func (s *Service) upgrade(ctx context.Context) error {
 	return err
 }
 
+// changed logs and counts a change of state, on the instance whose attempt has caused it.
+func (s *Service) changed(c store.Change) {
+	s.changes.WithLabelValues(c.Kind).Inc()
+	logChange(s.log, c)
+}
+
 // newWorker constructs the workers, which the role api does not have, and the metrics.
 func (s *Service) newWorker() (err error) {
 	s.registry = prometheus.NewRegistry()
 	s.registry.MustRegister(
+		s.changes,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector(),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "memhook_build_info", Help: "1, labelled with the version and the role of this instance.",
@@ -321,7 +335,13 @@ func OpenDatabase(ctx context.Context, url string, log *slog.Logger) (*pgxpool.P
 
 // NewStore returns a store on the pool with the settings' encryption key and settle window.
 func NewStore(pool *pgxpool.Pool, cfg *Settings, log *slog.Logger) (*store.Store, error) {
-	return store.New(pool, store.Config{Keys: cfg.EncryptionKey, Encode: worker.EncodeEvent, Settle: cfg.SettleWindow, Logger: log})
+	return newStore(pool, cfg, log, nil)
+}
+
+func newStore(pool *pgxpool.Pool, cfg *Settings, log *slog.Logger, changed func(store.Change)) (*store.Store, error) {
+	return store.New(pool, store.Config{
+		Keys: cfg.EncryptionKey, Encode: worker.EncodeEvent, Settle: cfg.SettleWindow, Logger: log, Changed: changed,
+	})
 }
 
 func prefixes(list []netip.Prefix) []string {
