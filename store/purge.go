@@ -43,6 +43,8 @@ func (s *Store) Purge(ctx context.Context, before time.Time) (total int64, err e
 	for sql, kept := range map[string]time.Duration{
 		`delete from idempotency_keys where created_at < $1`: idempotencyKept,
 		`delete from activity where minute < $1`:             activityKept,
+		`delete from audit where at < $1`:                    auditKept,
+		`delete from resends where finished_at < $1`:         resendsKept,
 	} {
 		tag, err := s.pool.Exec(ctx, sql, s.now().Add(-kept))
 		if err != nil {

@@ -126,6 +126,8 @@ const (
 	expireBatch    = 500
 	// reviewInterval is how often all expired tasks that still wait to be asked are looked at.
 	reviewInterval = time.Minute
+	// resendsInterval is how often bulk resends are looked for.
+	resendsInterval = time.Second
 	// adoptInterval is how often work without a job gets a new one.
 	adoptInterval = time.Minute
 	// purgeInterval is how often old rows are deleted. A shorter retention makes it a tenth of the retention, at least

@@ -118,6 +118,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.background.Go(func() { w.reclaim(background) })
 	w.background.Go(func() { every(background, expireInterval, w.expire()) })
 	w.background.Go(func() { every(background, adoptInterval, w.adopt) })
+	w.background.Go(func() { every(background, resendsInterval, w.resends) })
 	if w.cfg.Retention > 0 {
 		interval := max(expireInterval, min(purgeInterval, w.cfg.Retention/10))
 		w.background.Go(func() { every(background, interval, w.purge) })
