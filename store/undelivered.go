@@ -68,3 +68,56 @@ func (s *Store) failingEndpoints(ctx context.Context) (n int64, err error) {
 	}
 	return n, nil
 }
+
+// TroubledEndpoints lists the endpoints that are disabled, failing or behind, newest first.
+func (s *Store) TroubledEndpoints(ctx context.Context, scope Scope, p Page) ([]Endpoint, error) {
+	rows, err := s.pool.Query(ctx, `
+		select `+endpointColumns+`
+		from endpoints e
+		where e.id < $1 and e.deleted_at is null and ($2::uuid is null or e.app_id = $2)
+			and (not e.enabled or e.breaker <> 'closed' or e.backlog or e.failing_since is not null)
+		order by e.id desc
+		limit $3`, p.before(), scope.arg(), p.Limit)
+	list, err := many[Endpoint](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("list endpoints in trouble: %w", err)
+	}
+	return list, nil
+}
+
+// LastAttempt is what lists show of a delivery beside itself.
+type LastAttempt struct {
+	ID             uuid.UUID // of the delivery
+	UpstreamID     *string   // of its task; nil where it has none
+	ResponseStatus *int      // of the last attempt
+	Error          *string
+}
+
+// LastAttempts reads the last attempts of deliveries, by the delivery's id.
+func (s *Store) LastAttempts(ctx context.Context, deliveries []Delivery) (map[uuid.UUID]LastAttempt, error) {
+	ids := make([]uuid.UUID, len(deliveries))
+	for i, d := range deliveries {
+		ids[i] = d.ID
+	}
+	rows, err := s.pool.Query(ctx, `
+		select d.id, t.task_id as upstream_id, a.response_status, a.error
+		from deliveries d
+		left join tasks t on t.id = d.task
+		left join attempts a on a.delivery_id = d.id and a.number = d.attempt_count
+		where d.id = any($1)`, ids)
+	list, err := many[LastAttempt](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("read last attempts: %w", err)
+	}
+	byID := make(map[uuid.UUID]LastAttempt, len(list))
+	for _, a := range list {
+		byID[a.ID] = a
+	}
+	return byID, nil
+}
+
+// RetryNow makes all that waits for an endpoint due at once and lets an open breaker be probed at once. It returns how many
+// deliveries will be sent.
+func (s *Store) RetryNow(ctx context.Context, scope Scope, endpoint uuid.UUID) (int, error) {
+	return s.Recover(ctx, scope, endpoint, s.now().Add(time.Hour)) // nothing has failed since
+}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"path"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -106,9 +107,18 @@ func (d *dashboard) routes(r chi.Router) {
 	r.Get("/deliveries", d.page(d.deliveries))
 	r.Get("/deliveries/{id}", d.page(d.delivery))
 	r.Post("/deliveries/{id}/resend", d.action(d.resend))
+	r.Get("/resends/new", d.page(d.newBulk))
+	r.Post("/resends", d.action(d.startBulk))
+	r.Get("/resends/{id}", d.page(d.bulk))
+	r.Get("/search", d.page(d.search))
+	r.Get("/audit", d.page(d.auditLog))
 
 	r.Get("/endpoints", d.page(d.endpoints))
 	r.Get("/endpoints/{id}", d.page(d.endpoint))
+	r.Post("/endpoints/{id}", d.action(d.updateEndpoint))
+	r.Post("/endpoints/{id}/retry", d.action(d.retryEndpoint))
+	r.Post("/endpoints/{id}/rotate", d.action(d.rotateSecret))
+	r.Post("/endpoints/{id}/delete", d.action(d.deleteEndpoint))
 	r.Post("/endpoints/{id}/test", d.action(d.testEndpoint))
 	r.Post("/endpoints/{id}/{verb:enable|disable}", d.action(d.setEnabled))
 	r.Post("/endpoints/{id}/recover", d.action(d.recoverEndpoint))
@@ -193,13 +203,28 @@ func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) 
 		to, done, err := do(r)
 		switch {
 		case err == nil:
-			d.log.Info("an operator changed something", "path", r.URL.Path, "client", d.cfg.Client(r))
+			d.audit(r)
 			http.Redirect(w, r, withQuery(to, "done", done), http.StatusSeeOther)
 		case errors.Is(err, store.ErrConflict) || errors.As(err, new(badInput)):
 			http.Redirect(w, r, withQuery(back(r), "problem", reason(err)), http.StatusSeeOther) //nolint:gosec // localPath keeps it here
 		default:
 			d.fail(w, r, err)
 		}
+	}
+}
+
+// audit notes in the log and in the audit log that an operator has changed something.
+func (d *dashboard) audit(r *http.Request) {
+	client, session := d.cfg.Client(r), sessionID(r)
+	d.log.Info("an operator changed something", "path", r.URL.Path, "client", client)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
+	defer cancel()
+	err := d.store.Audit(ctx, store.AuditEntry{
+		Actor: store.ActorSession, Name: session[:min(len(session), 8)], Client: client,
+		Action: path.Base(r.URL.Path), Target: r.URL.Path,
+	})
+	if err != nil {
+		d.log.Error("cannot write the audit log", "path", r.URL.Path, "client", client, "error", err)
 	}
 }
 

@@ -26,6 +26,7 @@ func (d *dashboard) tasks(r *http.Request) (*view, error) {
 	if n := len(data.Rows); n > 0 {
 		data.Next = next(r, n, data.Rows[n-1].ID)
 	}
+	data.Newest = newest(r)
 	return &view{template: "tasks", Title: "Tasks", Live: 3, Data: data}, nil
 }
 
