@@ -1,16 +1,22 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
+
 	"github.com/memhook/memhook/memories/memoriestest"
+	"github.com/memhook/memhook/webhook"
 )
 
 // status gets a URL on a connection of its own; 0 means that there was no answer.
@@ -209,4 +215,102 @@ func TestTheVerdictTurnsWhenAReceiverBreaks(t *testing.T) {
 			t.Errorf("%q stands %d times in the log", line, n)
 		}
 	}
+}
+
+// Each change is told once, signed, though there are two instances: an endpoint that fails, retries that are used up, an endpoint
+// that is well again.
+func TestAlertsAreSentOnceForEachChange(t *testing.T) {
+	t.Parallel()
+	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	alerts, chat := newReceiver(t), newReceiver(t)
+	b := newBench(t, memoriestest.Config{})
+	b.fast()
+	b.env["MEMHOOK_ALERT_URL"], b.env["MEMHOOK_ALERT_SECRET"] = alerts.URL+"/hook", secret
+	b.env["MEMHOOK_RETRY_SCHEDULE"] = "50ms,50ms"
+	in := b.start("")
+	b.env["MEMHOOK_ALERT_URL"] = chat.URL + "/#text" // whichever instance is first sends it
+	b.start("")
+	b.receiver.answers(func(int, received) int { return http.StatusInternalServerError })
+	for i := range 5 { // three attempts each
+		b.sim.Add(readyAfter(fmt.Sprintf("task-%d", i), 0, "PI-1"))
+		in.register(fmt.Sprintf("task-%d", i), nil)
+	}
+	type alert struct {
+		Type string
+		Data struct{ Subject, State, Summary, Link string }
+	}
+	told := func() (states []string) {
+		for _, r := range alerts.all() {
+			if err := webhook.Verify(r.body, r.header, secret); err != nil {
+				t.Errorf("an alert does not verify: %v", err)
+			}
+			var a alert
+			if err := json.Unmarshal(r.body, &a); err != nil || a.Type != "memhook.alert" || a.Data.Link == "" {
+				t.Errorf("%v: %s", err, r.body)
+			}
+			states = append(states, a.Data.State)
+		}
+		for _, r := range chat.all() {
+			var text map[string]string
+			if err := json.Unmarshal(r.body, &text); err != nil || len(text) != 1 || !strings.HasPrefix(text["text"], "memhook: ") {
+				t.Errorf("%v: %s", err, r.body)
+			}
+			for word, state := range map[string]string{"is failing": "endpoint.failing", "Retries are used up": "delivery.failed", "is well again": "endpoint.recovered"} {
+				if strings.Contains(text["text"], word) {
+					states = append(states, state)
+				}
+			}
+		}
+		slices.Sort(states)
+		return states
+	}
+	until(t, 30*time.Second, "two alerts", func() bool { return len(told()) >= 2 })
+	b.receiver.answers(func(int, received) int { return http.StatusNoContent })
+	var list struct{ Data []struct{ ID string } }
+	in.call(http.MethodGet, "/v1/endpoints", nil, &list)
+	if got := in.call(http.MethodPost, "/v1/endpoints/"+list.Data[0].ID+"/enable", nil, nil); got != http.StatusOK {
+		t.Fatalf("enable: %d", got)
+	}
+	until(t, 15*time.Second, "the third", func() bool { return len(told()) >= 3 })
+	if got := told(); !slices.Equal(got, []string{"delivery.failed", "endpoint.failing", "endpoint.recovered"}) {
+		t.Errorf("told: %q", got)
+	}
+}
+
+// An operator at night: the search finds the webhook by its id, the receiver is repaired, "Retry now" delivers all that waits.
+func TestTheOperatorsNight(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{})
+	b.fast()
+	b.env["MEMHOOK_RETRY_SCHEDULE"] = "1s,5m,5m"
+	in := b.start("")
+	b.receiver.answers(func(int, received) int { return http.StatusServiceUnavailable })
+	for i := range 15 {
+		b.sim.Add(readyAfter(fmt.Sprintf("night-%d", i), 0, "PI-1"))
+		in.register(fmt.Sprintf("night-%d", i), nil)
+	}
+	operator := newBrowser(t, in.url)
+	operator.signIn()
+	operator.open("/admin/")
+	operator.awaitShown("in a row") // the verdict names the endpoint
+	got := b.receiver.await(t, 1, 20*time.Second)
+	operator.open("/admin/search?q=" + got[0].header.Get("webhook-id"))
+	operator.awaitShown("night-")
+	operator.do(chromedp.Click(chromedp.CSS(`#list a[href^="/admin/endpoints/"]`)))
+	operator.awaitShown("Retry now")
+	b.receiver.answers(func(int, received) int { return http.StatusNoContent })
+	start := time.Now()
+	operator.press("Retry now")
+	until(t, 10*time.Second, "everything is delivered", func() bool {
+		return b.query(`select count(*) from deliveries where status = 'delivered' and event_type = 'task.ready'`) == 15
+	})
+	t.Logf("delivered %s after the button was pressed", time.Since(start))
+	operator.open("/admin/audit")
+	operator.awaitShown("retry")
+	operator.clean()
+
+	// The page says so when the server stops answering.
+	operator.open("/admin/")
+	in.kill()
+	operator.awaitShown("Not updated since")
 }

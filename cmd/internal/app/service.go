@@ -192,6 +192,7 @@ func (s *Service) newWorker() (err error) {
 	s.worker, err = worker.New(worker.Config{
 		Store: s.store, Memories: s.memories, Sender: s.sender, Schedule: s.cfg.RetrySchedule, Retention: s.cfg.Retention,
 		Name: instanceName(s.listener.Addr()), Version: Version(), Metrics: s.registry, Logger: s.log,
+		Alerts: worker.Alerts{URL: s.cfg.AlertURL, Secret: s.cfg.AlertSecret, PublicURL: s.cfg.PublicURL},
 	})
 	return err
 }

@@ -45,6 +45,8 @@ type Settings struct {
 	Retention         time.Duration
 	ShutdownTimeout   time.Duration
 	DrainTime         time.Duration
+	AlertURL          *url.URL
+	AlertSecret       []byte
 	AutoMigrate       bool
 	LogLevel          slog.Level
 	LogFormat         string

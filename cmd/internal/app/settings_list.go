@@ -11,6 +11,7 @@ import (
 
 	"github.com/memhook/memhook/memories"
 	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
 )
 
 // setting is one environment variable.
@@ -178,6 +179,22 @@ var settingList = []setting{
 		},
 	},
 	{
+		"MEMHOOK_ALERT_URL", "", "https://hooks.slack.com/services/…",
+		"URL that is sent a webhook once for each change: an account is refused, an endpoint is failing, disabled or well again, retries are " +
+			`used up, deliveries wait for a worker; Slack's hooks, and URLs that end in #text, get {"text":"…"}`,
+		alertURL,
+	},
+	{
+		"MEMHOOK_ALERT_SECRET", "", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+		"secret that signs what MEMHOOK_ALERT_URL is sent, as webhooks are signed: whsec_ followed by base64 of 24 to 64 bytes",
+		func(s *Settings, v string) (err error) {
+			if s.AlertSecret, err = webhook.ParseSecret(v); err != nil {
+				return errors.New("must be whsec_ followed by base64 of 24 to 64 bytes")
+			}
+			return nil
+		},
+	},
+	{
 		"MEMHOOK_AUTO_MIGRATE", "true", "false",
 		"makes serve migrate the database when it starts",
 		boolean(func(s *Settings) *bool { return &s.AutoMigrate }),
@@ -213,6 +230,16 @@ func databaseURL(s *Settings, v string) error {
 		return errors.New("must begin with postgres://")
 	}
 	s.DatabaseURL = v
+	return nil
+}
+
+// alertURL never repeats the URL in its error: the URL can be a secret.
+func alertURL(s *Settings, v string) error {
+	u, err := url.Parse(v)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return errors.New("must be an absolute http or https URL")
+	}
+	s.AlertURL = u
 	return nil
 }
 
