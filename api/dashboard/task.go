@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 )
@@ -138,7 +137,7 @@ func attemptMoment(del store.Delivery, a store.Attempt, link string) moment {
 	if a.Outcome != store.DeliveryDelivered {
 		m.Kind, m.Title = "bad", fmt.Sprintf("Attempt %d of %s failed", a.Number, del.EventType)
 	}
-	m.Detail = del.CallbackURL + " after " + verdict.Span(time.Duration(a.DurationMS)*time.Millisecond)
+	m.Detail = del.CallbackURL + " after " + millis(a.DurationMS)
 	if a.ResponseStatus != nil {
 		m.Detail = fmt.Sprintf("%d from %s", *a.ResponseStatus, m.Detail)
 	}

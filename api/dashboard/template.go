@@ -65,8 +65,16 @@ var functions = template.FuncMap{
 	},
 	"countp":  func(n *int, noun string) string { return count(*n, noun) },
 	"seconds": func(s float64) string { return verdict.Span(time.Duration(s * float64(time.Second))) },
-	"ms":      func(n int) string { return verdict.Span(time.Duration(n) * time.Millisecond) },
+	"ms":      millis,
 	"class":   stateClass,
+}
+
+// millis writes a duration that was measured in whole milliseconds.
+func millis(n int) string {
+	if n == 0 {
+		return "< 1 ms"
+	}
+	return verdict.Span(time.Duration(n) * time.Millisecond)
 }
 
 // stateClass returns the CSS class of a state.

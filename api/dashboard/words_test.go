@@ -19,6 +19,7 @@ func TestWords(t *testing.T) {
 		count(0, "video"): "0 videos", count(1, "video"): "1 video", count(2, "video"): "2 videos", count(1234, "task"): "1\u202f234 tasks",
 		count(1, "failed delivery"): "1 failed delivery", count(2, "failed delivery"): "2 failed deliveries",
 		times(1): "once", times(2): "2 times",
+		millis(12):      "12 ms",
 		verdict.Span(0): "0 s", verdict.Span(-time.Second): "0 s", verdict.Span(300 * time.Microsecond): "< 1 ms", verdict.Span(7 * time.Millisecond): "7 ms",
 		verdict.Span(90 * time.Second): "1 min 30 s", verdict.Span(25 * time.Hour): "1 d 1 h",
 		"past " + due(in(-time.Minute)): "past due now", "plan " + due(in(90*time.Second+100*time.Millisecond)): "plan in 1 min 30 s", "none " + due(nil): "none –",
