@@ -36,7 +36,8 @@ func (s *server) search(ctx context.Context, in *searchInput) (*searchOutput, er
 		return nil, err
 	}
 	out := Found{
-		Tasks: make([]Task, len(found.Tasks)), Deliveries: make([]Delivery, len(found.Deliveries)), Endpoints: make([]Endpoint, len(found.Endpoints)),
+		Tasks: make([]Task, len(found.Tasks)), Deliveries: make([]Delivery, len(found.Deliveries)),
+		Endpoints: make([]Endpoint, len(found.Endpoints)),
 	}
 	for i := range found.Tasks {
 		out.Tasks[i] = wireTask(&found.Tasks[i])

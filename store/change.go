@@ -55,7 +55,8 @@ func raise(ctx context.Context, tx pgx.Tx, changes []Change, at time.Time) error
 			a.Summary = "The endpoint " + c.URL + " is well again."
 		case ChangeUsedUp: // told once until the endpoint has recovered
 			a.Subject, a.Link = "used-up:"+c.EndpointID.String(), "/admin/deliveries?status=failed&endpoint_id="+c.EndpointID.String()
-			a.Summary = "Retries are used up: webhooks for " + c.URL + " have failed for good: " + c.Reason + ". Recover the endpoint once it is repaired."
+			a.Summary = "Retries are used up: webhooks for " + c.URL + " have failed for good: " + c.Reason +
+				". Recover the endpoint once it is repaired."
 		}
 		if c.Kind != EventEndpointRecovered {
 			if err := raiseAlert(ctx, tx, a); err != nil {

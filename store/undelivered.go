@@ -44,9 +44,11 @@ func (s *Store) Undelivered(ctx context.Context) ([]Undelivered, error) {
 func (s *Store) readUndelivered(ctx context.Context) ([]Undelivered, error) {
 	// Both arms have an index of their own, which holds few of the deliveries.
 	rows, err := s.pool.Query(ctx, `
-		select e.id as endpoint_id, e.url, e.enabled, e.disabled_reason, e.breaker, e.failures, e.failing_since, w.retrying, w.parked, w.oldest
+		select e.id as endpoint_id, e.url, e.enabled, e.disabled_reason, e.breaker, e.failures, e.failing_since,
+			w.retrying, w.parked, w.oldest
 		from (
-			select endpoint_id, count(*) filter (where not parked) as retrying, count(*) filter (where parked) as parked, min(id::text)::uuid as oldest
+			select endpoint_id, count(*) filter (where not parked) as retrying, count(*) filter (where parked) as parked,
+				min(id::text)::uuid as oldest
 			from (
 				select endpoint_id, id, false as parked from deliveries where retrying and not parked and status = 'pending'
 				union all

@@ -123,7 +123,7 @@ func (a Alerts) post(ctx context.Context, client *http.Client, alert store.Alert
 		return errors.New("the URL of MEMHOOK_ALERT_URL cannot be requested")
 	}
 	now := time.Now()
-	hash := sha256.Sum256([]byte(alert.Subject + "\x00" + alert.State + "\x00" + alert.At.UTC().Format(time.RFC3339Nano)))
+	hash := sha256.Sum256([]byte(alert.Subject + " " + alert.State + " " + alert.At.UTC().Format(time.RFC3339Nano)))
 	id := "alert_" + hex.EncodeToString(hash[:16])
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set(webhook.HeaderID, id)

@@ -106,7 +106,8 @@ func (d *dashboard) retryEndpoint(r *http.Request) (to, done string, err error) 
 		return "", "", err
 	}
 	n, err := d.store.RetryNow(r.Context(), store.Everything(), id)
-	return withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n)), count(n, "waiting delivery") + " sent as the endpoint takes them", err
+	to = withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n))
+	return to, count(n, "waiting delivery") + " sent as the endpoint takes them", err
 }
 
 func (d *dashboard) rotateSecret(r *http.Request) (to, done string, err error) {

@@ -56,7 +56,9 @@ func Of(st *store.Stats, now time.Time) (v Verdict) {
 		}
 	}
 	if len(st.Instances) == 0 {
-		v.add(Finding{"no-instance", true, "No instance with workers is running. Nothing is polled and nothing is delivered.", "/admin/#instances"})
+		v.add(Finding{
+			"no-instance", true, "No instance with workers is running. Nothing is polled and nothing is delivered.", "/admin/#instances",
+		})
 	}
 	v.pauses(st, now)
 	for i := range st.Accounts {
@@ -66,7 +68,9 @@ func Of(st *store.Stats, now time.Time) (v Verdict) {
 	v.endpoints(st, now)
 	v.attempts(st, now)
 	if p95, ok := store.Totals(st.Minutes).Latency.Quantile(0.95); ok && p95 > lateLatency {
-		v.add(Finding{"latency", false, "In the last hour, one delivery in twenty took longer than " + Span(p95) + ".", "/admin/deliveries?status=failed"})
+		v.add(Finding{
+			"latency", false, "In the last hour, one delivery in twenty took longer than " + Span(p95) + ".", "/admin/deliveries?status=failed",
+		})
 	}
 	slices.SortStableFunc(v.Findings, func(a, b Finding) int {
 		switch {
@@ -120,7 +124,8 @@ func (v *Verdict) account(a *store.Account, backlog int64) {
 	case a.State == store.AccountUnavailable:
 		f.Code, f.Text = "account-unavailable", fmt.Sprintf("memories.ai does not answer for the account %s%s", a.Name, reason)
 	case a.State == store.AccountRateLimited:
-		f.Code, f.Text = "account-rate-limited", fmt.Sprintf("memories.ai rate-limits the account %s, so something else uses its budget%s", a.Name, reason)
+		f.Code = "account-rate-limited"
+		f.Text = fmt.Sprintf("memories.ai rate-limits the account %s, so something else uses its budget%s", a.Name, reason)
 	case Round(a, backlog) > lateRound:
 		f.Code, f.Bad = "account-full", false
 		f.Text = fmt.Sprintf("Polling each of the %s of the account %s once takes %s at its budget of %s requests/s.",
@@ -141,7 +146,8 @@ func (v *Verdict) queue(st *store.Stats) {
 	}
 	if oldest > lateQueue {
 		v.add(Finding{
-			"queue-late", true, "Deliveries wait for a worker, the oldest for " + Span(oldest) + ". Add an instance, or look for what blocks the workers.", "/admin/jobs/",
+			"queue-late", true,
+			"Deliveries wait for a worker, the oldest for " + Span(oldest) + ". Add an instance, or look for what blocks the workers.", "/admin/jobs/",
 		})
 	}
 }

@@ -52,7 +52,8 @@ var settingList = []setting{
 	},
 	{
 		"MEMHOOK_API_KEY", "", "the output of: openssl rand -hex 24",
-		`creates an app named "default" with this API key, at least 16 characters; another value takes effect at the next start and ends the key before`,
+		`creates an app named "default" with this API key, at least 16 characters; another value takes effect at the next start ` +
+			"and ends the key before",
 		secret(func(s *Settings) *string { return &s.APIKey }, 16),
 	},
 	{
