@@ -54,7 +54,7 @@ type (
 )
 
 func (s *server) createAccount(ctx context.Context, in *createAccountInput) (*accountOutput, error) {
-	if err := errors.Join(checkText("name", &in.Body.Name), checkText("api_key", &in.Body.APIKey)); err != nil {
+	if err := errors.Join(checkText("name", &in.Body.Name), checkKey("api_key", &in.Body.APIKey)); err != nil {
 		return nil, err
 	}
 	a, err := s.store.CreateAccount(ctx, store.NewAccount{
@@ -65,6 +65,14 @@ func (s *server) createAccount(ctx context.Context, in *createAccountInput) (*ac
 		return nil, err
 	}
 	return s.answerAccount(ctx, a)
+}
+
+// checkKey refuses a key that cannot be sent in a header as it is, which memories.ai would refuse too, later and in worse words.
+func checkKey(field string, key *string) error {
+	if key != nil && !store.ValidKey(*key) {
+		return invalid(FieldError{field, "must have only printable ASCII characters and no blanks"})
+	}
+	return nil
 }
 
 // answerAccount answers with one account and its backlog.
@@ -98,7 +106,7 @@ func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*acco
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(checkText("name", in.Body.Name), checkText("api_key", in.Body.APIKey)); err != nil {
+	if err := errors.Join(checkText("name", in.Body.Name), checkKey("api_key", in.Body.APIKey)); err != nil {
 		return nil, err
 	}
 	change := store.AccountChange{

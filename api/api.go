@@ -41,6 +41,7 @@ type Config struct {
 	Proxies    []string       // networks of proxies whose X-Forwarded-For and -Proto are trusted
 	Version    string
 	Ready      func(context.Context) error // returns nil while requests can be served
+	Draining   func() bool                 // reports whether the instance is about to stop
 	Metrics    http.Handler                // served at /metrics; nil if metrics have an address of their own
 	Registry   prometheus.Registerer       // counts requests and refusals
 	Logger     *slog.Logger
@@ -137,6 +138,10 @@ func nothingHere(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Draining() {
+		writeProblem(w, r, problemFor(http.StatusServiceUnavailable, "not-ready", "this instance is shutting down"))
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
 	if err := s.cfg.Ready(ctx); err != nil {

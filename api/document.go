@@ -42,6 +42,7 @@ func openAPI(version string) huma.Config {
 		{Name: "events", Description: "What happened to tasks and endpoints. The feed lets a customer catch up by pulling."},
 		{Name: "endpoints", Description: "Callback URLs with their settings, secrets and health."},
 		{Name: "deliveries", Description: "One event for one endpoint, with every attempt."},
+		{Name: "search", Description: "Tasks, deliveries and endpoints by what is known of them."},
 		{Name: "admin", Description: "For the operator. Requires the admin token."},
 	}
 	cfg.CreateHooks = nil // they add a $schema member to every answer

@@ -43,6 +43,13 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"an event that is none", "GET", "/v1/events?after=x", "", nil, 422, "invalid-request", "after", "must be the id of an event"},
 		{"an app that is no id", "GET", "/admin/v1/tasks?app_id=x", "", nil, 422, "invalid-request", "app_id", "must be an app's id"},
 
+		{"a search for too little", "GET", "/v1/search?q=ab", "", nil, 422, "invalid-request", "q", "must have at least 3 characters"},
+		{"a key with a blank", "POST", "/admin/v1/accounts", `{"name":"a","api_key":"sk-mavi-1\n"}`, jsonBody, 422, "invalid-request", "api_key", "must have only printable ASCII characters and no blanks"},
+		{"a key with a letter that no header takes", "POST", "/admin/v1/accounts", `{"name":"a","api_key":"sk-mavi-é"}`, jsonBody, 422, "invalid-request", "api_key", "must have only printable ASCII characters and no blanks"},
+		{"a resend of a status that has none", "POST", "/v1/deliveries/resend", `{"status":"cancelled"}`, jsonBody, 422, "invalid-request", "status", "must be one of"},
+		{"a resend for an unknown endpoint", "POST", "/v1/deliveries/resend", `{"endpoint_id":"` + unknown + `"}`, jsonBody, 422, "invalid-request", "endpoint_id", "must be the id of an endpoint"},
+		{"a resend of no time", "POST", "/v1/deliveries/resend", `{"since":"2026-01-02T00:00:00Z","until":"2026-01-01T00:00:00Z"}`, jsonBody, 422, "invalid-request", "until", "must be after since"},
+
 		{"another media type", "POST", "/v1/tasks", `{}`, []string{"Content-Type", "text/plain"}, 415, "unsupported-media-type", "", "send the body as Content-Type: application/json; text/plain is not supported"},
 		{"another media type of a batch", "POST", "/v1/tasks/batch", `{}`, []string{"Content-Type", "text/plain"}, 415, "unsupported-media-type", "", "text/plain is not supported"},
 		{"no body", "POST", "/v1/tasks", ``, jsonBody, 400, "bad-request", "", "the request has no body; send a JSON object"},

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -12,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/store"
 )
 
@@ -55,14 +57,26 @@ func (c *requestCounts) counted(next http.Handler) http.Handler {
 	})
 }
 
-// Metrics serves a registry, to which it adds the state of the whole service as the database has it.
-func Metrics(r *prometheus.Registry, s *store.Store) http.Handler {
-	r.MustRegister(&serviceState{store: s})
+// Metrics serves a registry, to which it adds the state of the whole service as the database has it. Where everybody can read
+// them, names is false and the label account has an account's id in place of its name.
+func Metrics(r *prometheus.Registry, s *store.Store, names bool) http.Handler {
+	r.MustRegister(&serviceState{store: s, names: names})
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 
-// serviceState reads the database at each scrape. Every instance exposes the same.
-type serviceState struct{ store *store.Store }
+// stateFresh is how long what was read for a scrape answers further ones, so that scrapes cost the database little however
+// many there are.
+const stateFresh = 5 * time.Second
+
+// serviceState reads the database at a scrape. Every instance exposes the same.
+type serviceState struct {
+	store *store.Store
+	names bool // of accounts, in place of their ids
+
+	mu    sync.Mutex
+	read  time.Time
+	state []prometheus.Metric
+}
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("memhook_"+name, help, labels, nil)
@@ -80,6 +94,11 @@ var (
 	breakers       = desc("endpoints", "Endpoints, by the state of their breaker.", "breaker")
 	disabled       = desc("endpoints_disabled", "Endpoints that are disabled.")
 	parked         = desc("deliveries_parked", "Deliveries that wait for their endpoint to take them.")
+	undelivered    = desc("undelivered_oldest_seconds", "Age of the oldest webhook that waits for an enabled endpoint after a failed attempt.")
+	retrying       = desc("deliveries_retrying", "Deliveries of which an attempt has failed and another is due later.")
+	failing        = desc("endpoints_failing", "Endpoints that are enabled and whose last attempts have failed.")
+	failedShare    = desc("attempts_failed_ratio", "Share of the attempts of the last five minutes that failed, on all instances.")
+	queuePausedFor = desc("queue_paused_seconds", "Since when an operator has paused the queue; 0 where it is not paused.", "queue")
 	instances      = desc("instances", "Instances with workers that are alive.")
 	poolConns      = desc("database_connections", "Connections of this instance to the database, by state.", "state")
 	poolWaits      = desc("database_connection_waits_total", "How often this instance had to wait for a connection.")
@@ -92,7 +111,8 @@ var (
 func (*serviceState) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		accountState, accountBudget, accountUsed, accountBacklog, tasks, queueJobs, queueOldest, queuePaused,
-		breakers, disabled, parked, instances, poolConns, poolWaits, poolWaited, oldestTx, deadRows,
+		breakers, disabled, parked, undelivered, retrying, failing, failedShare, queuePausedFor, instances, poolConns, poolWaits, poolWaited,
+		oldestTx, deadRows,
 	} {
 		ch <- d
 	}
@@ -110,21 +130,41 @@ func (c *serviceState) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(poolWaits, prometheus.CounterValue, float64(pool.EmptyAcquireCount()))
 	ch <- prometheus.MustNewConstMetric(poolWaited, prometheus.CounterValue, pool.EmptyAcquireWaitTime().Seconds())
 
+	for _, m := range c.database() {
+		ch <- m
+	}
+}
+
+// database returns what the database says, at most stateFresh old.
+func (c *serviceState) database() []prometheus.Metric {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.read) < stateFresh {
+		return c.state
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	c.read, c.state = time.Now(), nil
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		c.state = append(c.state, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
+	}
 	st, err := c.store.Stats(ctx, math.MaxInt32)
 	if err != nil {
-		return
+		return c.state
 	}
 	for _, status := range []string{store.TaskWaiting, store.TaskReady, store.TaskFailed, store.TaskExpired, store.TaskCancelled} {
 		gauge(tasks, float64(st.Tasks[status]), status)
 	}
 	for _, a := range st.Accounts {
-		gauge(accountBudget, a.RequestsPerSecond, a.Name)
-		gauge(accountUsed, a.Used, a.Name)
-		gauge(accountBacklog, float64(st.Backlogs[a.ID]), a.Name)
+		account := a.ID.String()
+		if c.names {
+			account = a.Name
+		}
+		gauge(accountBudget, a.RequestsPerSecond, account)
+		gauge(accountUsed, a.Used, account)
+		gauge(accountBacklog, float64(st.Backlogs[a.ID]), account)
 		for _, state := range []string{store.AccountActive, store.AccountRateLimited, store.AccountRefused, store.AccountUnavailable} {
-			gauge(accountState, boolean(a.State == state), a.Name, state)
+			gauge(accountState, boolean(a.State == state), account, state)
 		}
 	}
 	depths := make(map[[2]string]store.QueueDepth)
@@ -137,11 +177,21 @@ func (c *serviceState) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(queueOldest, depths[[2]string{queue, "available"}].OldestSecs, queue)
 		gauge(queuePaused, boolean(st.Paused[queue]), queue)
+		pausedFor := 0.0
+		if since, paused := st.PausedAt[queue]; paused {
+			pausedFor = time.Since(since).Seconds()
+		}
+		gauge(queuePausedFor, pausedFor, queue)
 	}
+	v := verdict.Of(&st, time.Now())
+	gauge(undelivered, v.Oldest.Seconds())
+	gauge(retrying, float64(v.Retrying))
+	gauge(failing, float64(st.Failing))
+	gauge(failedShare, v.FailedShare)
 	gauge(instances, float64(len(st.Instances)))
 	health, err := c.store.DatabaseHealth(ctx)
 	if err != nil {
-		return
+		return c.state
 	}
 	gauge(oldestTx, health.OldestTransaction.Seconds())
 	for table, n := range health.DeadRows {
@@ -149,13 +199,14 @@ func (c *serviceState) Collect(ch chan<- prometheus.Metric) {
 	}
 	byBreaker, off, waiting, err := c.store.EndpointCounts(ctx)
 	if err != nil {
-		return
+		return c.state
 	}
 	for _, b := range []string{store.BreakerClosed, store.BreakerOpen, store.BreakerHalfOpen} {
 		gauge(breakers, float64(byBreaker[b]), b)
 	}
 	gauge(disabled, float64(off))
 	gauge(parked, float64(waiting))
+	return c.state
 }
 
 func boolean(b bool) float64 {

@@ -57,6 +57,11 @@ func (s *server) appRoutes() map[string][]route {
 			{get, "/deliveries", do(s.listDeliveries), "list-deliveries", "List deliveries", []int{200}},
 			{get, "/deliveries/{id}", do(s.getDelivery), "get-delivery", "Get a delivery with its attempts", []int{200, 404}},
 			{post, "/deliveries/{id}/resend", do(s.resend), "resend-delivery", "Resend a delivery", []int{202, 404, 409}},
+			{post, "/deliveries/resend", do(s.startResend), "resend-deliveries", "Resend all deliveries that match", []int{202}},
+			{get, "/resends/{id}", do(s.getResend), "get-resend", "Get the progress of a bulk resend", []int{200, 404}},
+		},
+		"search": {
+			{get, "/search", do(s.search), "search", "Find tasks, deliveries and endpoints", []int{200}},
 		},
 	}
 }
@@ -87,6 +92,10 @@ func (s *server) adminRoutes() []route {
 		{get, "/deliveries", filterByApp(do(s.listDeliveries)), "admin-list-deliveries", "List the deliveries of all apps", []int{200}},
 		{get, "/deliveries/{id}", do(s.getDelivery), "admin-get-delivery", "Get a delivery of any app with its attempts", []int{200, 404}},
 		{post, "/deliveries/{id}/resend", do(s.resend), "admin-resend-delivery", "Resend a delivery", []int{202, 404, 409}},
+		{post, "/deliveries/resend", filterByApp(do(s.startResend)), "admin-resend-deliveries", "Resend all deliveries that match", []int{202}},
+		{get, "/resends/{id}", do(s.getResend), "admin-get-resend", "Get the progress of a bulk resend", []int{200, 404}},
+		{get, "/search", filterByApp(do(s.search)), "admin-search", "Find tasks, deliveries and endpoints of all apps", []int{200}},
+		{get, "/audit", filterByApp(do(s.listAudit)), "admin-list-audit", "List who changed what", []int{200}},
 		{get, "/stats", operator(s.stats), "admin-stats", "Get the state of the whole service", []int{200}},
 	}
 	for what, queues := range store.Pausable {
@@ -125,7 +134,14 @@ var descriptions = map[string]string{
 	"enable-endpoint":        "Closes its breaker and sends at once, within its cap and rate, what has waited for it.",
 	"recover-endpoint":       "Sends again every delivery of the endpoint that has failed since a time, and at once what still waits for it.",
 	"list-deliveries":        "Newest first, without their attempts.",
-	"resend-delivery":        "Sends it under the same webhook-id and starts the retry schedule anew.",
+	"resend-deliveries": "Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. " +
+		"With dry_run it only counts.",
+	"get-resend":              "Kept for a week after it has finished.",
+	"search":                  "A prefix will do. Returns at most 20 of each.",
+	"admin-resend-deliveries": "As resend-deliveries, across apps.",
+	"admin-search":            "A prefix will do. Returns at most 20 of each.",
+	"admin-list-audit":        "Newest first. Kept for 400 days. Registrations of tasks are not in it.",
+	"resend-delivery":         "Sends it under the same webhook-id and starts the retry schedule anew.",
 
 	"admin-update-account":   "A new API key or budget takes effect at once.",
 	"admin-delete-account":   "An account that apps use answers 409.",
@@ -149,7 +165,7 @@ const feed = "Oldest first. To catch up by pulling, pass the id of the last even
 func (s *server) operations(api huma.API) {
 	s.registry = api.OpenAPI().Components.Schemas
 	v1 := huma.NewGroup(api, "/v1")
-	v1.UseMiddleware(refuseWebhooks, s.authenticated, s.limited, checkQuery, s.idempotent)
+	v1.UseMiddleware(refuseWebhooks, s.authenticated, s.limited, checkQuery, s.audited, s.idempotent)
 	v1.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"apiKey": {}}}
 		if op.Method == post {
@@ -165,7 +181,7 @@ func (s *server) operations(api huma.API) {
 		s.register(v1, tag, routes)
 	}
 	admin := huma.NewGroup(api, "/admin/v1")
-	admin.UseMiddleware(refuseWebhooks, s.administrator, checkQuery)
+	admin.UseMiddleware(refuseWebhooks, s.administrator, checkQuery, s.audited)
 	admin.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"adminToken": {}}}
 		documentProblems(op, http.StatusUnauthorized)

@@ -4,14 +4,17 @@ import (
 	"context"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/store"
 )
 
 // Stats is the state of the whole service.
 type Stats struct {
+	Verdict    Verdict          `json:"verdict"`
 	Tasks      map[string]int64 `json:"tasks" doc:"By status."`
 	Deliveries map[string]int64 `json:"deliveries" doc:"By status."`
 	Queues     []Queue          `json:"queues" nullable:"false" doc:"The jobs of each queue, by state."`
@@ -21,6 +24,25 @@ type Stats struct {
 	Latency    Quantiles        `json:"delivery_latency" doc:"In the last hour: from an event to its delivery."`
 	Accounts   []Account        `json:"accounts" nullable:"false" doc:"All accounts."`
 	Instances  []Instance       `json:"instances" nullable:"false" doc:"The running instances."`
+}
+
+// Verdict says whether webhooks come in time.
+type Verdict struct {
+	OK                bool      `json:"ok" doc:"Webhooks come in time: there are no findings."`
+	Findings          []Finding `json:"findings" nullable:"false" doc:"What delays webhooks, or may; the worst first."`
+	OldestUndelivered float64   `json:"oldest_undelivered_seconds" doc:"Age of the oldest webhook that waits for an enabled endpoint after a failed attempt."`
+	Retrying          int64     `json:"retrying" doc:"Deliveries that wait for their next attempt."`
+	Parked            int64     `json:"parked" doc:"Deliveries that wait for their endpoint to take them."`
+	FailingEndpoints  int64     `json:"failing_endpoints" doc:"Endpoints that are enabled and whose last attempts have failed."`
+	FailedShare       float64   `json:"failed_attempts_ratio" doc:"Share of the attempts of the last five minutes that failed."`
+}
+
+// Finding is something that delays webhooks, or may.
+type Finding struct {
+	Code     string `json:"code" doc:"Stable; for example endpoint-failing."`
+	Severity string `json:"severity" enum:"critical,warning" doc:"critical: everybody's webhooks wait. warning: some receivers' do, or may."`
+	Text     string `json:"text"`
+	Link     string `json:"link" doc:"The path of the dashboard's page where to act."`
 }
 
 // Rates is what all instances together did in one minute.
@@ -69,6 +91,7 @@ func (s *server) stats(ctx context.Context, _ *struct{}) (*statsOutput, error) {
 		Queues: make([]Queue, len(st.Jobs)), Rates: make([]Rates, len(st.Minutes)),
 		Accounts: make([]Account, len(st.Accounts)), Instances: make([]Instance, len(st.Instances)),
 	}
+	out.Verdict = wireVerdict(&st)
 	for i, q := range st.Jobs {
 		out.Queues[i] = Queue{Name: q.Queue, State: q.State, Count: q.Count, OldestSeconds: q.OldestSecs}
 	}
@@ -93,6 +116,21 @@ func (s *server) stats(ctx context.Context, _ *struct{}) (*statsOutput, error) {
 		}
 	}
 	return &statsOutput{out}, nil
+}
+
+func wireVerdict(st *store.Stats) Verdict {
+	v := verdict.Of(st, time.Now())
+	out := Verdict{
+		OK: len(v.Findings) == 0, Findings: make([]Finding, len(v.Findings)), OldestUndelivered: v.Oldest.Seconds(),
+		Retrying: v.Retrying, Parked: v.Parked, FailingEndpoints: st.Failing, FailedShare: v.FailedShare,
+	}
+	for i, f := range v.Findings {
+		out.Findings[i] = Finding{Code: f.Code, Severity: "warning", Text: f.Text, Link: f.Link}
+		if f.Bad {
+			out.Findings[i].Severity = "critical"
+		}
+	}
+	return out
 }
 
 // setPaused makes the handler that pauses or resumes queues on all instances.

@@ -97,6 +97,27 @@ func (e AttemptOutcome) Valid() bool {
 	}
 }
 
+// Defines values for AuditEntryActor.
+const (
+	Admin   AuditEntryActor = "admin"
+	Key     AuditEntryActor = "key"
+	Session AuditEntryActor = "session"
+)
+
+// Valid indicates whether the value is a known member of the AuditEntryActor enum.
+func (e AuditEntryActor) Valid() bool {
+	switch e {
+	case Admin:
+		return true
+	case Key:
+		return true
+	case Session:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for BatchResultStatus.
 const (
 	N200 BatchResultStatus = 200
@@ -208,6 +229,24 @@ func (e EndpointRecoveredEventType) Valid() bool {
 	}
 }
 
+// Defines values for FindingSeverity.
+const (
+	Critical FindingSeverity = "critical"
+	Warning  FindingSeverity = "warning"
+)
+
+// Valid indicates whether the value is a known member of the FindingSeverity enum.
+func (e FindingSeverity) Valid() bool {
+	switch e {
+	case Critical:
+		return true
+	case Warning:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for NewAccountApi.
 const (
 	NewAccountApiDatalake NewAccountApi = "datalake"
@@ -220,6 +259,27 @@ func (e NewAccountApi) Valid() bool {
 	case NewAccountApiDatalake:
 		return true
 	case NewAccountApiV1:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NewResendStatus.
+const (
+	NewResendStatusDelivered NewResendStatus = "delivered"
+	NewResendStatusFailed    NewResendStatus = "failed"
+	NewResendStatusPending   NewResendStatus = "pending"
+)
+
+// Valid indicates whether the value is a known member of the NewResendStatus enum.
+func (e NewResendStatus) Valid() bool {
+	switch e {
+	case NewResendStatusDelivered:
+		return true
+	case NewResendStatusFailed:
+		return true
+	case NewResendStatusPending:
 		return true
 	default:
 		return false
@@ -256,6 +316,24 @@ func (e NewUploadUntil) Valid() bool {
 	case NewUploadUntilDownloaded:
 		return true
 	case NewUploadUntilIndexed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ResendStatus.
+const (
+	Finished ResendStatus = "finished"
+	Running  ResendStatus = "running"
+)
+
+// Valid indicates whether the value is a known member of the ResendStatus enum.
+func (e ResendStatus) Valid() bool {
+	switch e {
+	case Finished:
+		return true
+	case Running:
 		return true
 	default:
 		return false
@@ -742,6 +820,45 @@ type Attempt struct {
 // AttemptOutcome Whether the endpoint accepted it with a 2xx status.
 type AttemptOutcome string
 
+// AuditEntry defines model for AuditEntry.
+type AuditEntry struct {
+	// Action The operation of the API, or the dashboard's button.
+	//
+	// Examples: disable-endpoint
+	Action string `json:"action"`
+
+	// Actor admin: the admin token. session: the dashboard. key: an app's API key.
+	Actor AuditEntryActor `json:"actor"`
+
+	// AppId The app of the key.
+	AppId *openapi_types.UUID `json:"app_id"`
+	At    time.Time           `json:"at"`
+
+	// Client The address that the request came from.
+	Client string             `json:"client"`
+	Id     openapi_types.UUID `json:"id"`
+
+	// Name The id of the key, or the beginning of the session's id.
+	Name string `json:"name"`
+
+	// Target The path of the request.
+	//
+	// Examples: /admin/v1/endpoints/01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2/disable
+	Target string `json:"target"`
+}
+
+// AuditEntryActor admin: the admin token. session: the dashboard. key: an app's API key.
+type AuditEntryActor string
+
+// AuditEntryList defines model for AuditEntryList.
+type AuditEntryList struct {
+	// Data The entries of this page.
+	Data []AuditEntry `json:"data"`
+
+	// NextCursor The cursor of the next page; null on the last page.
+	NextCursor *string `json:"next_cursor"`
+}
+
 // BatchResult defines model for BatchResult.
 type BatchResult struct {
 	// Problem What is wrong with the registration, if something is.
@@ -996,6 +1113,30 @@ type FieldError struct {
 	Message string `json:"message"`
 }
 
+// Finding defines model for Finding.
+type Finding struct {
+	// Code Stable; for example endpoint-failing.
+	Code string `json:"code"`
+
+	// Link The path of the dashboard's page where to act.
+	Link string `json:"link"`
+
+	// Severity critical: everybody's webhooks wait. warning: some receivers' do, or may.
+	Severity FindingSeverity `json:"severity"`
+	Text     string          `json:"text"`
+}
+
+// FindingSeverity critical: everybody's webhooks wait. warning: some receivers' do, or may.
+type FindingSeverity string
+
+// Found defines model for Found.
+type Found struct {
+	// Deliveries Those that match themselves, and the newest of the tasks that match.
+	Deliveries []Delivery `json:"deliveries"`
+	Endpoints  []Endpoint `json:"endpoints"`
+	Tasks      []Task     `json:"tasks"`
+}
+
 // HintURL defines model for HintURL.
 type HintURL struct {
 	// Url Pass it to memories.ai as callback_url at upload.
@@ -1087,6 +1228,28 @@ type NewKey struct {
 	// RateLimit Requests per second to each instance; absent for the service's default.
 	RateLimit *float64 `json:"rate_limit,omitempty"`
 }
+
+// NewResend defines model for NewResend.
+type NewResend struct {
+	// DryRun Count only. The id of the answer is null then.
+	DryRun     *bool   `json:"dry_run,omitempty"`
+	EndpointId *string `json:"endpoint_id,omitempty"`
+
+	// EventType Examples: task.ready
+	EventType *string `json:"event_type,omitempty"`
+
+	// Since Only deliveries that were created at or after this time.
+	Since *time.Time `json:"since,omitempty"`
+
+	// Status pending: those that wait for their next attempt, or for their endpoint.
+	Status *NewResendStatus `json:"status,omitempty"`
+
+	// Until Only deliveries that were created before this time; now by default.
+	Until *time.Time `json:"until,omitempty"`
+}
+
+// NewResendStatus pending: those that wait for their next attempt, or for their endpoint.
+type NewResendStatus string
 
 // NewTask defines model for NewTask.
 type NewTask struct {
@@ -1255,6 +1418,28 @@ type Recovery struct {
 	Recovered int64 `json:"recovered"`
 }
 
+// Resend defines model for Resend.
+type Resend struct {
+	CreatedAt *time.Time `json:"created_at"`
+
+	// Done How many of them have been given back to their endpoints' queues so far.
+	Done       int64      `json:"done"`
+	FinishedAt *time.Time `json:"finished_at"`
+
+	// Id null for a dry run.
+	Id *openapi_types.UUID `json:"id"`
+
+	// Matched How many deliveries matched when it was asked for.
+	Matched int64 `json:"matched"`
+
+	// Skipped How many could not be sent again: they have changed since, or their endpoint was deleted.
+	Skipped int64        `json:"skipped"`
+	Status  ResendStatus `json:"status"`
+}
+
+// ResendStatus defines model for Resend.Status.
+type ResendStatus string
+
 // SecretRotation defines model for SecretRotation.
 type SecretRotation struct {
 	// Overlap How long the old secret signs too: 24h by default, 0s for not at all, at most 720h.
@@ -1290,7 +1475,8 @@ type Stats struct {
 	Rates []Rates `json:"rates"`
 
 	// Tasks By status.
-	Tasks map[string]int64 `json:"tasks"`
+	Tasks   map[string]int64 `json:"tasks"`
+	Verdict Verdict          `json:"verdict"`
 }
 
 // Subscription defines model for Subscription.
@@ -1515,6 +1701,30 @@ type UploadUnknownEvent struct {
 // UploadUnknownEventType The type of the event.
 type UploadUnknownEventType string
 
+// Verdict defines model for Verdict.
+type Verdict struct {
+	// FailedAttemptsRatio Share of the attempts of the last five minutes that failed.
+	FailedAttemptsRatio float64 `json:"failed_attempts_ratio"`
+
+	// FailingEndpoints Endpoints that are enabled and whose last attempts have failed.
+	FailingEndpoints int64 `json:"failing_endpoints"`
+
+	// Findings What delays webhooks, or may; the worst first.
+	Findings []Finding `json:"findings"`
+
+	// Ok Webhooks come in time: there are no findings.
+	Ok bool `json:"ok"`
+
+	// OldestUndeliveredSeconds Age of the oldest webhook that waits for an enabled endpoint after a failed attempt.
+	OldestUndeliveredSeconds float64 `json:"oldest_undelivered_seconds"`
+
+	// Parked Deliveries that wait for their endpoint to take them.
+	Parked int64 `json:"parked"`
+
+	// Retrying Deliveries that wait for their next attempt.
+	Retrying int64 `json:"retrying"`
+}
+
 // Video defines model for Video.
 type Video struct {
 	// Cause The reason for the failure.
@@ -1711,6 +1921,18 @@ type AdminListKeysParams struct {
 	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// AdminListAuditParams defines parameters for AdminListAudit.
+type AdminListAuditParams struct {
+	// AppId Return only what belongs to this app.
+	AppId *string `form:"app_id,omitempty" json:"app_id,omitempty"`
+
+	// Limit The maximum number of entries.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The next_cursor of the previous page.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // AdminListDeliveriesParams defines parameters for AdminListDeliveries.
 type AdminListDeliveriesParams struct {
 	// AppId Return only what belongs to this app.
@@ -1734,6 +1956,12 @@ type AdminListDeliveriesParams struct {
 
 // AdminListDeliveriesParamsStatus defines parameters for AdminListDeliveries.
 type AdminListDeliveriesParamsStatus string
+
+// AdminResendDeliveriesParams defines parameters for AdminResendDeliveries.
+type AdminResendDeliveriesParams struct {
+	// AppId Return only what belongs to this app.
+	AppId *string `form:"app_id,omitempty" json:"app_id,omitempty"`
+}
 
 // AdminListEndpointsParams defines parameters for AdminListEndpoints.
 type AdminListEndpointsParams struct {
@@ -1760,6 +1988,15 @@ type AdminListEventsParams struct {
 
 	// Type Return only events of this type.
 	Type *string `form:"type,omitempty" json:"type,omitempty"`
+}
+
+// AdminSearchParams defines parameters for AdminSearch.
+type AdminSearchParams struct {
+	// AppId Return only what belongs to this app.
+	AppId *string `form:"app_id,omitempty" json:"app_id,omitempty"`
+
+	// Q The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters.
+	Q string `form:"q" json:"q"`
 }
 
 // AdminListTasksParams defines parameters for AdminListTasks.
@@ -1806,6 +2043,12 @@ type ListDeliveriesParams struct {
 
 // ListDeliveriesParamsStatus defines parameters for ListDeliveries.
 type ListDeliveriesParamsStatus string
+
+// ResendDeliveriesParams defines parameters for ResendDeliveries.
+type ResendDeliveriesParams struct {
+	// IdempotencyKey For 24 hours, repeating the request with this key gets the same answer again. Another request with this key answers 422 idempotency-key-reused.
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
 
 // ResendDeliveryParams defines parameters for ResendDelivery.
 type ResendDeliveryParams struct {
@@ -1866,6 +2109,12 @@ type ListEventsParams struct {
 
 // HintJSONBody defines parameters for Hint.
 type HintJSONBody = interface{}
+
+// SearchParams defines parameters for Search.
+type SearchParams struct {
+	// Q The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters.
+	Q string `form:"q" json:"q"`
+}
 
 // ListTasksParams defines parameters for ListTasks.
 type ListTasksParams struct {
@@ -2059,8 +2308,14 @@ type AdminUpdateAppJSONRequestBody = AppPatch
 // AdminCreateKeyJSONRequestBody defines body for AdminCreateKey for application/json ContentType.
 type AdminCreateKeyJSONRequestBody = NewKey
 
+// AdminResendDeliveriesJSONRequestBody defines body for AdminResendDeliveries for application/json ContentType.
+type AdminResendDeliveriesJSONRequestBody = NewResend
+
 // AdminRecoverEndpointJSONRequestBody defines body for AdminRecoverEndpoint for application/json ContentType.
 type AdminRecoverEndpointJSONRequestBody = RecoverSince
+
+// ResendDeliveriesJSONRequestBody defines body for ResendDeliveries for application/json ContentType.
+type ResendDeliveriesJSONRequestBody = NewResend
 
 // CreateEndpointJSONRequestBody defines body for CreateEndpoint for application/json ContentType.
 type CreateEndpointJSONRequestBody = NewEndpoint
@@ -2732,6 +2987,13 @@ type ClientInterface interface {
 	// Corresponds with DELETE /admin/v1/apps/{id}/keys/{key_id} (the `AdminRevokeKey` operationId).
 	AdminRevokeKey(ctx context.Context, id string, keyId string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AdminListAudit List who changed what
+	//
+	// Newest first. Kept for 400 days. Registrations of tasks are not in it.
+	//
+	// Corresponds with GET /admin/v1/audit (the `AdminListAudit` operationId).
+	AdminListAudit(ctx context.Context, params *AdminListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// AdminListDeliveries List the deliveries of all apps
 	//
 	// Newest first, without their attempts.
@@ -2745,6 +3007,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /admin/v1/deliveries/pause (the `AdminPauseDeliveries` operationId).
 	AdminPauseDeliveries(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AdminResendDeliveriesWithBody Resend all deliveries that match
+	//
+	// As resend-deliveries, across apps.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /admin/v1/deliveries/resend (the `AdminResendDeliveries` operationId).
+	AdminResendDeliveriesWithBody(ctx context.Context, params *AdminResendDeliveriesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AdminResendDeliveries Resend all deliveries that match
+	//
+	// As resend-deliveries, across apps.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /admin/v1/deliveries/resend (the `AdminResendDeliveries` operationId).
+	AdminResendDeliveries(ctx context.Context, params *AdminResendDeliveriesParams, body AdminResendDeliveriesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AdminResumeDeliveries Resume deliveries
 	//
@@ -2822,6 +3102,18 @@ type ClientInterface interface {
 	// Corresponds with POST /admin/v1/polling/resume (the `AdminResumePolling` operationId).
 	AdminResumePolling(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AdminGetResend Get the progress of a bulk resend
+	//
+	// Corresponds with GET /admin/v1/resends/{id} (the `AdminGetResend` operationId).
+	AdminGetResend(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AdminSearch Find tasks, deliveries and endpoints of all apps
+	//
+	// A prefix will do. Returns at most 20 of each.
+	//
+	// Corresponds with GET /admin/v1/search (the `AdminSearch` operationId).
+	AdminSearch(ctx context.Context, params *AdminSearchParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// AdminStats Get the state of the whole service
 	//
 	// Corresponds with GET /admin/v1/stats (the `AdminStats` operationId).
@@ -2850,6 +3142,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/deliveries (the `ListDeliveries` operationId).
 	ListDeliveries(ctx context.Context, params *ListDeliveriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResendDeliveriesWithBody Resend all deliveries that match
+	//
+	// Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/deliveries/resend (the `ResendDeliveries` operationId).
+	ResendDeliveriesWithBody(ctx context.Context, params *ResendDeliveriesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResendDeliveries Resend all deliveries that match
+	//
+	// Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/deliveries/resend (the `ResendDeliveries` operationId).
+	ResendDeliveries(ctx context.Context, params *ResendDeliveriesParams, body ResendDeliveriesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDelivery Get a delivery with its attempts
 	//
@@ -3014,6 +3324,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/hints/{token} (the `Hint` operationId).
 	Hint(ctx context.Context, token string, body HintJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetResend Get the progress of a bulk resend
+	//
+	// Kept for a week after it has finished.
+	//
+	// Corresponds with GET /v1/resends/{id} (the `GetResend` operationId).
+	GetResend(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Search Find tasks, deliveries and endpoints
+	//
+	// A prefix will do. Returns at most 20 of each.
+	//
+	// Corresponds with GET /v1/search (the `Search` operationId).
+	Search(ctx context.Context, params *SearchParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTasks List tasks
 	//
@@ -3375,6 +3699,23 @@ func (c *Client) AdminRevokeKey(ctx context.Context, id string, keyId string, re
 	return c.Client.Do(req)
 }
 
+// AdminListAudit List who changed what
+//
+// Newest first. Kept for 400 days. Registrations of tasks are not in it.
+//
+// Corresponds with GET /admin/v1/audit (the `AdminListAudit` operationId).
+func (c *Client) AdminListAudit(ctx context.Context, params *AdminListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAdminListAuditRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // AdminListDeliveries List the deliveries of all apps
 //
 // Newest first, without their attempts.
@@ -3399,6 +3740,44 @@ func (c *Client) AdminListDeliveries(ctx context.Context, params *AdminListDeliv
 // Corresponds with POST /admin/v1/deliveries/pause (the `AdminPauseDeliveries` operationId).
 func (c *Client) AdminPauseDeliveries(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAdminPauseDeliveriesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AdminResendDeliveriesWithBody Resend all deliveries that match
+//
+// As resend-deliveries, across apps.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /admin/v1/deliveries/resend (the `AdminResendDeliveries` operationId).
+func (c *Client) AdminResendDeliveriesWithBody(ctx context.Context, params *AdminResendDeliveriesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAdminResendDeliveriesRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AdminResendDeliveries Resend all deliveries that match
+//
+// As resend-deliveries, across apps.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /admin/v1/deliveries/resend (the `AdminResendDeliveries` operationId).
+func (c *Client) AdminResendDeliveries(ctx context.Context, params *AdminResendDeliveriesParams, body AdminResendDeliveriesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAdminResendDeliveriesRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3605,6 +3984,38 @@ func (c *Client) AdminResumePolling(ctx context.Context, reqEditors ...RequestEd
 	return c.Client.Do(req)
 }
 
+// AdminGetResend Get the progress of a bulk resend
+//
+// Corresponds with GET /admin/v1/resends/{id} (the `AdminGetResend` operationId).
+func (c *Client) AdminGetResend(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAdminGetResendRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AdminSearch Find tasks, deliveries and endpoints of all apps
+//
+// A prefix will do. Returns at most 20 of each.
+//
+// Corresponds with GET /admin/v1/search (the `AdminSearch` operationId).
+func (c *Client) AdminSearch(ctx context.Context, params *AdminSearchParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAdminSearchRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // AdminStats Get the state of the whole service
 //
 // Corresponds with GET /admin/v1/stats (the `AdminStats` operationId).
@@ -3674,6 +4085,44 @@ func (c *Client) AdminPollTask(ctx context.Context, id string, reqEditors ...Req
 // Corresponds with GET /v1/deliveries (the `ListDeliveries` operationId).
 func (c *Client) ListDeliveries(ctx context.Context, params *ListDeliveriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListDeliveriesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResendDeliveriesWithBody Resend all deliveries that match
+//
+// Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/deliveries/resend (the `ResendDeliveries` operationId).
+func (c *Client) ResendDeliveriesWithBody(ctx context.Context, params *ResendDeliveriesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResendDeliveriesRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResendDeliveries Resend all deliveries that match
+//
+// Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/deliveries/resend (the `ResendDeliveries` operationId).
+func (c *Client) ResendDeliveries(ctx context.Context, params *ResendDeliveriesParams, body ResendDeliveriesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResendDeliveriesRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4058,6 +4507,40 @@ func (c *Client) HintWithBody(ctx context.Context, token string, contentType str
 // Corresponds with POST /v1/hints/{token} (the `Hint` operationId).
 func (c *Client) Hint(ctx context.Context, token string, body HintJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewHintRequest(c.Server, token, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetResend Get the progress of a bulk resend
+//
+// Kept for a week after it has finished.
+//
+// Corresponds with GET /v1/resends/{id} (the `GetResend` operationId).
+func (c *Client) GetResend(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetResendRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Search Find tasks, deliveries and endpoints
+//
+// A prefix will do. Returns at most 20 of each.
+//
+// Corresponds with GET /v1/search (the `Search` operationId).
+func (c *Client) Search(ctx context.Context, params *SearchParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSearchRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4798,6 +5281,84 @@ func NewAdminRevokeKeyRequest(server string, id string, keyId string) (*http.Req
 	return req, nil
 }
 
+// NewAdminListAuditRequest constructs an http.Request for the AdminListAudit method
+func NewAdminListAuditRequest(server string, params *AdminListAuditParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/admin/v1/audit")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.AppId != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "app_id", *params.AppId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewAdminListDeliveriesRequest constructs an http.Request for the AdminListDeliveries method
 func NewAdminListDeliveriesRequest(server string, params *AdminListDeliveriesParams) (*http.Request, error) {
 	var err error
@@ -4935,6 +5496,73 @@ func NewAdminPauseDeliveriesRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewAdminResendDeliveriesRequest calls the generic AdminResendDeliveries builder with application/json body
+func NewAdminResendDeliveriesRequest(server string, params *AdminResendDeliveriesParams, body AdminResendDeliveriesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAdminResendDeliveriesRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewAdminResendDeliveriesRequestWithBody constructs an http.Request for the AdminResendDeliveries method, with any body, and a specified content type
+func NewAdminResendDeliveriesRequestWithBody(server string, params *AdminResendDeliveriesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/admin/v1/deliveries/resend")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.AppId != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "app_id", *params.AppId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -5405,6 +6033,102 @@ func NewAdminResumePollingRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewAdminGetResendRequest constructs an http.Request for the AdminGetResend method
+func NewAdminGetResendRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/admin/v1/resends/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAdminSearchRequest constructs an http.Request for the AdminSearch method
+func NewAdminSearchRequest(server string, params *AdminSearchParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/admin/v1/search")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.AppId != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "app_id", *params.AppId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "q", params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewAdminStatsRequest constructs an http.Request for the AdminStats method
 func NewAdminStatsRequest(server string) (*http.Request, error) {
 	var err error
@@ -5711,6 +6435,61 @@ func NewListDeliveriesRequest(server string, params *ListDeliveriesParams) (*htt
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewResendDeliveriesRequest calls the generic ResendDeliveries builder with application/json body
+func NewResendDeliveriesRequest(server string, params *ResendDeliveriesParams, body ResendDeliveriesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResendDeliveriesRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewResendDeliveriesRequestWithBody constructs an http.Request for the ResendDeliveries method, with any body, and a specified content type
+func NewResendDeliveriesRequestWithBody(server string, params *ResendDeliveriesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/deliveries/resend")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -6507,6 +7286,90 @@ func NewHintRequestWithBody(server string, token string, contentType string, bod
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetResendRequest constructs an http.Request for the GetResend method
+func NewGetResendRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/resends/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSearchRequest constructs an http.Request for the Search method
+func NewSearchRequest(server string, params *SearchParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/search")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "q", params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"time"
 
@@ -151,6 +152,20 @@ func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
+// raiseAccount enters an alert for an account that memories.ai refuses, and for the end of that.
+func raiseAccount(ctx context.Context, tx pgx.Tx, id uuid.UUID, name string, t Backoff, at time.Time) error {
+	a := Alert{Subject: "account:" + id.String(), State: t.State, Link: "/admin/accounts/" + id.String(), At: at}
+	switch t.State {
+	case AccountRefused:
+		a.Summary = fmt.Sprintf("memories.ai refuses the account %s: %s. Its tasks are not polled.", name, t.Reason)
+		return raiseAlert(ctx, tx, a)
+	case AccountActive:
+		a.Summary = fmt.Sprintf("memories.ai accepts the account %s again.", name)
+		return settleAlert(ctx, tx, a)
+	}
+	return nil
+}
+
 // SetBackoff records an account's backoff, or its end, on behalf of a lease. A lease that was replaced
 // changes nothing.
 func (s *Store) SetBackoff(ctx context.Context, account, lease uuid.UUID, t Backoff) error {
@@ -159,11 +174,18 @@ func (s *Store) SetBackoff(ctx context.Context, account, lease uuid.UUID, t Back
 	if t.State != AccountActive {
 		reason, until = &t.Reason, &t.Until
 	}
-	_, err := s.pool.Exec(ctx, `
-		update accounts set state = $3, state_reason = $4, paused_until = $5, troubles = $6
-		where id = $1 and shift = $2`, account, lease, t.State, reason, until, t.Count)
-	if err != nil {
-		return fmt.Errorf("record account backoff: %w", err)
-	}
-	return nil
+	return s.tx(ctx, "record account backoff", func(tx pgx.Tx) error {
+		var name string
+		err := tx.QueryRow(ctx, `
+			update accounts set state = $3, state_reason = $4, paused_until = $5, troubles = $6
+			where id = $1 and shift = $2
+			returning name`, account, lease, t.State, reason, until, t.Count).Scan(&name)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return raiseAccount(ctx, tx, account, name, t, s.now())
+	})
 }

@@ -58,13 +58,14 @@ func (s *Store) recordAttemptBatch(ctx context.Context, attempts []AttemptResult
 	telling := slices.DeleteFunc(slices.Clone(attempts), func(r AttemptResult) bool { return r.Delivered && r.Healthy })
 	touched := distinct(telling, func(r AttemptResult) uuid.UUID { return r.EndpointID }) // their health may change
 	var err error
+	var changes []Change
 	if len(touched) == 0 {
 		err = appendAttempts(attempts, func(round []AttemptResult) error {
 			return throughDeadlocks(func() error { return appendRound(ctx, s.pool, round) })
 		})
 	} else {
-		err = s.tx(ctx, "record attempts", func(tx pgx.Tx) error {
-			if err := s.applyHealth(ctx, tx, touched, attempts); err != nil {
+		err = s.tx(ctx, "record attempts", func(tx pgx.Tx) (err error) {
+			if changes, err = s.applyHealth(ctx, tx, touched, attempts); err != nil {
 				return err
 			}
 			if err := appendAttempts(attempts, func(round []AttemptResult) error { return appendRound(ctx, tx, round) }); err != nil {
@@ -75,6 +76,9 @@ func (s *Store) recordAttemptBatch(ctx context.Context, attempts []AttemptResult
 	}
 	if err == nil {
 		s.countAttempts(attempts)
+		for _, c := range changes {
+			s.changed(c)
+		}
 	}
 	return make([]struct{}, len(attempts)), err
 }

@@ -65,10 +65,10 @@ func (e *Endpoint) disable(reason string) []string {
 	return []string{EventEndpointDisabled}
 }
 
-// applyHealth changes the touched endpoints by their results.
-func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID, results []AttemptResult) error {
+// applyHealth changes the touched endpoints by their results, and returns what operators want to know of.
+func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID, results []AttemptResult) (changes []Change, err error) {
 	if len(touched) == 0 {
-		return nil
+		return nil, nil
 	}
 	rows, err := tx.Query(ctx, `
 		select `+endpointColumns+`
@@ -78,7 +78,7 @@ func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID,
 		for no key update`, touched)
 	endpoints, err := many[Endpoint](rows, err)
 	if err != nil {
-		return fmt.Errorf("read endpoints: %w", err)
+		return nil, fmt.Errorf("read endpoints: %w", err)
 	}
 	byID := make(map[uuid.UUID]*Endpoint, len(endpoints))
 	changed := make([]*Endpoint, len(endpoints))
@@ -91,16 +91,20 @@ func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID,
 			continue
 		}
 		events := ep.apply(r)
+		changes = append(changes, changesOf(ep, r, events)...)
 		if slices.Contains(events, EventEndpointRecovered) {
 			if err := s.makeDue(ctx, tx, ep); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		if err := s.emitAll(ctx, tx, ep, events, r.At); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return saveHealth(ctx, tx, changed)
+	if err := raise(ctx, tx, changes, s.now()); err != nil {
+		return nil, err
+	}
+	return changes, saveHealth(ctx, tx, changed)
 }
 
 // emitAll emits events of the given types about an endpoint.

@@ -114,7 +114,7 @@ func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, scope Scope, id u
 		id, ep.URL, ep.Description, ep.EventTypes, ep.RateLimit, ep.Headers, ep.Manual, ep.Signatures, signingKey); err != nil {
 		return ep, err
 	}
-	if set.Enabled != nil && *set.Enabled != ep.Enabled {
+	if set.Enabled != nil && (*set.Enabled != ep.Enabled || *set.Enabled && !ep.Healthy()) {
 		if err := s.enable(ctx, tx, &ep, *set.Enabled); err != nil {
 			return ep, err
 		}
@@ -180,6 +180,9 @@ func (s *Store) enable(ctx context.Context, tx pgx.Tx, ep *Endpoint, on bool) er
 	ep.Enabled, ep.DisabledReason = true, nil
 	ep.recovered()
 	if err := s.makeDue(ctx, tx, ep); err != nil {
+		return err
+	}
+	if err := raise(ctx, tx, []Change{{Kind: EventEndpointRecovered, EndpointID: ep.ID, URL: ep.URL}}, s.now()); err != nil {
 		return err
 	}
 	return s.emitForEndpoint(ctx, tx, ep, EventEndpointRecovered, s.now())

@@ -395,7 +395,9 @@ func TestAStatementThatFails(t *testing.T) {
 		{"delete an account", whole, func(ctx context.Context, w *world) error { return w.DeleteAccount(ctx, w.spare.ID) }, ""},
 		{"list accounts", whole, func(ctx context.Context, w *world) error { _, err := w.Accounts(ctx, page); return err }, ""},
 		{"make the defaults", steps, func(ctx context.Context, w *world) error {
-			return w.EnsureDefaults(ctx, store.NewAccount{APIKey: "sk-mavi-default", API: store.AccountV1, RequestsPerSecond: 1}, "a key of sixteen characters")
+			return w.EnsureDefaults(ctx, store.Defaults{
+				MemoriesKey: "sk-mavi-default", MemoriesAPI: store.AccountV1, RequestsPerSecond: 1, APIKey: "a key of sixteen characters",
+			})
 		}, ""},
 		{"move an app", whole, func(ctx context.Context, w *world) error {
 			_, err := w.UpdateApp(ctx, w.app.ID, new("moved"), &w.spare.ID)

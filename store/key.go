@@ -24,6 +24,16 @@ type APIKey struct {
 	RateLimit  *float64 // requests a second; nil: the service's default
 }
 
+// ValidKey reports whether a key can be sent in a header as it is: printable ASCII without blanks.
+func ValidKey(key string) bool {
+	for i := range len(key) {
+		if key[i] <= ' ' || key[i] > '~' {
+			return false
+		}
+	}
+	return key != ""
+}
+
 // Identity is who a key belongs to.
 type Identity struct {
 	KeyID     uuid.UUID

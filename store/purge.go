@@ -204,6 +204,8 @@ func (s *Store) purgeByAge(ctx context.Context, now time.Time) (total int64, err
 		`delete from idempotency_keys where created_at < $1`: idempotencyKept,
 		`delete from activity where minute < $1`:             activityKept,
 		`delete from endpoint_secrets where expires_at < $1`: 0,
+		`delete from audit where at < $1`:                    auditKept,
+		`delete from resends where finished_at < $1`:         resendsKept,
 	} {
 		tag, err := s.pool.Exec(ctx, sql, now.Add(-kept))
 		total += tag.RowsAffected()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
@@ -26,16 +27,28 @@ func (s *Store) PauseQueues(ctx context.Context, queues []string, pause bool) er
 
 // PausedQueues returns the queues that an operator has paused.
 func (s *Store) PausedQueues(ctx context.Context) (map[string]bool, error) {
-	rows, err := s.pool.Query(ctx, `select name from river_queue where paused_at is not null`)
-	if err != nil {
-		return nil, fmt.Errorf("read queues: %w", err)
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	paused := make(map[string]bool, len(names))
-	for _, name := range names {
+	since, err := s.pauses(ctx)
+	paused := make(map[string]bool, len(since))
+	for name := range since {
 		paused[name] = true
 	}
 	return paused, err
+}
+
+// pauses returns since when queues are paused.
+func (s *Store) pauses(ctx context.Context) (map[string]time.Time, error) {
+	rows, err := s.pool.Query(ctx, `select name, paused_at from river_queue where paused_at is not null`)
+	if err != nil {
+		return nil, fmt.Errorf("read queues: %w", err)
+	}
+	since := make(map[string]time.Time)
+	var name string
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&name, &at}, func() error {
+		since[name] = at
+		return nil
+	})
+	return since, err
 }
 
 // QueueDepth is how many jobs of a queue are in a state.

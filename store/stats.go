@@ -20,6 +20,9 @@ type Stats struct {
 	Instances  []Instance
 	Minutes    []Minute        // of the last hour
 	Paused     map[string]bool // queues
+	PausedAt   map[string]time.Time
+	Waiting    []Undelivered // the oldest first
+	Failing    int64         // endpoints that are enabled and whose last attempts have failed
 }
 
 // Stats reads the state of the whole service, with up to most accounts and endpoints.
@@ -53,7 +56,17 @@ func (s *Store) Stats(ctx context.Context, most int) (st Stats, err error) {
 	if st.Minutes, err = s.Activity(ctx, s.now().Add(-time.Hour).Truncate(time.Minute)); err != nil {
 		return st, err
 	}
-	if st.Paused, err = s.PausedQueues(ctx); err != nil {
+	if st.PausedAt, err = s.pauses(ctx); err != nil {
+		return st, err
+	}
+	st.Paused = make(map[string]bool, len(st.PausedAt))
+	for queue := range st.PausedAt {
+		st.Paused[queue] = true
+	}
+	if st.Waiting, err = s.Undelivered(ctx); err != nil {
+		return st, err
+	}
+	if st.Failing, err = s.failing.get(ctx); err != nil {
 		return st, err
 	}
 	st.Instances, err = s.Instances(ctx)

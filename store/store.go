@@ -25,6 +25,9 @@ type Config struct {
 	Settle time.Duration
 	Now    func() time.Time // nil means time.Now
 	Logger *slog.Logger     // nil means slog.Default()
+
+	// Changed is called for each change of state that attempts have caused, once it is in the database. nil ignores them.
+	Changed func(Change)
 }
 
 // Store is memhook's database. It is safe for concurrent use.
@@ -36,6 +39,7 @@ type Store struct {
 	settle time.Duration
 	now    func() time.Time
 
+	changed   func(Change)
 	upgrading atomic.Bool // see FinishUpgrade
 
 	clock    clock
@@ -44,6 +48,8 @@ type Store struct {
 	sent     costly[map[string]int64]
 	backlog  costly[map[uuid.UUID]int64]
 	health   costly[DatabaseHealth]
+	waiting  costly[[]Undelivered]
+	failing  costly[int64]
 
 	register *Batcher[Registration, Registered]
 	load     *Batcher[[]uuid.UUID, []*Delivery]
@@ -61,14 +67,18 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	if cfg.Changed == nil {
+		cfg.Changed = func(Change) {}
+	}
 	jobs, err := river.NewClient(riverpgxv5.New(pool), &river.Config{FetchCooldown: notifyCooldown, Logger: cfg.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("job client: %w", err)
 	}
-	s := &Store{pool: pool, jobs: jobs, keys: cfg.Keys, encode: cfg.Encode, settle: cfg.Settle, now: cfg.Now}
+	s := &Store{pool: pool, jobs: jobs, keys: cfg.Keys, encode: cfg.Encode, settle: cfg.Settle, now: cfg.Now, changed: cfg.Changed}
 	const ms = time.Millisecond
 	s.tasks.read, s.sent.read, s.backlog.read = s.countTasks, s.countDeliveries, s.countBacklogs
 	s.health.read, s.health.fresh = s.readHealth, healthFresh
+	s.waiting.read, s.failing.read = s.readUndelivered, s.failingEndpoints
 	s.register = NewBatcher(500, 2*ms, s.registerBatch)
 	s.load = NewBatcher(100, 3*ms, s.loadDeliveryBatch)
 	s.record = NewBatcher(500, 8*ms, s.recordAttemptBatch)

@@ -145,6 +145,8 @@ const (
 	expireBatch    = 500
 	// reviewInterval is how often all expired tasks that still wait to be asked are looked at.
 	reviewInterval = time.Minute
+	// resendsInterval is how often bulk resends are looked for.
+	resendsInterval = time.Second
 	// adoptInterval is how often work without a job gets a new one. With what the store waits before it looks for the job
 	// of a delivery, or for a heartbeat of an instance that is not listed, it is less than 10 s.
 	adoptInterval = 3 * time.Second

@@ -58,6 +58,19 @@ func (w *Worker) addPartitions(ctx context.Context) {
 	}
 }
 
+// resends works off bulk resends, a batch at a time.
+func (w *Worker) resends(ctx context.Context) {
+	for ctx.Err() == nil {
+		found, err := w.cfg.Store.WorkResends(ctx)
+		if err != nil && ctx.Err() == nil {
+			w.log.Warn("maintenance cannot work off a bulk resend", "error", err)
+		}
+		if err != nil || !found {
+			return
+		}
+	}
+}
+
 // purge deletes rows that are older than the retention.
 func (w *Worker) purge(ctx context.Context) {
 	if !w.clockFits() {

@@ -33,6 +33,8 @@ type Config struct {
 	Name    string // of this instance: host, network and address
 	Version string
 
+	Alerts Alerts
+
 	Metrics prometheus.Registerer // nil for none
 	Logger  *slog.Logger
 }
@@ -127,6 +129,10 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.background.Go(func() { every(background, expireInterval, w.expire()) })
 	w.background.Go(func() { every(background, adoptInterval, sparing(w.adopt)) })
 	w.background.Go(func() { w.addPartitions(background); every(background, partitionInterval, w.addPartitions) })
+	w.background.Go(func() { every(background, resendsInterval, w.resends) })
+	if w.cfg.Alerts.URL != nil {
+		w.background.Go(func() { w.sendAlerts(background) })
+	}
 	if w.cfg.Retention > 0 {
 		interval := max(expireInterval, min(purgeInterval, w.cfg.Retention/10))
 		w.background.Go(func() { every(background, interval, w.purge) })

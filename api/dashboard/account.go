@@ -52,6 +52,9 @@ func accountForm(r *http.Request) (c store.AccountChange, err error) {
 		c.Name = &name
 	}
 	if key := formText(r, "api_key"); key != "" {
+		if !store.ValidKey(key) {
+			return c, badInput("An API key has only printable ASCII characters and no blanks.")
+		}
 		c.APIKey = &key
 	}
 	if api := formText(r, "api"); api != "" {

@@ -116,6 +116,7 @@ func (d *dashboard) createKey(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.audit(r)
 	v, err := d.app(r)
 	if err != nil {
 		return nil, err

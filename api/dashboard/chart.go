@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/store"
 )
 
@@ -79,7 +80,7 @@ func lines(title string, minutes []store.Minute, now time.Time, value func(store
 	low, high := math.Floor(math.Log10(least)), math.Ceil(math.Log10(most)+1e-9)
 	high = max(high, low+1)
 	open(&b, fmt.Sprintf("%s per minute over the last hour, p50, p95 and p99, from %s to %s",
-		title, span(time.Duration(least*1e9)), span(time.Duration(most*1e9))))
+		title, verdict.Span(time.Duration(least*1e9)), verdict.Span(time.Duration(most*1e9))))
 	var ticks []tick
 	for e := low; e <= high; e++ {
 		ticks = append(ticks, tick{(e - low) / (high - low), tickLabel(math.Pow(10, e))})
@@ -127,7 +128,7 @@ func drawLine(b *strings.Builder, name string, points map[int]float64, scale fun
 		previous = i
 		fmt.Fprintf(&path, "%s%.1f %.1f", command, x(i), y(s))
 		fmt.Fprintf(b, `<circle class="dot %s" cx="%.1f" cy="%.1f" r="2"><title>%s %s: %s</title></circle>`,
-			name, x(i), y(s), start.Add(time.Duration(i)*time.Minute).Format("15:04"), name, span(time.Duration(s*1e9)))
+			name, x(i), y(s), start.Add(time.Duration(i)*time.Minute).Format("15:04"), name, verdict.Span(time.Duration(s*1e9)))
 	}
 	fmt.Fprintf(b, `<path class="line %s" d="%s"/>`, name, path.String())
 }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"path"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -43,6 +44,7 @@ type dashboard struct {
 	log         *slog.Logger
 	pages       map[string]*template.Template
 	wrongTokens *lru.Cache[string, *rate.Limiter] // limits them, by client
+	endings     *lru.Cache[string, ending]        // by session
 	jobs        http.Handler                      // River's pages
 }
 
@@ -56,7 +58,7 @@ const riverPolicy = "default-src 'none'; script-src 'self' 'unsafe-eval'; style-
 
 // New makes the handler of everything under /admin except /admin/v1. The background work of River's pages ends with ctx.
 func New(ctx context.Context, cfg Config) (http.Handler, error) {
-	d := &dashboard{cfg: cfg, store: cfg.Store, log: cfg.Logger, wrongTokens: newWrongTokens()}
+	d := &dashboard{cfg: cfg, store: cfg.Store, log: cfg.Logger, wrongTokens: newCache[*rate.Limiter](), endings: newCache[ending]()}
 	var err error
 	if d.pages, err = parsePages(); err != nil {
 		return nil, err
@@ -105,9 +107,18 @@ func (d *dashboard) routes(r chi.Router) {
 	r.Get("/deliveries", d.page(d.deliveries))
 	r.Get("/deliveries/{id}", d.page(d.delivery))
 	r.Post("/deliveries/{id}/resend", d.action(d.resend))
+	r.Get("/resends/new", d.page(d.newBulk))
+	r.Post("/resends", d.action(d.startBulk))
+	r.Get("/resends/{id}", d.page(d.bulk))
+	r.Get("/search", d.page(d.search))
+	r.Get("/audit", d.page(d.auditLog))
 
 	r.Get("/endpoints", d.page(d.endpoints))
 	r.Get("/endpoints/{id}", d.page(d.endpoint))
+	r.Post("/endpoints/{id}", d.action(d.updateEndpoint))
+	r.Post("/endpoints/{id}/retry", d.action(d.retryEndpoint))
+	r.Post("/endpoints/{id}/rotate", d.action(d.rotateSecret))
+	r.Post("/endpoints/{id}/delete", d.action(d.deleteEndpoint))
 	r.Post("/endpoints/{id}/test", d.action(d.testEndpoint))
 	r.Post("/endpoints/{id}/{verb:enable|disable}", d.action(d.setEnabled))
 	r.Post("/endpoints/{id}/recover", d.action(d.recoverEndpoint))
@@ -178,7 +189,7 @@ func (d *dashboard) page(read func(*http.Request) (*view, error)) http.HandlerFu
 
 func (d *dashboard) render(w http.ResponseWriter, r *http.Request, status int, v *view) {
 	v.Path, v.Version, v.Now = r.URL.Path, d.cfg.Version, time.Now()
-	v.SignedIn = isSignedIn(r)
+	v.SignedIn = sessionID(r) != ""
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	if err := d.pages[v.template].ExecuteTemplate(w, "layout", v); err != nil {
@@ -192,7 +203,7 @@ func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) 
 		to, done, err := do(r)
 		switch {
 		case err == nil:
-			d.log.Info("an operator changed something", "path", r.URL.Path, "client", d.cfg.Client(r))
+			d.audit(r)
 			http.Redirect(w, r, withQuery(to, "done", done), http.StatusSeeOther)
 		case errors.Is(err, store.ErrConflict) || errors.As(err, new(badInput)):
 			http.Redirect(w, r, withQuery(back(r), "problem", reason(err)), http.StatusSeeOther) //nolint:gosec // localPath keeps it here
@@ -202,7 +213,22 @@ func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) 
 	}
 }
 
-// badInput is an error in a form, in words for the operator.
+// audit notes in the log and in the audit log that an operator has changed something.
+func (d *dashboard) audit(r *http.Request) {
+	client, session := d.cfg.Client(r), sessionID(r)
+	d.log.Info("an operator changed something", "path", r.URL.Path, "client", client)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
+	defer cancel()
+	err := d.store.Audit(ctx, store.AuditEntry{
+		Actor: store.ActorSession, Name: session[:min(len(session), 8)], Client: client,
+		Action: path.Base(r.URL.Path), Target: r.URL.Path,
+	})
+	if err != nil {
+		d.log.Error("cannot write the audit log", "path", r.URL.Path, "client", client, "error", err)
+	}
+}
+
+// badInput says what is wrong with a form.
 type badInput string
 
 func (b badInput) Error() string { return string(b) }

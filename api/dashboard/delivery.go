@@ -1,13 +1,17 @@
 package dashboard
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/http"
+	"strings"
 
 	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
 )
 
 func (d *dashboard) deliveries(r *http.Request) (*view, error) {
-	data := listData[store.Delivery]{Filter: filters(r, "status", "app_id", "endpoint_id", "task")}
+	data := deliveriesData{listData: listData[store.Delivery]{Filter: filters(r, "status", "app_id", "endpoint_id", "task")}}
 	f := store.DeliveryFilter{
 		Scope: filterScope(data.Filter["app_id"]), Status: data.Filter["status"],
 		EndpointID: filterID(data.Filter["endpoint_id"]), TaskID: filterID(data.Filter["task"]),
@@ -22,12 +26,56 @@ func (d *dashboard) deliveries(r *http.Request) (*view, error) {
 	if n := len(data.Rows); n > 0 {
 		data.Next = next(r, n, data.Rows[n-1].ID)
 	}
+	data.Newest = newest(r)
+	if data.Lines, err = d.lines(r, data.Rows); err != nil {
+		return nil, err
+	}
 	return &view{template: "deliveries", Title: "Deliveries", Live: 3, Data: data}, nil
+}
+
+// deliveriesData is the list with what each delivery's last attempt said.
+type deliveriesData struct {
+	listData[store.Delivery]
+	Lines []deliveryLine
+}
+
+type deliveryLine struct {
+	store.Delivery
+	Last store.LastAttempt
+}
+
+func (d *dashboard) lines(r *http.Request, deliveries []store.Delivery) ([]deliveryLine, error) {
+	last, err := d.store.LastAttempts(r.Context(), deliveries)
+	lines := make([]deliveryLine, len(deliveries))
+	for i, del := range deliveries {
+		lines[i] = deliveryLine{del, last[del.ID]}
+	}
+	return lines, err
 }
 
 type deliveryData struct {
 	store.Delivery
-	Event store.Event
+	Event  store.Event
+	Body   string   // of the webhook, indented
+	Custom []string // names of the endpoint's own headers, whose values are secret
+	Curl   string   // sends the body to the receiver, without a signature
+}
+
+// indented returns JSON with a line for each member; other text as it is.
+func indented(text string) string {
+	var b bytes.Buffer
+	if json.Indent(&b, []byte(text), "", "  ") != nil {
+		return text
+	}
+	return b.String()
+}
+
+// quoted quotes a text for a POSIX shell.
+func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+
+func curlOf(del store.Delivery, ev store.Event) string {
+	return "curl -i " + quoted(del.CallbackURL) + " \\\n  -H 'Content-Type: application/json' \\\n  -H 'webhook-id: " +
+		webhook.EventID(ev.ID.String()) + "' \\\n  --data-binary " + quoted(ev.Payload)
 }
 
 func (d *dashboard) delivery(r *http.Request) (*view, error) {
@@ -43,7 +91,13 @@ func (d *dashboard) delivery(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &view{template: "delivery", Title: "Delivery of " + del.EventType, Live: 2, Data: deliveryData{del, ev}}, nil
+	data := deliveryData{Delivery: del, Event: ev, Body: indented(ev.Payload), Curl: curlOf(del, ev)}
+	if ep, err := d.store.Endpoint(r.Context(), store.Everything(), del.EndpointID); err == nil {
+		if data.Custom, err = d.store.HeaderNames(&ep); err != nil {
+			return nil, err
+		}
+	}
+	return &view{template: "delivery", Title: "Delivery of " + del.EventType, Live: 2, Data: data}, nil
 }
 
 func (d *dashboard) resend(r *http.Request) (to, done string, err error) {

@@ -14,10 +14,17 @@ import (
 // stripAttempts is the number of attempts that the strip of an endpoint shows.
 const stripAttempts = 100
 
+// rotateOverlap is how long the old secret signs beside a new one.
+const rotateOverlap = 24 * time.Hour
+
 func (d *dashboard) endpoints(r *http.Request) (*view, error) {
-	data := listData[store.Endpoint]{Filter: filters(r, "app_id")}
+	data := listData[store.Endpoint]{Filter: filters(r, "app_id", "state")}
+	read := d.store.Endpoints
+	if data.Filter["state"] == "failing" {
+		read = d.store.TroubledEndpoints
+	}
 	var err error
-	if data.Rows, err = d.store.Endpoints(r.Context(), filterScope(data.Filter["app_id"]), cursor(r)); err != nil {
+	if data.Rows, err = read(r.Context(), filterScope(data.Filter["app_id"]), cursor(r)); err != nil {
 		return nil, err
 	}
 	if data.Apps, err = d.appNames(r); err != nil {
@@ -26,6 +33,7 @@ func (d *dashboard) endpoints(r *http.Request) (*view, error) {
 	if n := len(data.Rows); n > 0 {
 		data.Next = next(r, n, data.Rows[n-1].ID)
 	}
+	data.Newest = newest(r)
 	return &view{template: "endpoints", Title: "Endpoints", Live: 3, Data: data}, nil
 }
 
@@ -72,6 +80,50 @@ func (d *dashboard) testEndpoint(r *http.Request) (to, done string, err error) {
 	}
 	delivery, err := d.store.TestEndpoint(r.Context(), store.Everything(), id)
 	return "/admin/deliveries/" + delivery.String(), "webhook.test was sent to the queue", err
+}
+
+// updateEndpoint changes what an operator may want to: its description and its rate limit.
+func (d *dashboard) updateEndpoint(r *http.Request) (to, done string, err error) {
+	id, err := pathID(r)
+	if err != nil {
+		return "", "", err
+	}
+	set := store.EndpointSettings{Description: new(formText(r, "description")), RateLimit: new(0.0)}
+	if text := formText(r, "rate_limit"); text != "" {
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(n >= 0.01 && n <= 10_000) {
+			return "", "", badInput("Deliveries per second must be empty, or a number from 0.01 to 10000.")
+		}
+		set.RateLimit = &n
+	}
+	_, err = d.store.UpdateEndpoint(r.Context(), store.Everything(), id, set)
+	return "/admin/endpoints/" + id.String(), "The endpoint was updated", err
+}
+
+func (d *dashboard) retryEndpoint(r *http.Request) (to, done string, err error) {
+	id, err := pathID(r)
+	if err != nil {
+		return "", "", err
+	}
+	n, err := d.store.RetryNow(r.Context(), store.Everything(), id)
+	to = withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n))
+	return to, count(n, "waiting delivery") + " sent as the endpoint takes them", err
+}
+
+func (d *dashboard) rotateSecret(r *http.Request) (to, done string, err error) {
+	id, err := pathID(r)
+	if err == nil {
+		_, err = d.store.RotateSecret(r.Context(), store.Everything(), id, rotateOverlap)
+	}
+	return "/admin/endpoints/" + id.String(), "The secret was rotated; for 24 hours the old one signs too", err
+}
+
+func (d *dashboard) deleteEndpoint(r *http.Request) (to, done string, err error) {
+	id, err := pathID(r)
+	if err == nil {
+		err = d.store.DeleteEndpoint(r.Context(), store.Everything(), id)
+	}
+	return "/admin/endpoints", "The endpoint was deleted", err
 }
 
 func (d *dashboard) setEnabled(r *http.Request) (to, done string, err error) {

@@ -19,6 +19,19 @@ type listData[T any] struct {
 	Filter map[string]string
 	Apps   map[string]string // names by id
 	Next   string            // the link to the next page
+	Newest string            // the link to the first page; empty on it
+}
+
+// newest returns the link to the first page of a list, or "" on it.
+func newest(r *http.Request) string {
+	if r.URL.Query().Get("cursor") == "" {
+		return ""
+	}
+	u := *r.URL
+	q := u.Query()
+	q.Del("cursor")
+	u.RawQuery = q.Encode()
+	return u.RequestURI()
 }
 
 // cursor returns the page that a request asks for.

@@ -20,6 +20,8 @@ import (
 const (
 	cookieName   = "memhook_session"
 	sessionLasts = 12 * time.Hour
+	// endedFresh is how long an instance does not ask again whether a session was signed out on another.
+	endedFresh = time.Second
 	// One client may send wrongBurst wrong tokens at once, and then one every wrongEvery.
 	wrongBurst = 10
 	wrongEvery = 6 * time.Second
@@ -30,7 +32,7 @@ const (
 )
 
 // A session is a cookie that only the admin token can make: "expiry.nonce.mac". It is valid on every instance and after a
-// restart, and a new token ends all sessions.
+// restart until it expires, is signed out, or the token is replaced. The nonce is its id.
 func (d *dashboard) mac(text string) string {
 	key := sha256.Sum256([]byte("memhook dashboard session\x00" + d.cfg.Token))
 	h := hmac.New(sha256.New, key[:])
@@ -55,26 +57,67 @@ func (d *dashboard) session(r *http.Request, now time.Time) (refused string) {
 	if i < 0 || subtle.ConstantTimeCompare([]byte(c.Value[i+1:]), []byte(d.mac(c.Value[:i]))) != 1 {
 		return "forged-session"
 	}
-	expiry, _, _ := strings.Cut(c.Value, ".")
-	if at, err := strconv.ParseInt(expiry, 10, 64); err != nil || now.Unix() >= at {
+	if _, expires := sessionOf(c.Value); !now.Before(expires) {
 		return "expired-session"
 	}
 	return ""
 }
 
-type ctxSignedIn struct{}
+// sessionOf returns the id of a session and when it expires.
+func sessionOf(cookie string) (id string, expires time.Time) {
+	parts := strings.Split(cookie, ".")
+	at, err := strconv.ParseInt(parts[0], 10, 64)
+	if len(parts) != 3 || err != nil {
+		return "", time.Time{}
+	}
+	return parts[1], time.Unix(at, 0)
+}
 
-// isSignedIn reports whether signedIn has let a request through.
-func isSignedIn(r *http.Request) bool { return r.Context().Value(ctxSignedIn{}) != nil }
+// ended reports whether a session was signed out. It asks the database once in endedFresh.
+func (d *dashboard) ended(ctx context.Context, id string, now time.Time) (bool, error) {
+	if known, ok := d.endings.Get(id); ok && (known.ended || now.Before(known.until)) {
+		return known.ended, nil
+	}
+	ended, err := d.store.SessionEnded(ctx, id)
+	if err == nil {
+		d.endings.Add(id, ending{ended, now.Add(endedFresh)})
+	}
+	return ended, err
+}
+
+// ending is what is known of whether a session was signed out.
+type ending struct {
+	ended bool
+	until time.Time // how long that no is believed
+}
+
+type ctxSession struct{}
+
+// sessionID returns the id of the session with which signedIn has let a request through, or "".
+func sessionID(r *http.Request) string {
+	id, _ := r.Context().Value(ctxSession{}).(string)
+	return id
+}
 
 // signedIn is a middleware that lets a request through if it has a valid session. Other requests for a page are redirected to
 // the form.
 func (d *dashboard) signedIn(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		refused := d.session(r, time.Now())
+		now := time.Now()
+		refused := d.session(r, now)
 		if refused == "" {
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), ctxSignedIn{}, true)))
-			return
+			c, _ := r.Cookie(cookieName)
+			id, _ := sessionOf(c.Value)
+			ended, err := d.ended(r.Context(), id, now)
+			if err != nil {
+				d.fail(w, r, err)
+				return
+			}
+			if !ended {
+				next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), ctxSession{}, id)))
+				return
+			}
+			refused = "ended-session"
 		}
 		reading := r.Method == http.MethodGet || r.Method == http.MethodHead
 		if refused != "no-session" || !reading {
@@ -151,15 +194,28 @@ func (d *dashboard) refuseToken(w http.ResponseWriter, r *http.Request, to strin
 	d.render(w, r, http.StatusTooManyRequests, page)
 }
 
-func newWrongTokens() *lru.Cache[string, *rate.Limiter] {
-	c, err := lru.New[string, *rate.Limiter](clientsKept)
+// newCache makes a cache of clientsKept entries.
+func newCache[V any]() *lru.Cache[string, V] {
+	c, err := lru.New[string, V](clientsKept)
 	if err != nil { // only for a size that is not positive
 		panic(err)
 	}
 	return c
 }
 
+// signOut ends the session on all instances: a cookie that was copied is worth nothing afterwards.
 func (d *dashboard) signOut(w http.ResponseWriter, r *http.Request) {
+	c, err := r.Cookie(cookieName)
+	if err != nil {
+		d.fail(w, r, err)
+		return
+	}
+	id, expires := sessionOf(c.Value)
+	if err := d.store.EndSession(r.Context(), id, expires); err != nil {
+		d.fail(w, r, err)
+		return
+	}
+	d.endings.Add(id, ending{ended: true})
 	d.setCookie(w, r, "", -1)
 	http.Redirect(w, r, "/admin/sign-in", http.StatusSeeOther)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"golang.org/x/time/rate"
 )
 
 func TestSessionsExpire(t *testing.T) {
@@ -66,7 +67,7 @@ func TestWrongTokensNeverLockOutTheRightOne(t *testing.T) {
 			Token: token, Refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "refused_total", Help: "Refused."}, []string{"reason"}),
 			Client: func(r *http.Request) string { return r.RemoteAddr }, Secure: func(*http.Request) bool { return true },
 		},
-		log: slog.New(slog.NewTextHandler(t.Output(), nil)), pages: pages, wrongTokens: newWrongTokens(),
+		log: slog.New(slog.NewTextHandler(t.Output(), nil)), pages: pages, wrongTokens: newCache[*rate.Limiter](),
 	}
 	send := func(client, given string) int {
 		r := httptest.NewRequest(http.MethodPost, "/admin/sign-in", strings.NewReader(url.Values{"token": {given}}.Encode()))

@@ -30,6 +30,7 @@ func (d *dashboard) tasks(r *http.Request) (*view, error) {
 		}
 		data.Next = next(r, n, last)
 	}
+	data.Newest = newest(r)
 	return &view{template: "tasks", Title: "Tasks", Live: 3, Data: data}, nil
 }
 
@@ -150,7 +151,7 @@ func attemptMoment(del store.Delivery, a store.Attempt, link string) moment {
 	if a.Outcome != store.DeliveryDelivered {
 		m.Kind, m.Title = "bad", fmt.Sprintf("Attempt %d of %s failed", a.Number, del.EventType)
 	}
-	m.Detail = del.CallbackURL + " after " + span(time.Duration(a.DurationMS)*time.Millisecond)
+	m.Detail = del.CallbackURL + " after " + millis(a.DurationMS)
 	if a.ResponseStatus != nil {
 		m.Detail = fmt.Sprintf("%d from %s", *a.ResponseStatus, m.Detail)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/webhook"
 )
 
@@ -64,9 +65,17 @@ var functions = template.FuncMap{
 	},
 	"countp":  func(n *int, noun string) string { return count(*n, noun) },
 	"amount":  func(f *float64) string { return strconv.FormatFloat(*f, 'f', -1, 64) },
-	"seconds": func(s float64) string { return span(time.Duration(s * float64(time.Second))) },
-	"ms":      func(n int) string { return span(time.Duration(n) * time.Millisecond) },
+	"seconds": func(s float64) string { return verdict.Span(time.Duration(s * float64(time.Second))) },
+	"ms":      millis,
 	"class":   stateClass,
+}
+
+// millis writes a duration that was measured in whole milliseconds.
+func millis(n int) string {
+	if n == 0 {
+		return "< 1 ms"
+	}
+	return verdict.Span(time.Duration(n) * time.Millisecond)
 }
 
 // stateClass returns the CSS class of a state.
@@ -83,31 +92,9 @@ func stateClass(state string) string {
 	}
 }
 
-// span writes a duration, which is not negative, in at most two units.
-func span(d time.Duration) string {
-	switch {
-	case d <= 0:
-		return "0 s"
-	case d < time.Millisecond:
-		return "< 1 ms"
-	case d < time.Second:
-		return fmt.Sprintf("%d ms", d.Milliseconds())
-	case d < 10*time.Second:
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d < time.Minute:
-		return fmt.Sprintf("%.0f s", d.Seconds())
-	case d < time.Hour:
-		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
-	case d < 24*time.Hour:
-		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
-	default:
-		return fmt.Sprintf("%d d %d h", int(d.Hours())/24, int(d.Hours())%24)
-	}
-}
-
 func ago(t time.Time) string {
 	if d := time.Since(t); d > time.Second {
-		return span(d.Truncate(time.Second)) + " ago"
+		return verdict.Span(d.Truncate(time.Second)) + " ago"
 	}
 	return "now"
 }
@@ -118,7 +105,7 @@ func due(t *time.Time) string {
 		return "–"
 	}
 	if d := time.Until(*t).Round(time.Second); d > 0 {
-		return "in " + span(d)
+		return "in " + verdict.Span(d)
 	}
 	return "due now"
 }

@@ -3,12 +3,12 @@ package dashboard
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/store"
 )
 
@@ -19,35 +19,13 @@ func TestWords(t *testing.T) {
 		count(0, "video"): "0 videos", count(1, "video"): "1 video", count(2, "video"): "2 videos", count(1234, "task"): "1\u202f234 tasks",
 		count(1, "failed delivery"): "1 failed delivery", count(2, "failed delivery"): "2 failed deliveries",
 		times(1): "once", times(2): "2 times",
-		span(0): "0 s", span(-time.Second): "0 s", span(300 * time.Microsecond): "< 1 ms", span(7 * time.Millisecond): "7 ms",
-		span(90 * time.Second): "1 min 30 s", span(25 * time.Hour): "1 d 1 h",
+		millis(12):      "12 ms",
+		verdict.Span(0): "0 s", verdict.Span(-time.Second): "0 s", verdict.Span(300 * time.Microsecond): "< 1 ms", verdict.Span(7 * time.Millisecond): "7 ms",
+		verdict.Span(90 * time.Second): "1 min 30 s", verdict.Span(25 * time.Hour): "1 d 1 h",
 		"past " + due(in(-time.Minute)): "past due now", "plan " + due(in(90*time.Second+100*time.Millisecond)): "plan in 1 min 30 s", "none " + due(nil): "none –",
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)
-		}
-	}
-}
-
-func TestFindingsCount(t *testing.T) {
-	t.Parallel()
-	ep := func(enabled bool) store.Endpoint { return store.Endpoint{Enabled: enabled} }
-	for _, c := range []struct {
-		endpoints []store.Endpoint
-		want      string
-	}{
-		{nil, ""},
-		{[]store.Endpoint{ep(false)}, "One endpoint is disabled. Its webhooks wait."},
-		{[]store.Endpoint{ep(true)}, "One endpoint is failing or falling behind."},
-		{[]store.Endpoint{ep(true), ep(true), ep(false)}, "One endpoint is disabled. Its webhooks wait.|2 endpoints are failing or falling behind."},
-		{slices.Repeat([]store.Endpoint{ep(true)}, overviewRows), "There may be more endpoints in trouble than are shown here. 12 endpoints are failing or falling behind."},
-	} {
-		var texts []string
-		for _, f := range endpointFindings(c.endpoints) {
-			texts = append(texts, f.Text)
-		}
-		if got := strings.Join(texts, "|"); got != c.want {
-			t.Errorf("%q, want %q", got, c.want)
 		}
 	}
 }

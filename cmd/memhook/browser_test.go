@@ -185,7 +185,8 @@ func pages(in *instance, task taskJSON, delivery, app string) []string {
 	in.admin(http.MethodGet, "/admin/v1/accounts", nil, &accounts)
 	return []string{
 		"/admin/", "/admin/tasks", "/admin/tasks/" + task.ID, "/admin/deliveries", "/admin/deliveries/" + delivery, "/admin/endpoints",
-		"/admin/endpoints/" + task.Subscriptions[0].EndpointID, "/admin/accounts", "/admin/accounts/" + accounts.Data[0].ID, "/admin/apps", "/admin/apps/" + app, "/admin/nothing-here",
+		"/admin/endpoints/" + task.Subscriptions[0].EndpointID, "/admin/accounts", "/admin/accounts/" + accounts.Data[0].ID, "/admin/apps", "/admin/apps/" + app,
+		"/admin/search?q=first", "/admin/audit", "/admin/resends/new?action=resend&status=delivered", "/admin/nothing-here",
 	}
 }
 

@@ -43,7 +43,8 @@ func (c serveCommand) Run(ctx context.Context) error {
 	}
 	select {
 	case <-ctx.Done():
-		log.Info("shutting down", "timeout", cfg.ShutdownTimeout.String())
+		log.Info("shutting down", "drain_time", cfg.DrainTime.String(), "timeout", cfg.ShutdownTimeout.String())
+		s.Drain()
 		return s.Stop()
 	case err := <-s.Failed():
 		_ = s.Stop()

@@ -126,6 +126,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List who changed what
+         * @description Newest first. Kept for 400 days. Registrations of tasks are not in it.
+         */
+        get: operations["admin-list-audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/deliveries": {
         parameters: {
             query?: never;
@@ -160,6 +180,26 @@ export interface paths {
          * @description Pauses deliveries on all instances. No event is lost.
          */
         post: operations["admin-pause-deliveries"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/deliveries/resend": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resend all deliveries that match
+         * @description As resend-deliveries, across apps.
+         */
+        post: operations["admin-resend-deliveries"];
         delete?: never;
         options?: never;
         head?: never;
@@ -368,6 +408,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/resends/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get the progress of a bulk resend */
+        get: operations["admin-get-resend"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Find tasks, deliveries and endpoints of all apps
+         * @description A prefix will do. Returns at most 20 of each.
+         */
+        get: operations["admin-search"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/stats": {
         parameters: {
             query?: never;
@@ -453,6 +530,26 @@ export interface paths {
         get: operations["list-deliveries"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/deliveries/resend": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resend all deliveries that match
+         * @description Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
+         */
+        post: operations["resend-deliveries"];
         delete?: never;
         options?: never;
         head?: never;
@@ -733,6 +830,46 @@ export interface paths {
          * @description Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same.
          */
         post: operations["hint"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/resends/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the progress of a bulk resend
+         * @description Kept for a week after it has finished.
+         */
+        get: operations["get-resend"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Find tasks, deliveries and endpoints
+         * @description A prefix will do. Returns at most 20 of each.
+         */
+        get: operations["search"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1269,6 +1406,42 @@ export interface components {
              */
             response_status: number | null;
         };
+        AuditEntry: {
+            /**
+             * @description The operation of the API, or the dashboard's button.
+             * @example disable-endpoint
+             */
+            action: string;
+            /**
+             * @description admin: the admin token. session: the dashboard. key: an app's API key.
+             * @enum {string}
+             */
+            actor: "admin" | "session" | "key";
+            /**
+             * Format: uuid
+             * @description The app of the key.
+             */
+            app_id: string | null;
+            /** Format: date-time */
+            at: string;
+            /** @description The address that the request came from. */
+            client: string;
+            /** Format: uuid */
+            id: string;
+            /** @description The id of the key, or the beginning of the session's id. */
+            name: string;
+            /**
+             * @description The path of the request.
+             * @example /admin/v1/endpoints/01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2/disable
+             */
+            target: string;
+        };
+        AuditEntryList: {
+            /** @description The entries of this page. */
+            data: components["schemas"]["AuditEntry"][];
+            /** @description The cursor of the next page; null on the last page. */
+            next_cursor: string | null;
+        };
         BatchResult: {
             /** @description What is wrong with the registration, if something is. */
             problem?: components["schemas"]["Problem"];
@@ -1515,6 +1688,24 @@ export interface components {
             /** @description What is wrong with it. */
             message: string;
         };
+        Finding: {
+            /** @description Stable; for example endpoint-failing. */
+            code: string;
+            /** @description The path of the dashboard's page where to act. */
+            link: string;
+            /**
+             * @description critical: everybody's webhooks wait. warning: some receivers' do, or may.
+             * @enum {string}
+             */
+            severity: "critical" | "warning";
+            text: string;
+        };
+        Found: {
+            /** @description Those that match themselves, and the newest of the tasks that match. */
+            deliveries: components["schemas"]["Delivery"][];
+            endpoints: components["schemas"]["Endpoint"][];
+            tasks: components["schemas"]["Task"][];
+        };
         HintURL: {
             /** @description Pass it to memories.ai as callback_url at upload. */
             url: string;
@@ -1605,6 +1796,29 @@ export interface components {
              * @description Requests per second to each instance; absent for the service's default.
              */
             rate_limit?: number;
+        };
+        NewResend: {
+            /** @description Count only. The id of the answer is null then. */
+            dry_run?: boolean;
+            endpoint_id?: string;
+            /** @example task.ready */
+            event_type?: string;
+            /**
+             * Format: date-time
+             * @description Only deliveries that were created at or after this time.
+             */
+            since?: string;
+            /**
+             * @description pending: those that wait for their next attempt, or for their endpoint.
+             * @default failed
+             * @enum {string}
+             */
+            status?: "failed" | "delivered" | "pending";
+            /**
+             * Format: date-time
+             * @description Only deliveries that were created before this time; now by default.
+             */
+            until?: string;
         };
         NewTask: {
             /**
@@ -1790,6 +2004,34 @@ export interface components {
              */
             recovered: number;
         };
+        Resend: {
+            /** Format: date-time */
+            created_at: string | null;
+            /**
+             * Format: int64
+             * @description How many of them have been given back to their endpoints' queues so far.
+             */
+            done: number;
+            /** Format: date-time */
+            finished_at: string | null;
+            /**
+             * Format: uuid
+             * @description null for a dry run.
+             */
+            id: string | null;
+            /**
+             * Format: int64
+             * @description How many deliveries matched when it was asked for.
+             */
+            matched: number;
+            /**
+             * Format: int64
+             * @description How many could not be sent again: they have changed since, or their endpoint was deleted.
+             */
+            skipped: number;
+            /** @enum {string} */
+            status: "running" | "finished";
+        };
         SecretRotation: {
             /**
              * @description How long the old secret signs too: 24h by default, 0s for not at all, at most 720h.
@@ -1820,6 +2062,7 @@ export interface components {
             tasks: {
                 [key: string]: number;
             };
+            verdict: components["schemas"]["Verdict"];
         };
         Subscription: {
             /** @description The URL that receives the webhooks. */
@@ -2047,6 +2290,37 @@ export interface components {
              * @enum {string}
              */
             type: "upload.unknown";
+        };
+        Verdict: {
+            /**
+             * Format: double
+             * @description Share of the attempts of the last five minutes that failed.
+             */
+            failed_attempts_ratio: number;
+            /**
+             * Format: int64
+             * @description Endpoints that are enabled and whose last attempts have failed.
+             */
+            failing_endpoints: number;
+            /** @description What delays webhooks, or may; the worst first. */
+            findings: components["schemas"]["Finding"][];
+            /** @description Webhooks come in time: there are no findings. */
+            ok: boolean;
+            /**
+             * Format: double
+             * @description Age of the oldest webhook that waits for an enabled endpoint after a failed attempt.
+             */
+            oldest_undelivered_seconds: number;
+            /**
+             * Format: int64
+             * @description Deliveries that wait for their endpoint to take them.
+             */
+            parked: number;
+            /**
+             * Format: int64
+             * @description Deliveries that wait for their next attempt.
+             */
+            retrying: number;
         };
         Video: {
             /** @description The reason for the failure. */
@@ -2972,6 +3246,51 @@ export interface operations {
             };
         };
     };
+    "admin-list-audit": {
+        parameters: {
+            query?: {
+                /** @description Return only what belongs to this app. */
+                app_id?: string;
+                /** @description The maximum number of entries. */
+                limit?: number;
+                /** @description The next_cursor of the previous page. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditEntryList"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other problem. Its code says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "admin-list-deliveries": {
         parameters: {
             query?: {
@@ -3038,6 +3357,51 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other problem. Its code says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "admin-resend-deliveries": {
+        parameters: {
+            query?: {
+                /** @description Return only what belongs to this app. */
+                app_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewResend"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Resend"];
+                };
             };
             /** @description Unauthorized */
             401: {
@@ -3680,6 +4044,117 @@ export interface operations {
             };
         };
     };
+    "admin-get-resend": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id of the entity: a UUID, or evt_ and a UUID for an event. Any other text is the id of nothing (404). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Resend"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other problem. Its code says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "admin-search": {
+        parameters: {
+            query: {
+                /** @description Return only what belongs to this app. */
+                app_id?: string;
+                /** @description The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. */
+                q: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Found"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other problem. Its code says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "admin-stats": {
         parameters: {
             query?: never;
@@ -3941,6 +4416,60 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["DeliveryList"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other problem. Its code says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "resend-deliveries": {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description For 24 hours, repeating the request with this key gets the same answer again. Another request with this key answers 422 idempotency-key-reused. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewResend"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Resend"];
                 };
             };
             /** @description Unauthorized */
@@ -5234,6 +5763,133 @@ export interface operations {
             };
             /** @description Not a hint URL */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-resend": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id of the entity: a UUID, or evt_ and a UUID for an event. Any other text is the id of nothing (404). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Resend"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other problem. Its code says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    search: {
+        parameters: {
+            query: {
+                /** @description The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. */
+                q: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Found"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other problem. Its code says which. */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -50,6 +50,7 @@ type Service struct {
 
 	listener net.Listener
 	metrics  net.Listener // nil if MEMHOOK_ADDR serves the metrics
+	changes  *prometheus.CounterVec
 	pool     *pgxpool.Pool
 	store    *store.Store
 	guard    *webhook.Guard
@@ -125,16 +126,22 @@ func (s *Service) openStore(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.store, err = NewStore(s.pool, s.cfg, s.log); err != nil {
+	s.changes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "memhook_changes_total", Help: "Endpoints that began to fail, were disabled or recovered, and deliveries that failed for good, by kind.",
+	}, []string{"kind"})
+	for _, kind := range []string{store.EventEndpointFailing, store.EventEndpointDisabled, store.EventEndpointRecovered, store.ChangeUsedUp} {
+		s.changes.WithLabelValues(kind) // an increase can be seen only from 0
+	}
+	if s.store, err = newStore(s.pool, s.cfg, s.log, s.changed); err != nil {
 		return err
 	}
 	if err := s.store.CheckKeys(ctx); err != nil {
 		return err
 	}
-	account := store.NewAccount{
-		APIKey: s.cfg.MemoriesAPIKey, API: string(memories.APIOf(s.cfg.MemoriesAPIKey)), RequestsPerSecond: s.cfg.RequestsPerSecond,
-	}
-	return s.store.EnsureDefaults(ctx, account, s.cfg.APIKey)
+	return s.store.EnsureDefaults(ctx, store.Defaults{
+		MemoriesKey: s.cfg.MemoriesAPIKey, MemoriesAPI: string(memories.APIOf(s.cfg.MemoriesAPIKey)),
+		RequestsPerSecond: s.cfg.RequestsPerSecond, APIKey: s.cfg.APIKey,
+	})
 }
 
 // upgradeInterval is how often an instance looks whether the version before has stopped.
@@ -181,10 +188,17 @@ func (s *Service) finishUpgrade(ctx context.Context) (finished bool, err error) 
 	return finished, err
 }
 
+// changed logs and counts a change of state, on the instance whose attempt has caused it.
+func (s *Service) changed(c store.Change) {
+	s.changes.WithLabelValues(c.Kind).Inc()
+	logChange(s.log, c)
+}
+
 // newWorker constructs the workers, which the role api does not have, and the metrics.
 func (s *Service) newWorker() (err error) {
 	s.registry = prometheus.NewRegistry()
 	s.registry.MustRegister(
+		s.changes,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector(),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "memhook_build_info", Help: "1, labelled with the version and the role of this instance.",
@@ -202,13 +216,14 @@ func (s *Service) newWorker() (err error) {
 	s.worker, err = worker.New(worker.Config{
 		Store: s.store, Memories: s.memories, Sender: s.sender, Schedule: s.cfg.RetrySchedule, Retention: s.cfg.Retention,
 		Name: instanceName(s.listener.Addr()), Version: Version(), Metrics: s.registry, Logger: s.log,
+		Alerts: worker.Alerts{URL: s.cfg.AlertURL, Secret: s.cfg.AlertSecret, PublicURL: s.cfg.PublicURL},
 	})
 	return err
 }
 
 // serve begins to serve HTTP: everything, or in the role worker the probes and the metrics.
 func (s *Service) serve(background context.Context) error {
-	metrics := api.Metrics(s.registry, s.store)
+	metrics := api.Metrics(s.registry, s.store, s.metrics != nil)
 	if s.metrics != nil {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", metrics)
@@ -222,7 +237,7 @@ func (s *Service) serve(background context.Context) error {
 	handler, err := api.New(background, api.Config{
 		Store: s.store, Guard: s.guard, AdminToken: token, PublicURL: s.cfg.PublicURL, ExpiresIn: s.cfg.TaskExpiresIn, Version: Version(),
 		KeyLimit: s.cfg.KeyRateLimit, Proxies: prefixes(s.cfg.TrustedProxies),
-		Ready: s.ready, Metrics: metrics, Registry: s.registry, Logger: s.log,
+		Ready: s.ready, Draining: s.draining.Load, Metrics: metrics, Registry: s.registry, Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -280,6 +295,20 @@ func (s *Service) ready(ctx context.Context) error {
 	return err
 }
 
+// Drain makes /readyz answer 503 and serves requests for MEMHOOK_DRAIN_TIME, in which load balancers stop sending new ones. It
+// returns at once in the role worker, which serves none.
+func (s *Service) Drain() {
+	s.draining.Store(true)
+	if s.role == roleWorker {
+		return
+	}
+	select {
+	case <-time.After(s.cfg.DrainTime):
+	case err := <-s.failed: // nothing is served any more
+		s.failed <- err
+	}
+}
+
 // Stop accepts no new work, waits up to MEMHOOK_SHUTDOWN_TIMEOUT for work in flight, and releases the
 // jobs that have not finished by then.
 func (s *Service) Stop() error {
@@ -335,7 +364,13 @@ func OpenDatabase(ctx context.Context, cfg *Settings, log *slog.Logger) (*pgxpoo
 
 // NewStore returns a store on the pool with the settings' encryption key and settle window.
 func NewStore(pool *pgxpool.Pool, cfg *Settings, log *slog.Logger) (*store.Store, error) {
-	return store.New(pool, store.Config{Keys: cfg.EncryptionKey, Encode: worker.EncodeEvent, Settle: cfg.SettleWindow, Logger: log})
+	return newStore(pool, cfg, log, nil)
+}
+
+func newStore(pool *pgxpool.Pool, cfg *Settings, log *slog.Logger, changed func(store.Change)) (*store.Store, error) {
+	return store.New(pool, store.Config{
+		Keys: cfg.EncryptionKey, Encode: worker.EncodeEvent, Settle: cfg.SettleWindow, Logger: log, Changed: changed,
+	})
 }
 
 func prefixes(list []netip.Prefix) []string {

@@ -45,6 +45,9 @@ type Settings struct {
 	SettleWindow      time.Duration
 	Retention         time.Duration
 	ShutdownTimeout   time.Duration
+	DrainTime         time.Duration
+	AlertURL          *url.URL
+	AlertSecret       []byte
 	AutoMigrate       bool
 	LogLevel          slog.Level
 	LogFormat         string
@@ -76,6 +79,9 @@ func ReadSettings(getenv func(string) string, required ...string) (*Settings, er
 			}
 		}
 	}
+	if strings.TrimSpace(getenv("MEMHOOK_DRAIN_TIME")) == "" && onTerminal() {
+		s.DrainTime = 0 // whoever presses Ctrl+C has no load balancer in front
+	}
 	if (s.TLSCert == "") != (s.TLSKey == "") {
 		wrong = append(wrong, "MEMHOOK_TLS_CERT: must be set together with MEMHOOK_TLS_KEY; for example /etc/memhook/tls.crt")
 	}
@@ -102,8 +108,10 @@ func SettingsHelp() string {
 // Logger returns a logger with the level and the format that the settings choose. It writes to standard error.
 func (s *Settings) Logger() *slog.Logger {
 	opts := &slog.HandlerOptions{Level: s.LogLevel}
-	if s.LogFormat == "text" || (s.LogFormat == "" && term.IsTerminal(int(os.Stderr.Fd()))) {
+	if s.LogFormat == "text" || (s.LogFormat == "" && onTerminal()) {
 		return slog.New(slog.NewTextHandler(os.Stderr, opts))
 	}
 	return slog.New(slog.NewJSONHandler(os.Stderr, opts))
 }
+
+func onTerminal() bool { return term.IsTerminal(int(os.Stderr.Fd())) }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/memhook/memhook/memories"
 	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
 )
 
 // setting is one environment variable.
@@ -42,13 +43,13 @@ var settingList = []setting{
 	},
 	{
 		"MEMHOOK_METRICS_ADDR", "", "127.0.0.1:9090",
-		"separate address for /metrics; if unset, MEMHOOK_ADDR serves it",
+		"separate address for /metrics; if unset, MEMHOOK_ADDR serves it to everybody, with the ids of accounts in place of their names",
 		text(func(s *Settings) *string { return &s.MetricsAddr }, 1),
 	},
 	{
 		"MEMHOOK_ADMIN_TOKEN", "", "the output of: openssl rand -hex 24",
 		"token of the admin API and the dashboard, at least 16 characters; both are off without it",
-		text(func(s *Settings) *string { return &s.AdminToken }, 16),
+		secret(func(s *Settings) *string { return &s.AdminToken }, 16),
 	},
 	{
 		"MEMHOOK_ENCRYPTION_KEY", "", "the output of: openssl rand -base64 32",
@@ -61,13 +62,15 @@ var settingList = []setting{
 	},
 	{
 		"MEMHOOK_API_KEY", "", "the output of: openssl rand -hex 24",
-		`creates an app named "default" with this API key, at least 16 characters`,
-		text(func(s *Settings) *string { return &s.APIKey }, 16),
+		`creates an app named "default" with this API key, at least 16 characters; another value takes effect at the next start ` +
+			"and ends the key before",
+		secret(func(s *Settings) *string { return &s.APIKey }, 16),
 	},
 	{
 		"MEMORIES_API_KEY", "", "sk-mavi-…",
-		`creates an account named "default" with this memories.ai API key, of the Datalake API if it begins with sk-mai-, else of v1`,
-		text(func(s *Settings) *string { return &s.MemoriesAPIKey }, 1),
+		`creates an account named "default" with this memories.ai API key, of the Datalake API if it begins with sk-mai-, else of v1; ` +
+			`it replaces the account's key only when it has changed`,
+		secret(func(s *Settings) *string { return &s.MemoriesAPIKey }, 1),
 	},
 	{
 		"MEMORIES_BASE_URL", memories.DefaultBaseURL, memories.DefaultBaseURL,
@@ -76,7 +79,7 @@ var settingList = []setting{
 	},
 	{
 		"MEMORIES_REQUESTS_PER_SECOND", "1", "1",
-		`request budget of the account "default", in requests per second`,
+		`request budget of the account "default", in requests per second; it replaces the account's budget only when it has changed`,
 		func(s *Settings, v string) (err error) {
 			s.RequestsPerSecond, err = strconv.ParseFloat(v, 64)
 			if err != nil || !(s.RequestsPerSecond >= 0.01 && s.RequestsPerSecond <= 1000) {
@@ -177,6 +180,33 @@ var settingList = []setting{
 		duration(func(s *Settings) *time.Duration { return &s.ShutdownTimeout }),
 	},
 	{
+		"MEMHOOK_DRAIN_TIME", "5s", "5s",
+		"how long requests are still served after SIGTERM, while /readyz answers 503, so that load balancers send new ones elsewhere; " +
+			"0s on a terminal",
+		func(s *Settings, v string) (err error) {
+			if s.DrainTime, err = time.ParseDuration(v); err != nil || s.DrainTime < 0 {
+				return errors.New("must be a duration, at least 0s")
+			}
+			return nil
+		},
+	},
+	{
+		"MEMHOOK_ALERT_URL", "", "https://hooks.slack.com/services/…",
+		"URL that is sent a webhook once for each change: an account is refused, an endpoint is failing, disabled or well again, retries are " +
+			`used up, deliveries wait for a worker; Slack's hooks, and URLs that end in #text, get {"text":"…"}`,
+		alertURL,
+	},
+	{
+		"MEMHOOK_ALERT_SECRET", "", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+		"secret that signs what MEMHOOK_ALERT_URL is sent, as webhooks are signed: whsec_ followed by base64 of 24 to 64 bytes",
+		func(s *Settings, v string) (err error) {
+			if s.AlertSecret, err = webhook.ParseSecret(v); err != nil {
+				return errors.New("must be whsec_ followed by base64 of 24 to 64 bytes")
+			}
+			return nil
+		},
+	},
+	{
 		"MEMHOOK_AUTO_MIGRATE", "true", "false",
 		"makes serve migrate the database when it starts",
 		boolean(func(s *Settings) *bool { return &s.AutoMigrate }),
@@ -215,6 +245,16 @@ func databaseURL(s *Settings, v string) error {
 	return nil
 }
 
+// alertURL never repeats the URL in its error: the URL can be a secret.
+func alertURL(s *Settings, v string) error {
+	u, err := url.Parse(v)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return errors.New("must be an absolute http or https URL")
+	}
+	s.AlertURL = u
+	return nil
+}
+
 func deniedPorts(s *Settings, v string) error {
 	for part := range strings.SplitSeq(v, ",") {
 		n, err := strconv.ParseUint(strings.TrimSpace(part), 10, 16)
@@ -244,6 +284,16 @@ func text(field func(*Settings) *string, least int) func(*Settings, string) erro
 		}
 		*field(s) = v
 		return nil
+	}
+}
+
+// secret is text that goes into a header or comes in one.
+func secret(field func(*Settings) *string, least int) func(*Settings, string) error {
+	return func(s *Settings, v string) error {
+		if !store.ValidKey(v) {
+			return errors.New("must have only printable ASCII characters and no blanks inside")
+		}
+		return text(field, least)(s, v)
 	}
 }
 

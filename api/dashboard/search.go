@@ -1,0 +1,39 @@
+package dashboard
+
+import (
+	"net/http"
+	"unicode/utf8"
+
+	"github.com/memhook/memhook/store"
+)
+
+const (
+	// searchMost is how many of each kind a search shows, and searchLeast how many characters it needs.
+	searchMost, searchLeast = 20, 3
+)
+
+type searchData struct {
+	store.Found
+	Lines []deliveryLine
+	Text  string
+	Short bool // the text is too short to search for
+}
+
+// search finds what an operator has an id, a URL or a value of. What was found alone is shown at once.
+func (d *dashboard) search(r *http.Request) (*view, error) {
+	data := searchData{Text: filters(r, "q")["q"]}
+	data.Text = data.Text[:min(len(data.Text), 500)]
+	v := &view{template: "search", Title: "Search"}
+	if utf8.RuneCountInString(data.Text) < searchLeast || !utf8.ValidString(data.Text) {
+		data.Short = true
+		v.Data = data
+		return v, nil
+	}
+	var err error
+	if data.Found, err = d.store.Search(r.Context(), store.Everything(), data.Text, searchMost); err != nil {
+		return nil, err
+	}
+	data.Lines, err = d.lines(r, data.Deliveries)
+	v.Data = data
+	return v, err
+}

@@ -1,0 +1,103 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+)
+
+// NewResend selects the deliveries to send again. Fields that are absent select all.
+type NewResend struct {
+	EndpointID string     `json:"endpoint_id,omitempty"`
+	Status     string     `json:"status,omitempty" enum:"failed,delivered,pending" default:"failed" doc:"pending: those that wait for their next attempt, or for their endpoint."`
+	EventType  string     `json:"event_type,omitempty" example:"task.ready"`
+	Since      *time.Time `json:"since,omitempty" doc:"Only deliveries that were created at or after this time."`
+	Until      *time.Time `json:"until,omitempty" doc:"Only deliveries that were created before this time; now by default."`
+	DryRun     bool       `json:"dry_run,omitempty" doc:"Count only. The id of the answer is null then."`
+}
+
+// Resend is the progress of a bulk resend.
+type Resend struct {
+	ID         *uuid.UUID `json:"id" nullable:"true" doc:"null for a dry run."`
+	Status     string     `json:"status" enum:"running,finished"`
+	Matched    int64      `json:"matched" doc:"How many deliveries matched when it was asked for."`
+	Done       int64      `json:"done" doc:"How many of them have been given back to their endpoints' queues so far."`
+	Skipped    int64      `json:"skipped" doc:"How many could not be sent again: they have changed since, or their endpoint was deleted."`
+	CreatedAt  *Time      `json:"created_at" nullable:"true"`
+	FinishedAt *Time      `json:"finished_at" nullable:"true"`
+}
+
+type (
+	newResendInput struct{ Body NewResend }
+	resendOutput   struct{ Body Resend }
+)
+
+func (s *server) startResend(ctx context.Context, in *newResendInput) (*resendOutput, error) {
+	f, err := in.Body.filter(scopeOf(ctx))
+	if err != nil {
+		return nil, err
+	}
+	if f.EndpointID != uuid.Nil {
+		if _, err := s.store.Endpoint(ctx, f.Scope, f.EndpointID); err != nil {
+			return nil, invalid(FieldError{"endpoint_id", "must be the id of an endpoint"})
+		}
+	}
+	if in.Body.DryRun {
+		n, err := s.store.CountResend(ctx, f)
+		return &resendOutput{Resend{Status: "finished", Matched: n}}, err
+	}
+	b, err := s.store.StartResend(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	return &resendOutput{wireResend(&b)}, nil
+}
+
+func (n *NewResend) filter(scope store.Scope) (f store.ResendFilter, err error) {
+	f = store.ResendFilter{Scope: scope, Action: store.ActionResend, Status: cmp.Or(n.Status, store.DeliveryFailed), EventType: n.EventType}
+	if f.EndpointID, err = optionalID("endpoint_id", n.EndpointID); err != nil {
+		return f, err
+	}
+	if f.EventType != "" && !slices.Contains(store.EventTypes, f.EventType) {
+		return f, invalid(FieldError{"event_type", "must be one of " + strings.Join(store.EventTypes, ", ")})
+	}
+	if n.Since != nil {
+		f.Since = *n.Since
+	}
+	if n.Until != nil {
+		f.Until = *n.Until
+	}
+	if !f.Until.IsZero() && !f.Since.Before(f.Until) {
+		return f, invalid(FieldError{"until", "must be after since"})
+	}
+	return f, nil
+}
+
+func (s *server) getResend(ctx context.Context, in *IDInput) (*resendOutput, error) {
+	id, err := in.id()
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.store.BulkResend(ctx, scopeOf(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	return &resendOutput{wireResend(&b)}, nil
+}
+
+func wireResend(b *store.BulkResend) Resend {
+	out := Resend{
+		ID: &b.ID, Status: "running", Matched: b.Matched, Done: b.Done, Skipped: b.Skipped,
+		CreatedAt: wireTimeOf(&b.CreatedAt), FinishedAt: wireTimeOf(b.FinishedAt),
+	}
+	if b.FinishedAt != nil {
+		out.Status = "finished"
+	}
+	return out
+}

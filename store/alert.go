@@ -1,0 +1,88 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The outbox of alerts. What changes a subject's state enters the new state in its transaction; one instance sends it. A state
+// that is there already is not entered again, so a change is told once.
+
+// alertFresh is how long an alert may wait to be sent. One that nobody has sent by then is no news.
+const alertFresh = time.Hour
+
+// Alert is a change of state that MEMHOOK_ALERT_URL is told.
+type Alert struct {
+	Subject string // what has the state, such as endpoint:<id>
+	State   string
+	Summary string // a sentence for people
+	Link    string // the path of the dashboard's page, or empty
+	At      time.Time
+}
+
+// raiseAlert enters an alert, unless its subject has that state already.
+func raiseAlert(ctx context.Context, tx pgx.Tx, a Alert) error {
+	_, err := tx.Exec(ctx, `
+		insert into alerts as a (subject, state, summary, link, at)
+		values ($1, $2, $3, $4, $5)
+		on conflict (subject) do update
+		set state = excluded.state, summary = excluded.summary, link = excluded.link, at = excluded.at, sent = false
+		where a.state <> excluded.state`, a.Subject, a.State, a.Summary, a.Link, a.At)
+	if err != nil {
+		return fmt.Errorf("raise alert: %w", err)
+	}
+	return nil
+}
+
+// settleAlert enters the good state of a subject about which something else was raised before.
+func settleAlert(ctx context.Context, tx pgx.Tx, a Alert) error {
+	_, err := tx.Exec(ctx, `
+		update alerts set state = $2, summary = $3, link = $4, at = $5, sent = false
+		where subject = $1 and state <> $2`, a.Subject, a.State, a.Summary, a.Link, a.At)
+	if err != nil {
+		return fmt.Errorf("settle alert: %w", err)
+	}
+	return nil
+}
+
+// RaiseAlert enters an alert, unless its subject has that state already. A good state is entered only after another.
+func (s *Store) RaiseAlert(ctx context.Context, a Alert, good bool) error {
+	return s.tx(ctx, "raise alert", func(tx pgx.Tx) error {
+		if good {
+			return settleAlert(ctx, tx, a)
+		}
+		return raiseAlert(ctx, tx, a)
+	})
+}
+
+// SendAlert calls send with the oldest alert that was not sent, and marks it as sent if send returns nil. It reports whether
+// there was one. Alerts older than an hour are passed over. One instance has an alert at a time.
+func (s *Store) SendAlert(ctx context.Context, send func(Alert) error) (found bool, err error) {
+	err = s.tx(ctx, "send alert", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			select subject, state, summary, link, at
+			from alerts
+			where not sent and at > $1
+			order by at
+			limit 1
+			for update skip locked`, s.now().Add(-alertFresh))
+		a, err := one[Alert](rows, err)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		found = true
+		if err := send(a); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `update alerts set sent = true where subject = $1`, a.Subject)
+		return err
+	})
+	return found, err
+}

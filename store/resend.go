@@ -1,0 +1,195 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// A bulk resend is a row of its own, which maintenance works off in batches: what matches was counted before, and its progress
+// can be read while it goes on. It looks at each delivery once, in the order of their ids. Resent deliveries are parked, so
+// that their endpoints are sent no more at once than they take.
+
+// What a bulk resend does with deliveries.
+const (
+	ActionResend = "resend"
+	ActionCancel = "cancel"
+)
+
+// resendsKept is for how long the progress of a finished bulk resend can be read.
+const resendsKept = 7 * 24 * time.Hour
+
+// resendBatch is how many deliveries a transaction resends or cancels.
+const resendBatch = 1000
+
+// ResendFilter selects deliveries; zero fields but Scope and Status do not.
+type ResendFilter struct {
+	Scope        Scope
+	Action       string // ActionResend or ActionCancel
+	EndpointID   uuid.UUID
+	Status       string // DeliveryFailed, DeliveryDelivered or DeliveryPending; only the last can be cancelled
+	EventType    string
+	Since, Until time.Time // of their creation
+}
+
+// BulkResend is the progress of one.
+type BulkResend struct {
+	ID         uuid.UUID
+	Action     string
+	Matched    int64 // when it was asked for
+	Done       int64
+	Skipped    int64 // what has changed since, or whose endpoint was deleted
+	CreatedAt  time.Time
+	FinishedAt *time.Time
+}
+
+const bulkColumns = `id, action, matched, done, skipped, created_at, finished_at`
+
+// bulkMatches is the condition under which a delivery belongs to a bulk resend with the columns of r.
+func bulkMatches(status string) string {
+	condition := map[string]string{
+		DeliveryFailed:    `d.failed`,
+		DeliveryPending:   `(d.retrying or d.parked) and d.status = 'pending'`,
+		DeliveryDelivered: `d.status = 'delivered'`,
+	}[status]
+	if condition == "" {
+		condition = `false`
+	}
+	return condition + `
+		and d.id > r.after and ($1::uuid is null or d.app_id = $1) and ($2::uuid is null or d.endpoint_id = $2)
+		and ($3 = '' or d.event_type = $3) and d.created_at >= $4 and d.created_at < $5`
+}
+
+// CountResend counts the deliveries that a filter selects.
+func (s *Store) CountResend(ctx context.Context, f ResendFilter) (n int64, err error) {
+	err = s.pool.QueryRow(ctx, `
+		select count(*) from (select '00000000-0000-0000-0000-000000000000'::uuid as after) r, deliveries d
+		where `+bulkMatches(f.Status), f.args(s.now())...).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count deliveries to resend: %w", err)
+	}
+	return n, nil
+}
+
+// args are the parameters of bulkMatches. What is created after now does not match.
+func (f ResendFilter) args(now time.Time) []any {
+	var endpoint *uuid.UUID
+	if f.EndpointID != uuid.Nil {
+		endpoint = &f.EndpointID
+	}
+	until := f.Until
+	if until.IsZero() || until.After(now) {
+		until = now
+	}
+	return []any{f.Scope.arg(), endpoint, f.EventType, f.Since, until}
+}
+
+// StartResend begins to resend or cancel the deliveries that a filter selects.
+func (s *Store) StartResend(ctx context.Context, f ResendFilter) (BulkResend, error) {
+	matched, err := s.CountResend(ctx, f)
+	if err != nil {
+		return BulkResend{}, err
+	}
+	now := s.now()
+	args := f.args(now)
+	rows, err := s.pool.Query(ctx, `
+		insert into resends (id, app_id, action, endpoint_id, status, event_type, since, until, matched, after, created_at, finished_at)
+		values ($6, $1, $7, $2, $8, $3, $4, $5, $9::bigint, $10, $11::timestamptz, case when $9::bigint = 0 then $11::timestamptz end)
+		returning `+bulkColumns, append(args, newID(), f.Action, f.Status, matched, idBefore(f.Since), now)...)
+	b, err := one[BulkResend](rows, err)
+	if err != nil {
+		return b, fmt.Errorf("start resend: %w", err)
+	}
+	return b, nil
+}
+
+// idBefore returns an id below those of deliveries that were created at or after a time. Ids and times of creation may differ by
+// some milliseconds.
+func idBefore(t time.Time) uuid.UUID {
+	if t.UnixMilli() < 1000 {
+		return uuid.Nil
+	}
+	return idAt(t.Add(-time.Second))
+}
+
+// BulkResend reads the progress of a bulk resend.
+func (s *Store) BulkResend(ctx context.Context, scope Scope, id uuid.UUID) (BulkResend, error) {
+	rows, err := s.pool.Query(ctx, `select `+bulkColumns+` from resends where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
+	return one[BulkResend](rows, err)
+}
+
+// WorkResends works off a batch of a bulk resend that nobody else works on, and reports whether there was one.
+func (s *Store) WorkResends(ctx context.Context) (found bool, err error) {
+	err = s.tx(ctx, "work resends", func(tx pgx.Tx) error {
+		var f ResendFilter
+		var id, after uuid.UUID
+		var app, endpoint *uuid.UUID
+		err := tx.QueryRow(ctx, `
+			select id, app_id, action, endpoint_id, status, event_type, since, until, after
+			from resends
+			where finished_at is null
+			order by id
+			limit 1
+			for update skip locked`).
+			Scan(&id, &app, &f.Action, &endpoint, &f.Status, &f.EventType, &f.Since, &f.Until, &after)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		found = true
+		rows, err := tx.Query(ctx, `
+			select d.id, d.endpoint_id
+			from (select $6::uuid as after) r, deliveries d
+			where `+bulkMatches(f.Status)+`
+			order by d.id
+			limit $7`, app, endpoint, f.EventType, f.Since, f.Until, after, resendBatch)
+		matching, err := many[struct{ ID, EndpointID uuid.UUID }](rows, err)
+		if err != nil {
+			return err
+		}
+		ids, endpoints := make([]uuid.UUID, len(matching)), make([]uuid.UUID, len(matching))
+		for i, m := range matching {
+			ids[i], endpoints[i] = m.ID, m.EndpointID
+		}
+		var done int64
+		if len(ids) > 0 {
+			if done, err = s.applyBulk(ctx, tx, f, ids, endpoints); err != nil {
+				return err
+			}
+			after = ids[len(ids)-1]
+		}
+		_, err = tx.Exec(ctx, `
+			update resends
+			set done = done + $2, skipped = skipped + $3, after = $4, finished_at = case when $5 then $6::timestamptz end
+			where id = $1`, id, done, int64(len(ids))-done, after, len(ids) < resendBatch, s.now())
+		return err
+	})
+	return found, err
+}
+
+// applyBulk resends or cancels deliveries and returns how many.
+func (s *Store) applyBulk(ctx context.Context, tx pgx.Tx, f ResendFilter, ids, endpoints []uuid.UUID) (int64, error) {
+	if f.Action == ActionCancel {
+		tag, err := tx.Exec(ctx, `
+			update deliveries
+			set status = 'cancelled', cancelled = true, parked = false, retrying = false, next_attempt_at = null
+			where id = any($1) and status = 'pending'`, ids)
+		return tag.RowsAffected(), err
+	}
+	if err := lockBacklog(ctx, tx, endpoints); err != nil {
+		return 0, err
+	}
+	tag, err := tx.Exec(ctx, `
+		update deliveries d
+		set status = 'pending', failed = false, parked = true, generation = generation + 1, round_start = attempt_count,
+			next_attempt_at = $2, delivered_at = null
+		where id = any($1) and status = $3 and exists (select 1 from endpoints e where e.id = d.endpoint_id and e.deleted_at is null)`,
+		ids, s.now(), f.Status)
+	return tag.RowsAffected(), err
+}

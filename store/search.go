@@ -1,0 +1,194 @@
+package store
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// searchTimeout ends a search that the indexes do not help, in PostgreSQL's words.
+	searchTimeout = "3s"
+	// leastIDPrefix is how many hexadecimal digits of an id a search needs.
+	leastIDPrefix = 6
+	// recentTasks is how many of the newest tasks are looked at for the beginning of a metadata value. A whole value is found
+	// in all of them.
+	recentTasks = 10_000
+)
+
+// Found is what a search found, the newest first.
+type Found struct {
+	Tasks      []Task // by task id, id, or metadata value
+	Deliveries []Delivery
+	Endpoints  []Endpoint // by id, URL, or host
+}
+
+// Search finds tasks, deliveries and endpoints by the beginning of a task id, of an id, of a webhook-id, of an endpoint's URL or
+// host, or of a metadata value. It returns at most most of each.
+func (s *Store) Search(ctx context.Context, scope Scope, text string, most int) (found Found, err error) {
+	err = s.tx(ctx, "search", func(tx pgx.Tx) error {
+		// Each arm has an index; what the planner expects of a prefix that it does not know would lead it past them.
+		_, err := tx.Exec(ctx, `set local enable_seqscan = off; set local statement_timeout = '`+searchTimeout+`'`)
+		if err != nil {
+			return err
+		}
+		q := search{tx, scope, text, most}
+		if found.Tasks, err = q.tasks(ctx); err != nil {
+			return err
+		}
+		if found.Deliveries, err = q.deliveries(ctx, found.Tasks); err != nil {
+			return err
+		}
+		found.Endpoints, err = q.endpoints(ctx)
+		return err
+	})
+	return found, err
+}
+
+type search struct {
+	tx    pgx.Tx
+	scope Scope
+	text  string
+	most  int
+}
+
+// above follows in byte order whatever begins with a text.
+func above(text string) string { return text + "\U0010FFFF" }
+
+// idRange returns the ids that begin as text does, which may be a webhook-id.
+func idRange(text string) (from, to uuid.UUID, ok bool) {
+	digits := strings.ReplaceAll(strings.TrimPrefix(strings.ToLower(text), "evt_"), "-", "")
+	if len(digits) < leastIDPrefix || len(digits) > 32 {
+		return from, to, false
+	}
+	low, err := hex.DecodeString(digits + strings.Repeat("0", 32-len(digits)))
+	if err != nil {
+		return from, to, false
+	}
+	high, err := hex.DecodeString(digits + strings.Repeat("f", 32-len(digits)))
+	if err != nil {
+		return from, to, false
+	}
+	return uuid.UUID(low), uuid.UUID(high), true
+}
+
+func (q search) tasks(ctx context.Context) ([]Task, error) {
+	literal, err := json.Marshal(q.text)
+	if err != nil {
+		return nil, err
+	}
+	from, to, isID := idRange(q.text)
+	rows, err := q.tx.Query(ctx, `
+		with valued as materialized (
+			select id from tasks
+			where metadata <> '{}' and metadata @? $5::jsonpath and ($1::uuid is null or app_id = $1)
+		), recent as materialized (
+			select id, metadata from tasks where $1::uuid is null or app_id = $1 order by id desc limit $6
+		), hits as (
+			(select t.id
+			from (select id from apps where $1::uuid is null or id = $1) a
+			cross join lateral (
+				select id from tasks where app_id = a.id and task_id ~>=~ $2 and task_id ~<~ $3 order by task_id using ~<~ limit $4
+			) t
+			limit $4)
+			union all
+			(select id from tasks where $7 and id between $8 and $9 and ($1::uuid is null or app_id = $1) order by id desc limit $4)
+			union all
+			(select id from valued order by id desc limit $4)
+			union all
+			(select id from recent r
+			where exists (select 1 from jsonb_each_text(r.metadata) m where starts_with(m.value, $2)) order by id desc limit $4)
+		)
+		select `+taskColumns+`
+		from tasks
+		where id in (select id from hits)
+		order by task_id = $2 desc, id desc
+		limit $4`,
+		q.scope.arg(), q.text, above(q.text), q.most, "$.* ? (@ == "+string(literal)+")", recentTasks, isID, from, to)
+	list, err := many[Task](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("search tasks: %w", err)
+	}
+	return list, nil
+}
+
+// deliveries finds deliveries by their own ids and those of their events, and those of tasks that were found.
+func (q search) deliveries(ctx context.Context, tasks []Task) ([]Delivery, error) {
+	from, to, isID := idRange(q.text)
+	ids := make([]uuid.UUID, 0, len(tasks))
+	for _, t := range tasks {
+		ids = append(ids, t.ID)
+	}
+	// Deliveries have no index by event. Those of a task's event are the task's, and any other's are made with the event, so
+	// their ids follow its own within moments.
+	rows, err := q.tx.Query(ctx, `
+		with found as materialized (
+			select id, app_id, task, created_at from events
+			where $4 and id between $5 and $6 and ($1::uuid is null or app_id = $1) order by id desc limit $2
+		), hits as (
+			(select id from deliveries where $4 and id between $5 and $6 and ($1::uuid is null or app_id = $1) order by id desc limit $2)
+			union all
+			(select d.id from found f join deliveries d on d.task = f.task and d.event_id = f.id limit $2)
+			union all
+			(select d.id
+			from found f
+			cross join lateral (
+				select id from deliveries where app_id = f.app_id and event_id = f.id and f.task is null
+					and id >= f.id and created_at < f.created_at + interval '2 seconds'
+				order by id
+				limit $2
+			) d
+			limit $2)
+			union all
+			(select id from deliveries where task = any($3) order by id desc limit $2)
+		)
+		select `+deliveryColumns+`, `+callbackURLOf("e", "d")+` as callback_url
+		from deliveries d
+		join endpoints e on e.id = d.endpoint_id
+		where d.id in (select id from hits)
+		order by d.id desc
+		limit $2`, q.scope.arg(), q.most, ids, isID, from, to)
+	list, err := many[Delivery](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("search deliveries: %w", err)
+	}
+	return list, nil
+}
+
+func (q search) endpoints(ctx context.Context) ([]Endpoint, error) {
+	from, to, isID := idRange(q.text)
+	prefixes := []string{q.text, "https://" + q.text, "http://" + q.text}
+	ends := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		ends[i] = above(p)
+	}
+	rows, err := q.tx.Query(ctx, `
+		with hits as (
+			(select id from endpoints
+			where $5 and id between $6 and $7 and deleted_at is null and ($1::uuid is null or app_id = $1) limit $2)
+			union all
+			(select e.id
+			from unnest($3::text[], $4::text[]) p (low, high)
+			cross join lateral (
+				select id from endpoints
+				where url ~>=~ p.low and url ~<~ p.high and deleted_at is null and ($1::uuid is null or app_id = $1)
+				limit $2
+			) e
+			limit $2)
+		)
+		select `+endpointColumns+`
+		from endpoints e
+		where e.id in (select id from hits)
+		order by e.id desc
+		limit $2`, q.scope.arg(), q.most, prefixes, ends, isID, from, to)
+	list, err := many[Endpoint](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("search endpoints: %w", err)
+	}
+	return list, nil
+}

@@ -1,0 +1,84 @@
+package store_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/memhook/memhook/store"
+)
+
+// Everything that somebody may have of a thing finds it, by its beginning too, within the scope alone.
+func TestSearchFindsByWhatIsKnown(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	reg := b.task("4b2d-task_84f9", "https://customer.example/hooks?a=1")
+	reg.Metadata = map[string]string{"order": "A-4711", "note": `say "hello"`}
+	mine, err := b.RegisterTask(t.Context(), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 30 {
+		b.register(fmt.Sprintf("other-%d", i), "https://elsewhere.example/hooks")
+	}
+	b.ready(mine.Task.ID, "PI-1")
+	deliveries, err := b.TaskDeliveries(t.Context(), mine.Task.ID)
+	if err != nil || len(deliveries) != 1 {
+		t.Fatal(deliveries, err)
+	}
+	d := deliveries[0]
+	tested, err := b.TestEndpoint(t.Context(), store.Everything(), d.EndpointID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	test, err := b.Delivery(t.Context(), store.Everything(), tested)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := b.CreateApp(t.Context(), "second", b.account.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		text                         string
+		tasks, deliveries, endpoints int
+	}{
+		"the task id":             {"4b2d-task_84f9", 1, 1, 0},
+		"its beginning":           {"4b2d-", 1, 1, 0},
+		"the task's own id":       {mine.Task.ID.String(), 1, 1, 0},
+		"the webhook-id":          {"evt_" + d.EventID.String(), 0, 1, 0},
+		"a webhook-id of no task": {"evt_" + test.EventID.String(), 0, 1, 0},
+		"the delivery's id":       {d.ID.String(), 0, 1, 0},
+		"the endpoint's id":       {d.EndpointID.String(), 0, 0, 1},
+		"the URL":                 {"https://customer.example/hoo", 0, 0, 1},
+		"the host":                {"customer.ex", 0, 0, 1},
+		"host and path":           {"customer.example/hooks", 0, 0, 1},
+		"a metadata value":        {"A-4711", 1, 1, 0},
+		"its beginning, too":      {"A-47", 1, 1, 0},
+		"a value with quotes":     {`say "hello"`, 1, 1, 0},
+		"what jsonpath knows":     {`" || true ? (@ == "`, 0, 0, 0},
+		"a pattern":               {"4b2d%", 0, 0, 0},
+		"nothing":                 {"nothing like that", 0, 0, 0},
+	} {
+		for _, scope := range []store.Scope{store.Everything(), store.OfApp(b.app.ID)} {
+			found, err := b.Search(t.Context(), scope, c.text, 20)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if len(found.Tasks) != c.tasks || len(found.Deliveries) != c.deliveries || len(found.Endpoints) != c.endpoints {
+				t.Errorf("%s: %d tasks, %d deliveries, %d endpoints", name, len(found.Tasks), len(found.Deliveries), len(found.Endpoints))
+			}
+		}
+		for _, scope := range []store.Scope{{}, store.OfApp(second.ID), store.OfApp(uuid.Nil)} {
+			found, err := b.Search(t.Context(), scope, c.text, 20)
+			if err != nil || len(found.Tasks)+len(found.Deliveries)+len(found.Endpoints) > 0 {
+				t.Errorf("%s, of another app: %+v, %v", name, found, err)
+			}
+		}
+	}
+	many, err := b.Search(t.Context(), store.Everything(), "other-", 20)
+	if err != nil || len(many.Tasks) != 20 {
+		t.Errorf("%d of 30 tasks, at most 20: %v", len(many.Tasks), err)
+	}
+}

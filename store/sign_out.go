@@ -1,0 +1,29 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// EndSession ends a session of the dashboard that would be valid until expires, on all instances.
+func (s *Store) EndSession(ctx context.Context, id string, expires time.Time) error {
+	return s.tx(ctx, "end session", func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `delete from ended_sessions where expires_at < $1`, s.now()); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `insert into ended_sessions (id, expires_at) values ($1, $2) on conflict (id) do nothing`, id, expires)
+		return err
+	})
+}
+
+// SessionEnded reports whether a session of the dashboard was ended.
+func (s *Store) SessionEnded(ctx context.Context, id string) (ended bool, err error) {
+	err = s.pool.QueryRow(ctx, `select exists (select 1 from ended_sessions where id = $1)`, id).Scan(&ended)
+	if err != nil {
+		return false, fmt.Errorf("read ended sessions: %w", err)
+	}
+	return ended, nil
+}
