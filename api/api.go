@@ -139,7 +139,7 @@ func nothingHere(w http.ResponseWriter, r *http.Request) {
 
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.Draining() {
-		writeProblem(w, r, problemFor(http.StatusServiceUnavailable, "not-ready", "this instance is shutting down"))
+		writeProblem(w, r, problemFor(http.StatusServiceUnavailable, codeNotReady, "this instance is shutting down"))
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)

@@ -14,8 +14,8 @@ import (
 
 // AuditEntry says who changed what.
 type AuditEntry struct {
-	ID     uuid.UUID  `json:"id"`
-	At     Time       `json:"at"`
+	ID     uuid.UUID  `json:"id" doc:"The id of the entry."`
+	At     Time       `json:"at" doc:"When it was changed."`
 	Actor  string     `json:"actor" enum:"admin,session,key" doc:"admin: the admin token. session: the dashboard. key: an app's API key."`
 	Name   string     `json:"name" doc:"The id of the key, or the beginning of the session's id."`
 	Client string     `json:"client" doc:"The address that the request came from."`

@@ -14,9 +14,9 @@ import (
 
 // NewResend selects the deliveries to send again. Fields that are absent select all.
 type NewResend struct {
-	EndpointID string     `json:"endpoint_id,omitempty"`
+	EndpointID string     `json:"endpoint_id,omitempty" doc:"Only deliveries to this endpoint."`
 	Status     string     `json:"status,omitempty" enum:"failed,delivered,pending" default:"failed" doc:"pending: those that wait for their next attempt, or for their endpoint."`
-	EventType  string     `json:"event_type,omitempty" example:"task.ready"`
+	EventType  string     `json:"event_type,omitempty" example:"task.ready" doc:"Only events of this type."`
 	Since      *time.Time `json:"since,omitempty" doc:"Only deliveries that were created at or after this time."`
 	Until      *time.Time `json:"until,omitempty" doc:"Only deliveries that were created before this time; now by default."`
 	DryRun     bool       `json:"dry_run,omitempty" doc:"Count only. The id of the answer is null then."`
@@ -25,12 +25,12 @@ type NewResend struct {
 // Resend is the progress of a bulk resend.
 type Resend struct {
 	ID         *uuid.UUID `json:"id" nullable:"true" doc:"null for a dry run."`
-	Status     string     `json:"status" enum:"running,finished"`
+	Status     string     `json:"status" enum:"running,finished" doc:"Whether it is still going on."`
 	Matched    int64      `json:"matched" doc:"How many deliveries matched when it was asked for."`
 	Done       int64      `json:"done" doc:"How many of them have been given back to their endpoints' queues so far."`
 	Skipped    int64      `json:"skipped" doc:"How many could not be sent again: they have changed since, or their endpoint was deleted."`
-	CreatedAt  *Time      `json:"created_at" nullable:"true"`
-	FinishedAt *Time      `json:"finished_at" nullable:"true"`
+	CreatedAt  *Time      `json:"created_at" nullable:"true" doc:"When it was asked for; null for a dry run."`
+	FinishedAt *Time      `json:"finished_at" nullable:"true" doc:"When it ended; null until then."`
 }
 
 type (

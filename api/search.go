@@ -14,9 +14,9 @@ const (
 
 // Found is what a search found.
 type Found struct {
-	Tasks      []Task     `json:"tasks" nullable:"false"`
+	Tasks      []Task     `json:"tasks" nullable:"false" doc:"The tasks that match."`
 	Deliveries []Delivery `json:"deliveries" nullable:"false" doc:"Those that match themselves, and the newest of the tasks that match."`
-	Endpoints  []Endpoint `json:"endpoints" nullable:"false"`
+	Endpoints  []Endpoint `json:"endpoints" nullable:"false" doc:"The endpoints that match."`
 }
 
 type (

@@ -14,7 +14,7 @@ import (
 
 // Stats is the state of the whole service.
 type Stats struct {
-	Verdict    Verdict          `json:"verdict"`
+	Verdict    Verdict          `json:"verdict" doc:"Whether webhooks come in time, and if not, why."`
 	Tasks      map[string]int64 `json:"tasks" doc:"By status."`
 	Deliveries map[string]int64 `json:"deliveries" doc:"By status."`
 	Queues     []Queue          `json:"queues" nullable:"false" doc:"The jobs of each queue, by state."`
@@ -41,7 +41,7 @@ type Verdict struct {
 type Finding struct {
 	Code     string `json:"code" doc:"Stable; for example endpoint-failing."`
 	Severity string `json:"severity" enum:"critical,warning" doc:"critical: everybody's webhooks wait. warning: some receivers' do, or may."`
-	Text     string `json:"text"`
+	Text     string `json:"text" doc:"What is wrong, for people."`
 	Link     string `json:"link" doc:"The path of the dashboard's page where to act."`
 }
 

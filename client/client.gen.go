@@ -832,11 +832,15 @@ type AuditEntry struct {
 
 	// AppId The app of the key.
 	AppId *openapi_types.UUID `json:"app_id"`
-	At    time.Time           `json:"at"`
+
+	// At When it was changed.
+	At time.Time `json:"at"`
 
 	// Client The address that the request came from.
-	Client string             `json:"client"`
-	Id     openapi_types.UUID `json:"id"`
+	Client string `json:"client"`
+
+	// Id The id of the entry.
+	Id openapi_types.UUID `json:"id"`
 
 	// Name The id of the key, or the beginning of the session's id.
 	Name string `json:"name"`
@@ -1123,7 +1127,9 @@ type Finding struct {
 
 	// Severity critical: everybody's webhooks wait. warning: some receivers' do, or may.
 	Severity FindingSeverity `json:"severity"`
-	Text     string          `json:"text"`
+
+	// Text What is wrong, for people.
+	Text string `json:"text"`
 }
 
 // FindingSeverity critical: everybody's webhooks wait. warning: some receivers' do, or may.
@@ -1133,8 +1139,12 @@ type FindingSeverity string
 type Found struct {
 	// Deliveries Those that match themselves, and the newest of the tasks that match.
 	Deliveries []Delivery `json:"deliveries"`
-	Endpoints  []Endpoint `json:"endpoints"`
-	Tasks      []Task     `json:"tasks"`
+
+	// Endpoints The endpoints that match.
+	Endpoints []Endpoint `json:"endpoints"`
+
+	// Tasks The tasks that match.
+	Tasks []Task `json:"tasks"`
 }
 
 // HintURL defines model for HintURL.
@@ -1232,10 +1242,14 @@ type NewKey struct {
 // NewResend defines model for NewResend.
 type NewResend struct {
 	// DryRun Count only. The id of the answer is null then.
-	DryRun     *bool   `json:"dry_run,omitempty"`
+	DryRun *bool `json:"dry_run,omitempty"`
+
+	// EndpointId Only deliveries to this endpoint.
 	EndpointId *string `json:"endpoint_id,omitempty"`
 
-	// EventType Examples: task.ready
+	// EventType Only events of this type.
+	//
+	// Examples: task.ready
 	EventType *string `json:"event_type,omitempty"`
 
 	// Since Only deliveries that were created at or after this time.
@@ -1420,10 +1434,13 @@ type Recovery struct {
 
 // Resend defines model for Resend.
 type Resend struct {
+	// CreatedAt When it was asked for; null for a dry run.
 	CreatedAt *time.Time `json:"created_at"`
 
 	// Done How many of them have been given back to their endpoints' queues so far.
-	Done       int64      `json:"done"`
+	Done int64 `json:"done"`
+
+	// FinishedAt When it ended; null until then.
 	FinishedAt *time.Time `json:"finished_at"`
 
 	// Id null for a dry run.
@@ -1433,11 +1450,13 @@ type Resend struct {
 	Matched int64 `json:"matched"`
 
 	// Skipped How many could not be sent again: they have changed since, or their endpoint was deleted.
-	Skipped int64        `json:"skipped"`
-	Status  ResendStatus `json:"status"`
+	Skipped int64 `json:"skipped"`
+
+	// Status Whether it is still going on.
+	Status ResendStatus `json:"status"`
 }
 
-// ResendStatus defines model for Resend.Status.
+// ResendStatus Whether it is still going on.
 type ResendStatus string
 
 // SecretRotation defines model for SecretRotation.
@@ -1475,8 +1494,10 @@ type Stats struct {
 	Rates []Rates `json:"rates"`
 
 	// Tasks By status.
-	Tasks   map[string]int64 `json:"tasks"`
-	Verdict Verdict          `json:"verdict"`
+	Tasks map[string]int64 `json:"tasks"`
+
+	// Verdict Whether webhooks come in time, and if not, why.
+	Verdict Verdict `json:"verdict"`
 }
 
 // Subscription defines model for Subscription.

@@ -1422,11 +1422,17 @@ export interface components {
              * @description The app of the key.
              */
             app_id: string | null;
-            /** Format: date-time */
+            /**
+             * Format: date-time
+             * @description When it was changed.
+             */
             at: string;
             /** @description The address that the request came from. */
             client: string;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description The id of the entry.
+             */
             id: string;
             /** @description The id of the key, or the beginning of the session's id. */
             name: string;
@@ -1698,12 +1704,15 @@ export interface components {
              * @enum {string}
              */
             severity: "critical" | "warning";
+            /** @description What is wrong, for people. */
             text: string;
         };
         Found: {
             /** @description Those that match themselves, and the newest of the tasks that match. */
             deliveries: components["schemas"]["Delivery"][];
+            /** @description The endpoints that match. */
             endpoints: components["schemas"]["Endpoint"][];
+            /** @description The tasks that match. */
             tasks: components["schemas"]["Task"][];
         };
         HintURL: {
@@ -1800,8 +1809,12 @@ export interface components {
         NewResend: {
             /** @description Count only. The id of the answer is null then. */
             dry_run?: boolean;
+            /** @description Only deliveries to this endpoint. */
             endpoint_id?: string;
-            /** @example task.ready */
+            /**
+             * @description Only events of this type.
+             * @example task.ready
+             */
             event_type?: string;
             /**
              * Format: date-time
@@ -2005,14 +2018,20 @@ export interface components {
             recovered: number;
         };
         Resend: {
-            /** Format: date-time */
+            /**
+             * Format: date-time
+             * @description When it was asked for; null for a dry run.
+             */
             created_at: string | null;
             /**
              * Format: int64
              * @description How many of them have been given back to their endpoints' queues so far.
              */
             done: number;
-            /** Format: date-time */
+            /**
+             * Format: date-time
+             * @description When it ended; null until then.
+             */
             finished_at: string | null;
             /**
              * Format: uuid
@@ -2029,7 +2048,10 @@ export interface components {
              * @description How many could not be sent again: they have changed since, or their endpoint was deleted.
              */
             skipped: number;
-            /** @enum {string} */
+            /**
+             * @description Whether it is still going on.
+             * @enum {string}
+             */
             status: "running" | "finished";
         };
         SecretRotation: {
@@ -2062,6 +2084,7 @@ export interface components {
             tasks: {
                 [key: string]: number;
             };
+            /** @description Whether webhooks come in time, and if not, why. */
             verdict: components["schemas"]["Verdict"];
         };
         Subscription: {
