@@ -231,9 +231,11 @@ func TestChaos(t *testing.T) {
 	// makes of requests that were sent in time does not count as a violation.
 	c := newChaos(t, build(t), seed, 6)
 	c.run(pick(80*time.Second, 20*time.Minute), 3, (*chaos).fault)
+	healed := time.Now()
 	if !c.settle(pick(3*time.Minute, 7*time.Minute)) {
 		t.Error("something is still waiting or on its way")
 	}
+	t.Logf("faults and load for %.0f s, then settled within %.0f s", healed.Sub(c.begin).Seconds(), time.Since(healed).Seconds())
 	c.report(c.check(), seed)
 	if t.Failed() {
 		for _, in := range c.instances {
