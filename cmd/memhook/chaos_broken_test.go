@@ -68,7 +68,11 @@ func TestChaosFindsBrokenBuilds(t *testing.T) {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
 			c := newChaos(t, b.build(t), 1, b.rps)
-			c.run(12*time.Second, b.rps/4, b.fault)
+			length := 12 * time.Second
+			if b.fault != nil {
+				length = 20 * time.Second // a few of it
+			}
+			c.run(length, b.rps/4, b.fault)
 			c.settle(40 * time.Second)
 			v := c.check()
 			found := 0

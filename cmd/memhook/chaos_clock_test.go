@@ -3,11 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // skewVariable is the setting of an instance's clock: seconds by which it is ahead.
@@ -73,6 +75,13 @@ func (c *chaos) skewClock(in *chaosInstance) string {
 	in.skew = skew
 	c.start(in)
 	c.pause(6, 12)
+	if resp, err := http.Get("http://" + in.addr + "/healthz"); err == nil {
+		_ = resp.Body.Close()
+		said, err := http.ParseTime(resp.Header.Get("Date"))
+		if off := time.Until(said).Seconds() - float64(skew); err != nil || off < -2 || off > 2 {
+			c.t.Errorf("the clock of %s is not %d s ahead: it says %s", in.addr, skew, resp.Header.Get("Date"))
+		}
+	}
 	c.end(in)
 	in.skew = 0
 	c.start(in)

@@ -14,7 +14,8 @@ import (
 func (c *chaos) superuser(fn func(ctx context.Context, conn *pgx.Conn) error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, "postgres://memhook@"+c.pgAddr+"/postgres?sslmode=disable&options=-c%20default_transaction_read_only%3Doff")
+	url := "postgres://memhook@" + c.pgAddr + "/postgres?sslmode=disable&options=-c%20default_transaction_read_only%3Doff"
+	conn, err := pgx.Connect(ctx, url)
 	if err == nil {
 		err = fn(ctx, conn)
 		_ = conn.Close(ctx)
@@ -49,15 +50,17 @@ func (c *chaos) hang(d time.Duration) {
 // turnReadOnly lets sessions take no writes for a time: those that are there, or those that begin from now on.
 func (c *chaos) turnReadOnly(d time.Duration) string {
 	const others = `select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()`
-	ways := []struct{ what, begin, end, now string }{
-		{"all sessions", `alter system set default_transaction_read_only = on`, `alter system reset default_transaction_read_only`, `select pg_reload_conf()`},
-		{"the role's", `alter role memhook set default_transaction_read_only = on`, `alter role memhook reset default_transaction_read_only`, others},
-		{"the database's", `alter database postgres set default_transaction_read_only = on`, `alter database postgres reset default_transaction_read_only`, others},
+	const reload = `select pg_reload_conf()`
+	const setting = `default_transaction_read_only`
+	ways := []struct{ what, where, now string }{
+		{"the server's", "alter system", reload},
+		{"the role's", "alter role memhook", others},
+		{"the database's", "alter database postgres", others},
 	}
 	way := ways[c.rand.IntN(len(ways))]
-	c.sql(way.begin, way.now)
+	c.sql(way.where+` set `+setting+` = on`, way.now)
 	time.Sleep(d)
-	c.sql(way.end, `select pg_reload_conf()`)
+	c.sql(way.where+` reset `+setting, reload)
 	return way.what
 }
 

@@ -1,5 +1,7 @@
 package polling
 
+import "math"
+
 // Shares divides an account's slots among its apps: of the apps with a task to poll, the one that was served least is next.
 // Within an app's share the policy decides (see [Score]), so that neither the number of an app's tasks nor its hints cost
 // another app a slot. The zero value has served nobody.
@@ -23,7 +25,7 @@ type share struct {
 // [Shares.Serve].
 func (s *Shares) Choose(d Distribution, tasks []Task, now Moment) (best int, wake Moment) {
 	for i := range s.apps {
-		s.apps[i].best, s.apps[i].score = -1, -1
+		s.apps[i].best, s.apps[i].score = -1, math.Inf(-1)
 	}
 	for i := range tasks {
 		t := &tasks[i]
@@ -37,7 +39,7 @@ func (s *Shares) Choose(d Distribution, tasks []Task, now Moment) (best int, wak
 			continue
 		}
 		for int(t.App) >= len(s.apps) {
-			s.apps = append(s.apps, share{best: -1, score: -1})
+			s.apps = append(s.apps, share{best: -1, score: math.Inf(-1)})
 		}
 		if score := Score(d, t, now); score > s.apps[t.App].score {
 			s.apps[t.App].best, s.apps[t.App].score = i, score

@@ -174,3 +174,17 @@ func BenchmarkChoose(b *testing.B) {
 		})
 	}
 }
+
+// A task that was registered by an instance whose clock is ahead is polled, though it has waited for less than no time.
+func TestATaskOfTheFutureIsPolled(t *testing.T) {
+	t.Parallel()
+	survival := polling.NewSurvival()
+	for _, ahead := range []time.Duration{time.Second, time.Minute, 10 * time.Hour} {
+		for _, polled := range []polling.Moment{0, at(0)} {
+			tasks := []polling.Task{{Registered: at(1000).Add(ahead), Polled: polled}}
+			if i, wake := polling.Choose(survival, tasks, at(1000)); i != 0 {
+				t.Errorf("%s ahead, polled %v: no task is chosen, to wake at %v", ahead, polled != 0, wake)
+			}
+		}
+	}
+}
