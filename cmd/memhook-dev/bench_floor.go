@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -78,7 +77,8 @@ func (c benchFloorCommand) Run(ctx context.Context) error {
 		}
 	}
 	rep.notef("%d events, %d connections, groups of %d. The floor's POST has a v1 signature and net/http's client; its rows go into memhook's "+
-		"own tables. Of a delivery, sending includes the process that records the polls.", c.Events, c.Connections, c.Group)
+		"own tables. Of a delivery, sending includes "+
+		"the process that records the polls: tasks, events, deliveries and their jobs.", c.Events, c.Connections, c.Group)
 	rep.target("CPU of a delivery", "× 2.00 of its floor", "× "+decimals(times, 2), times <= 2)
 	return rep.end()
 }
@@ -263,7 +263,7 @@ func (c benchFloorCommand) parts(ctx context.Context, rep *report, load delivery
 		if inService != nil {
 			a = inService[i] * serve * (1 - accept)
 		}
-		if strings.HasPrefix(p.name, "record polls") {
+		if p.name == recordPolls {
 			a += serve * accept
 		}
 		if inPostgres != nil {

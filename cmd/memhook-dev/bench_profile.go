@@ -140,7 +140,7 @@ var parts = []part{
 	{name: "load deliveries", functions: []string{"loadDeliveryBatch", "LoadDeliveries", "store.(*Store).Receivers"},
 		sql: []string{"from deliveries d", "from endpoints"}},
 	{name: "record attempts", functions: []string{"recordAttemptBatch", "RecordAttempt"}, sql: []string{"insert into attempts"}},
-	{name: "record polls: tasks, events, deliveries, jobs", sql: []string{
+	{name: recordPolls, sql: []string{
 		"from tasks", "update tasks", "insert into events", "insert into deliveries", "into river_job", "from subscriptions", "from apps",
 	}},
 	{name: "commit", sql: []string{"commit", "begin"}},
@@ -148,6 +148,9 @@ var parts = []part{
 	{name: "scheduler", functions: []string{"runtime.mcall", "runtime.mstart", "runtime.sysmon", "runtime.schedule", "runtime.goexit0"}},
 	{name: "the rest", functions: []string{""}, sql: []string{""}},
 }
+
+// recordPolls is the part that the benchmark's process does: it writes the tasks, the events, the deliveries and their jobs.
+const recordPolls = "record polls"
 
 // partOf returns the number of the part that a text of functions or of SQL belongs to.
 func partOf(text string, words func(part) []string) int {
