@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -26,11 +27,12 @@ import (
 type benchFloorCommand struct {
 	benchOutput
 
-	Events      int  `default:"30000" help:"POSTs, groups of rows and events per run."`
-	Runs        int  `default:"3" help:"Runs; the median is reported, with the lowest and the highest."`
-	Connections int  `default:"50" help:"Connections of the bare POST."`
-	Group       int  `default:"100" help:"Events, deliveries and attempts written in a transaction."`
-	Parts       bool `default:"true" negatable:"" help:"Make one more run with a CPU profile, which says what the parts take. Needs the go command."`
+	Events      int    `default:"30000" help:"POSTs, groups of rows and events per run."`
+	Runs        int    `default:"3" help:"Runs; the median is reported, with the lowest and the highest."`
+	Connections int    `default:"50" help:"Connections of the bare POST."`
+	Group       int    `default:"100" help:"Events, deliveries and attempts written in a transaction."`
+	Parts       bool   `default:"true" negatable:"" help:"Make one more run with a CPU profile, which says what the parts take. Needs the go command."`
+	Profile     string `help:"File that keeps that profile, for go tool pprof."`
 }
 
 // floorRun is the CPU of one run, in seconds per 1,000.
@@ -247,7 +249,7 @@ func (c benchFloorCommand) parts(ctx context.Context, rep *report, load delivery
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	load.profile = filepath.Join(dir, "cpu.pprof")
+	load.profile = cmp.Or(c.Profile, filepath.Join(dir, "cpu.pprof"))
 	run, err := load.run(ctx)
 	if err != nil {
 		return err
