@@ -32,7 +32,7 @@ type benchFloorCommand struct {
 	Connections int    `default:"50" help:"Connections of the bare POST."`
 	Group       int    `default:"100" help:"Events, deliveries and attempts written in a transaction."`
 	Parts       bool   `default:"true" negatable:"" help:"Make one more run with a CPU profile, which says what the parts take. Needs the go command."`
-	Profile     string `help:"File that keeps that profile, for go tool pprof."`
+	Profile     string `help:"File that keeps that profile, for go tool pprof; a file beside it, .sql, keeps PostgreSQL's statements."`
 }
 
 // floorRun is the CPU of one run, in seconds per 1,000.
@@ -253,6 +253,11 @@ func (c benchFloorCommand) parts(ctx context.Context, rep *report, load delivery
 	run, err := load.run(ctx)
 	if err != nil {
 		return err
+	}
+	if c.Profile != "" {
+		if err := keepStatements(c.Profile+".sql", run.statements); err != nil {
+			return err
+		}
 	}
 	inService, err := profileShares(ctx, load.profile)
 	if err != nil {

@@ -61,7 +61,9 @@ func (r *rig) serveProfiled(ctx context.Context, profile string) (addr string, p
 // newRigFor makes the rig of a load. If the load is profiled, PostgreSQL counts its statements where it can.
 func newRigFor(ctx context.Context, l deliveryLoad) (*rig, error) {
 	if l.profile != "" && hasStatements() {
-		return newRigWith(ctx, nil, map[string]string{"shared_preload_libraries": "pg_stat_statements"})
+		return newRigWith(ctx, nil, map[string]string{
+			"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track_planning": "on",
+		})
 	}
 	return newRig(ctx, nil)
 }
@@ -108,7 +110,8 @@ func (r *rig) statements(ctx context.Context, wanted bool) (all []statement, err
 	if !wanted || !hasStatements() {
 		return nil, nil
 	}
-	rows, err := r.store.Pool().Query(ctx, "select query, calls, total_exec_time + total_plan_time from pg_stat_statements")
+	rows, err := r.store.Pool().Query(ctx, `
+		select query, calls, total_exec_time + total_plan_time from pg_stat_statements order by total_exec_time + total_plan_time desc`)
 	if err != nil {
 		return nil, fmt.Errorf("read the statements: %w", err)
 	}
@@ -121,6 +124,15 @@ func (r *rig) statements(ctx context.Context, wanted bool) (all []statement, err
 		all = append(all, s)
 	}
 	return all, rows.Err()
+}
+
+// keepStatements writes the statements into a file, the longest first, a line each.
+func keepStatements(file string, all []statement) error {
+	var b strings.Builder
+	for _, s := range all {
+		fmt.Fprintf(&b, "%9.1f ms %7d calls  %s\n", s.Milliseconds, s.Calls, strings.Join(strings.Fields(s.SQL), " "))
+	}
+	return os.WriteFile(file, []byte(b.String()), 0o644) //nolint:gosec // for everybody
 }
 
 // part is a step of a delivery, and how it is told in a profile of the service and in PostgreSQL's statements: by the
