@@ -67,7 +67,8 @@ func (c benchFloorCommand) Run(ctx context.Context) error {
 			spread(runs, 3, sending), spread(runs, 3, postgres))
 	}
 	line("bare signed POST", func(r floorRun) float64 { return r.post }, func(floorRun) float64 { return 0 })
-	line("event, delivery and attempt in groups", func(r floorRun) float64 { return r.client }, func(r floorRun) float64 { return r.rows })
+	line("event, delivery and attempt in groups",
+		func(r floorRun) float64 { return r.client }, func(r floorRun) float64 { return r.rows })
 	line("the floor: both", func(r floorRun) float64 { return r.post + r.client }, func(r floorRun) float64 { return r.rows })
 	line("a delivery", func(r floorRun) float64 { return r.serve }, func(r floorRun) float64 { return r.postgres })
 	times := medianOf(runs, func(r floorRun) float64 { return r.delivery() / r.floor() })

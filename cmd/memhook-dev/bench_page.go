@@ -58,7 +58,8 @@ func (c benchPageCommand) Run() error {
 		return fmt.Errorf("%s has no tables of benchmarks", c.From)
 	}
 	b.WriteString(chartLegend(gap))
-	page := picture("What the benchmarks measured, with the spread of the runs", columns*(width+gap)+gap, max(heights[0], heights[1]), b.String())
+	title := "What the benchmarks measured, with the spread of the runs"
+	page := picture(title, columns*(width+gap)+gap, max(heights[0], heights[1]), b.String())
 	return os.WriteFile(c.To, []byte(page), 0o644) //nolint:gosec // for everybody
 }
 

@@ -143,7 +143,8 @@ type part struct {
 }
 
 var parts = []part{
-	{name: "garbage collector", functions: []string{"runtime.gcBgMarkWorker", "runtime.gcAssistAlloc", "runtime.bgsweep", "runtime.bgscavenge"}},
+	{name: "garbage collector",
+		functions: []string{"runtime.gcBgMarkWorker", "runtime.gcAssistAlloc", "runtime.bgsweep", "runtime.bgscavenge"}},
 	{name: "sign, v1a", functions: []string{"crypto/ed25519."}},
 	{name: "sign, v1", functions: []string{"webhook.Sign"}},
 	{name: "POST", functions: []string{"net/http.", "webhook.(*Sender)", "internal/outbound."}},
@@ -187,7 +188,7 @@ func statementShares(all []statement) []float64 {
 
 // profileShares returns the share of each part in the CPU time of a profile.
 func profileShares(ctx context.Context, profile string) ([]float64, error) {
-	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-traces", "-unit=ms", profile).Output()
+	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-traces", "-unit=ms", profile).Output() //nolint:gosec // a file of this program
 	if err != nil {
 		return nil, fmt.Errorf("go tool pprof: %w", err)
 	}
