@@ -22,6 +22,7 @@ type benchDeliveriesCommand struct {
 	Rate       int           `default:"50" help:"Events per second while the latency is measured."`
 	For        time.Duration `default:"20s" help:"How long the latency is measured; 0 for not at all."`
 	Within     time.Duration `default:"1m" help:"End a run that has not delivered everything after so long."`
+	Profile    string        `help:"Measure nothing, but keep a CPU profile of the last load in this file and PostgreSQL's statements in one beside it, .sql."`
 	Short      bool          `help:"A selection in about a minute, one run each; the flags above are ignored."`
 }
 
@@ -48,6 +49,15 @@ var deliveryHead = []string{
 // commits. It records polls through the store, as the poll worker does.
 func (c *benchDeliveriesCommand) Run(ctx context.Context) error {
 	loads := c.loads()
+	if c.Profile != "" {
+		load := loads[len(loads)-1]
+		load.profile = c.Profile
+		run, err := load.run(ctx)
+		if err != nil {
+			return err
+		}
+		return keepStatements(c.Profile+".sql", run.statements)
+	}
 	rep := c.newReport("deliveries", deliveryHead...)
 	measured := make(map[deliveryLoad][]deliveryRun, len(loads))
 	for i, load := range loads {
