@@ -188,7 +188,7 @@ func statementShares(all []statement) []float64 {
 
 // profileShares returns the share of each part in the CPU time of a profile.
 func profileShares(ctx context.Context, profile string) ([]float64, error) {
-	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-traces", "-unit=ms", profile).Output() //nolint:gosec // a file of this program
+	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-traces", "-unit=ms", profile).Output() //nolint:gosec // our file
 	if err != nil {
 		return nil, fmt.Errorf("go tool pprof: %w", err)
 	}
