@@ -70,8 +70,8 @@ func (c *benchDeliveriesCommand) Run(ctx context.Context) error {
 		load.target(rep, runs, paced)
 	}
 	compareEndpoints(rep, measured)
-	rep.notef("Events per run: %d, for a single slow URL %d, by %d publishers. Signing, the guard, the attempt log and durable commits are on. "+
-		"The URLs are of %d hosts, if there are as many. Accepting is the process that records the polls; most in flight is what the "+
+	rep.notef("Events per run: %d, for a single slow URL %d, by %d publishers. Signing, the guard, the attempt log and durable commits "+
+		"are on. The URLs are of %d hosts, if there are as many. Accepting is the process that records the polls; most in flight is what the "+
 		"receiver saw. p50 and p99 are from recorded to received at %d events/s.", c.Events, c.Events/5, c.Publishers, c.Hosts, c.Rate)
 	return rep.end()
 }

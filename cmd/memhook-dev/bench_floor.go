@@ -79,8 +79,8 @@ func (c benchFloorCommand) Run(ctx context.Context) error {
 			rep.notef("The parts could not be measured: %v.", err)
 		}
 	}
-	rep.notef("%d events, %d connections, groups of %d. The floor's POST has a v1 signature and net/http's client; its rows go into memhook's "+
-		"own tables. Of a delivery, sending includes "+
+	rep.notef("%d events, %d connections, groups of %d. The floor's POST has a v1 signature and net/http's client; its rows go into "+
+		"memhook's own tables. Of a delivery, sending includes "+
 		"the process that records the polls: tasks, events, deliveries and their jobs.", c.Events, c.Connections, c.Group)
 	rep.target("CPU of a delivery", "× 2.00 of its floor", "× "+decimals(times, 2), times <= 2)
 	return rep.end()
