@@ -4,7 +4,7 @@ DEV   := bin/memhook-dev
 TOOLS := $(GO) tool -modfile=tools.mod
 ARGS  ?=
 
-.PHONY: demo test cover lint bench soak chaos failover test-postgres generate screenshots vuln build env
+.PHONY: demo test cover lint bench bench-short soak chaos failover test-postgres generate screenshots vuln build env
 
 build:
 	@$(GO) build -o bin/ ./cmd/memhook ./cmd/memhook-dev
@@ -47,13 +47,22 @@ test-postgres:
 		$(GO) test -count=1 -timeout 14m -parallel 3 $(ARGS) ./store/... ./worker/... || exit 1; \
 	done
 
+RECEIVERS := --latency 0s,50ms,200ms,mix --endpoints 1,50,10000 --apps 1000 --runs 3 --within 40s
 bench: build
 	@.ci/packages
+	@$(DEV) bench deliveries $(RECEIVERS) --into docs/benchmarks.md
+	@$(DEV) bench floor --into docs/benchmarks.md
+	@$(DEV) bench idle --into docs/benchmarks.md
 	@$(DEV) bench polling --into docs/benchmarks.md --svg docs/polling.svg
 	@$(DEV) bench polls --into docs/benchmarks.md
-	@$(DEV) bench deliveries --into docs/benchmarks.md
 	@$(DEV) bench registrations --into docs/benchmarks.md
 	@$(DEV) bench scaling --into docs/benchmarks.md
+	@$(DEV) bench page
+
+# A selection of deliveries in about a minute, which writes no file.
+bench-short: build
+	@.ci/packages
+	@$(DEV) bench deliveries --short
 
 # An hour; ARGS="--for 10m" shortens it.
 soak: build

@@ -22,6 +22,7 @@ type benchDeliveriesCommand struct {
 	Rate       int           `default:"50" help:"Events per second while the latency is measured."`
 	For        time.Duration `default:"20s" help:"How long the latency is measured; 0 for not at all."`
 	Within     time.Duration `default:"1m" help:"End a run that has not delivered everything after so long."`
+	Profile    string        `help:"Measure nothing, but keep a CPU profile of the last load in this file and PostgreSQL's statements in one beside it, .sql."`
 	Short      bool          `help:"A selection in about a minute, one run each; the flags above are ignored."`
 }
 
@@ -40,14 +41,23 @@ type deliveryLoad struct {
 
 // deliveryHead names the columns of [deliveryRow].
 var deliveryHead = []string{
-	"", "deliveries/s", "in the middle half", "CPU-s per 1,000", "of it serve", "accepting", "PostgreSQL", "most in flight", "serve, peak MiB",
-	"p50 ms", "p99 ms",
+	"", "deliveries/s", "in the middle half", "CPU-s per 1,000", "of it serve", "accepting", "PostgreSQL",
+	"most in flight", "serve, peak MiB", "p50 ms", "p99 ms",
 }
 
 // Run measures accepting and delivering events with everything on: signing, the guard, the attempt log and durable
 // commits. It records polls through the store, as the poll worker does.
-func (c benchDeliveriesCommand) Run(ctx context.Context) error {
+func (c *benchDeliveriesCommand) Run(ctx context.Context) error {
 	loads := c.loads()
+	if c.Profile != "" {
+		load := loads[len(loads)-1]
+		load.profile = c.Profile
+		run, err := load.run(ctx)
+		if err != nil {
+			return err
+		}
+		return keepStatements(c.Profile+".sql", run.statements)
+	}
 	rep := c.newReport("deliveries", deliveryHead...)
 	measured := make(map[deliveryLoad][]deliveryRun, len(loads))
 	for i, load := range loads {
@@ -60,8 +70,8 @@ func (c benchDeliveriesCommand) Run(ctx context.Context) error {
 		load.target(rep, runs, paced)
 	}
 	compareEndpoints(rep, measured)
-	rep.notef("Events per run: %d, for a single slow URL %d, by %d publishers. Signing, the guard, the attempt log and durable commits are on. "+
-		"The URLs are of %d hosts, if there are as many. Accepting is the process that records the polls; most in flight is what the "+
+	rep.notef("Events per run: %d, for a single slow URL %d, by %d publishers. Signing, the guard, the attempt log and durable commits "+
+		"are on. The URLs are of %d hosts, if there are as many. Accepting is the process that records the polls; most in flight is what the "+
 		"receiver saw. p50 and p99 are from recorded to received at %d events/s.", c.Events, c.Events/5, c.Publishers, c.Hosts, c.Rate)
 	return rep.end()
 }
@@ -105,7 +115,9 @@ func (l deliveryLoad) name() string {
 }
 
 // measure makes the runs of a load as fast as possible, and one at the paced rate unless For is 0.
-func (c *benchDeliveriesCommand) measure(ctx context.Context, load deliveryLoad, name string) (runs []deliveryRun, paced *deliveryRun, err error) {
+func (c *benchDeliveriesCommand) measure(
+	ctx context.Context, load deliveryLoad, name string,
+) (runs []deliveryRun, paced *deliveryRun, err error) {
 	// This process records the polls, which a service does with these garbage collector settings.
 	tuning, stop := context.WithCancel(ctx)
 	defer stop()
@@ -135,10 +147,13 @@ func deliveryRow(rep *report, name string, runs []deliveryRun, paced *deliveryRu
 		p50, p99 = milliseconds(paced.p50), milliseconds(paced.p99)
 		paced.noteLosses(rep, name+", paced")
 	}
+	only := func(digits int, value func(deliveryRun) float64) string {
+		return decimals(medianOf(runs, value), digits)
+	}
 	rep.row(name, of(0, func(r deliveryRun) float64 { return r.perSecond }), of(0, func(r deliveryRun) float64 { return r.steady }),
-		of(3, deliveryRun.cpu), of(3, func(r deliveryRun) float64 { return r.serve }), of(3, func(r deliveryRun) float64 { return r.accept }),
-		of(3, func(r deliveryRun) float64 { return r.postgres }), of(0, func(r deliveryRun) float64 { return float64(r.peak) }),
-		of(0, func(r deliveryRun) float64 { return r.memory }), p50, p99)
+		of(3, cpuOf), only(3, func(r deliveryRun) float64 { return r.serve }), only(3, func(r deliveryRun) float64 { return r.accept }),
+		only(3, func(r deliveryRun) float64 { return r.postgres }), only(0, func(r deliveryRun) float64 { return float64(r.peak) }),
+		only(0, func(r deliveryRun) float64 { return r.memory }), p50, p99)
 	for _, run := range runs {
 		run.noteLosses(rep, name)
 	}
@@ -151,7 +166,7 @@ func (l deliveryLoad) target(rep *report, runs []deliveryRun, paced *deliveryRun
 	if l.answer.none() {
 		wanted = map[int]float64{50: 5000}
 		if l.endpoints == 50 {
-			used := medianOf(runs, deliveryRun.cpu)
+			used := medianOf(runs, cpuOf)
 			rep.target(l.name()+": CPU-seconds per 1,000", "0.35", decimals(used, 3), used <= 0.35)
 		}
 	}
@@ -171,7 +186,7 @@ func compareEndpoints(rep *report, measured map[deliveryLoad][]deliveryRun) {
 	for many, runs := range measured {
 		for few, base := range measured {
 			if many.endpoints == 10_000 && few.endpoints == 50 && many.answer == few.answer && few.answer.none() {
-				times := medianOf(runs, deliveryRun.cpu) / medianOf(base, deliveryRun.cpu)
+				times := medianOf(runs, cpuOf) / medianOf(base, cpuOf)
 				rep.target("CPU of "+many.name()+", relative to 50 URLs", "× 1.30", "× "+decimals(times, 2), times <= 1.3)
 			}
 		}

@@ -29,8 +29,8 @@ type deliveryRun struct {
 	statements []statement // what PostgreSQL ran, if the run was profiled
 }
 
-// cpu returns the CPU seconds per 1,000 deliveries of everything but the receiver.
-func (run deliveryRun) cpu() float64 { return run.serve + run.accept + run.postgres }
+// cpuOf returns the CPU seconds per 1,000 deliveries of everything but the receiver.
+func cpuOf(run deliveryRun) float64 { return run.serve + run.accept + run.postgres }
 
 func (run *deliveryRun) noteLosses(rep *report, name string) {
 	if run.received != run.total || run.duplicates > 0 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -11,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,11 +27,12 @@ import (
 type benchFloorCommand struct {
 	benchOutput
 
-	Events      int  `default:"30000" help:"POSTs, groups of rows and events per run."`
-	Runs        int  `default:"3" help:"Runs; the median is reported, with the lowest and the highest."`
-	Connections int  `default:"50" help:"Connections of the bare POST."`
-	Group       int  `default:"100" help:"Events, deliveries and attempts written in a transaction."`
-	Parts       bool `default:"true" negatable:"" help:"Make one more run with a CPU profile, which says what the parts take. Needs the go command."`
+	Events      int    `default:"30000" help:"POSTs, groups of rows and events per run."`
+	Runs        int    `default:"3" help:"Runs; the median is reported, with the lowest and the highest."`
+	Connections int    `default:"50" help:"Connections of the bare POST."`
+	Group       int    `default:"100" help:"Events, deliveries and attempts written in a transaction."`
+	Parts       bool   `default:"true" negatable:"" help:"Make one more run with a CPU profile, which says what the parts take. Needs the go command."`
+	Profile     string `help:"File that keeps that profile, for go tool pprof; a file beside it, .sql, keeps PostgreSQL's statements."`
 }
 
 // floorRun is the CPU of one run, in seconds per 1,000.
@@ -66,7 +67,8 @@ func (c benchFloorCommand) Run(ctx context.Context) error {
 			spread(runs, 3, sending), spread(runs, 3, postgres))
 	}
 	line("bare signed POST", func(r floorRun) float64 { return r.post }, func(floorRun) float64 { return 0 })
-	line("event, delivery and attempt in groups", func(r floorRun) float64 { return r.client }, func(r floorRun) float64 { return r.rows })
+	line("event, delivery and attempt in groups",
+		func(r floorRun) float64 { return r.client }, func(r floorRun) float64 { return r.rows })
 	line("the floor: both", func(r floorRun) float64 { return r.post + r.client }, func(r floorRun) float64 { return r.rows })
 	line("a delivery", func(r floorRun) float64 { return r.serve }, func(r floorRun) float64 { return r.postgres })
 	times := medianOf(runs, func(r floorRun) float64 { return r.delivery() / r.floor() })
@@ -77,8 +79,9 @@ func (c benchFloorCommand) Run(ctx context.Context) error {
 			rep.notef("The parts could not be measured: %v.", err)
 		}
 	}
-	rep.notef("%d events, %d connections, groups of %d. The floor's POST has a v1 signature and net/http's client; its rows go into memhook's "+
-		"own tables. Of a delivery, sending includes the process that records the polls.", c.Events, c.Connections, c.Group)
+	rep.notef("%d events, %d connections, groups of %d. The floor's POST has a v1 signature and net/http's client; its rows go into "+
+		"memhook's own tables. Of a delivery, sending includes "+
+		"the process that records the polls: tasks, events, deliveries and their jobs.", c.Events, c.Connections, c.Group)
 	rep.target("CPU of a delivery", "× 2.00 of its floor", "× "+decimals(times, 2), times <= 2)
 	return rep.end()
 }
@@ -247,10 +250,15 @@ func (c benchFloorCommand) parts(ctx context.Context, rep *report, load delivery
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	load.profile = filepath.Join(dir, "cpu.pprof")
+	load.profile = cmp.Or(c.Profile, filepath.Join(dir, "cpu.pprof"))
 	run, err := load.run(ctx)
 	if err != nil {
 		return err
+	}
+	if c.Profile != "" {
+		if err := keepStatements(c.Profile+".sql", run.statements); err != nil {
+			return err
+		}
 	}
 	inService, err := profileShares(ctx, load.profile)
 	if err != nil {
@@ -263,7 +271,7 @@ func (c benchFloorCommand) parts(ctx context.Context, rep *report, load delivery
 		if inService != nil {
 			a = inService[i] * serve * (1 - accept)
 		}
-		if strings.HasPrefix(p.name, "record polls") {
+		if p.name == recordPolls {
 			a += serve * accept
 		}
 		if inPostgres != nil {

@@ -14,6 +14,8 @@ type benchIdleCommand struct {
 	For  time.Duration `default:"30s" help:"How long each run measures."`
 	Warm time.Duration `default:"10s" help:"How long the service runs before."`
 	Runs int           `default:"3" help:"Runs; the median is reported, with the lowest and the highest."`
+
+	Profile string `help:"Measure nothing, but keep a CPU profile of the service in this file and PostgreSQL's statements in one beside it, .sql."`
 }
 
 // idleRun is the result of one run: percents of a core, and MiB.
@@ -23,6 +25,9 @@ func (run idleRun) cpu() float64 { return run.serve + run.postgres }
 
 // Run measures a service that has nothing to do, and its part of PostgreSQL.
 func (c benchIdleCommand) Run(ctx context.Context) error {
+	if c.Profile != "" {
+		return c.profile(ctx)
+	}
 	r, err := newRig(ctx, nil)
 	if err != nil {
 		return err
@@ -70,6 +75,32 @@ func (c benchIdleCommand) once(ctx context.Context, pids []int) (run idleRun, er
 	}
 	percent := 100 / time.Since(start).Seconds()
 	return idleRun{(after[0] - before[0]) * percent, (after[1] - before[1]) * percent, proc.ResidentMemory(pids[0])}, nil
+}
+
+// profile runs an idle service and keeps what it did.
+func (c benchIdleCommand) profile(ctx context.Context) error {
+	r, err := newRigFor(ctx, deliveryLoad{profile: c.Profile})
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	if _, _, err := r.serveProfiled(ctx, c.Profile); err != nil {
+		return err
+	}
+	if err := pause(ctx, c.Warm); err != nil {
+		return err
+	}
+	if err := r.resetStatements(ctx, true); err != nil {
+		return err
+	}
+	if err := pause(ctx, c.For); err != nil {
+		return err
+	}
+	all, err := r.statements(ctx, true)
+	if err != nil {
+		return err
+	}
+	return keepStatements(c.Profile+".sql", all)
 }
 
 // pause waits for d.

@@ -76,7 +76,7 @@ func (c benchOutpostCommand) measure(ctx context.Context, rep *report, answer an
 		return err
 	}
 	rep.row(load.name(), spread(runs, 0, func(r deliveryRun) float64 { return r.perSecond }),
-		spread(runs, 0, func(r deliveryRun) float64 { return r.steady }), spread(runs, 3, deliveryRun.cpu),
+		spread(runs, 0, func(r deliveryRun) float64 { return r.steady }), spread(runs, 3, cpuOf),
 		spread(runs, 0, func(r deliveryRun) float64 { return float64(r.peak) }), milliseconds(paced.p50), milliseconds(paced.p99))
 	paced.noteLosses(rep, load.name()+", paced")
 	return nil

@@ -61,7 +61,9 @@ func (r *rig) serveProfiled(ctx context.Context, profile string) (addr string, p
 // newRigFor makes the rig of a load. If the load is profiled, PostgreSQL counts its statements where it can.
 func newRigFor(ctx context.Context, l deliveryLoad) (*rig, error) {
 	if l.profile != "" && hasStatements() {
-		return newRigWith(ctx, nil, map[string]string{"shared_preload_libraries": "pg_stat_statements"})
+		return newRigWith(ctx, nil, map[string]string{
+			"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track_planning": "on",
+		})
 	}
 	return newRig(ctx, nil)
 }
@@ -108,7 +110,8 @@ func (r *rig) statements(ctx context.Context, wanted bool) (all []statement, err
 	if !wanted || !hasStatements() {
 		return nil, nil
 	}
-	rows, err := r.store.Pool().Query(ctx, "select query, calls, total_exec_time + total_plan_time from pg_stat_statements")
+	rows, err := r.store.Pool().Query(ctx, `
+		select query, calls, total_exec_time + total_plan_time from pg_stat_statements order by total_exec_time + total_plan_time desc`)
 	if err != nil {
 		return nil, fmt.Errorf("read the statements: %w", err)
 	}
@@ -123,6 +126,15 @@ func (r *rig) statements(ctx context.Context, wanted bool) (all []statement, err
 	return all, rows.Err()
 }
 
+// keepStatements writes the statements into a file, the longest first, a line each.
+func keepStatements(file string, all []statement) error {
+	var b strings.Builder
+	for _, s := range all {
+		fmt.Fprintf(&b, "%9.1f ms %7d calls  %s\n", s.Milliseconds, s.Calls, strings.Join(strings.Fields(s.SQL), " "))
+	}
+	return os.WriteFile(file, []byte(b.String()), 0o644) //nolint:gosec // for everybody
+}
+
 // part is a step of a delivery, and how it is told in a profile of the service and in PostgreSQL's statements: by the
 // first part of which a trace has one of the functions, or the SQL one of the words.
 type part struct {
@@ -131,7 +143,8 @@ type part struct {
 }
 
 var parts = []part{
-	{name: "garbage collector", functions: []string{"runtime.gcBgMarkWorker", "runtime.gcAssistAlloc", "runtime.bgsweep", "runtime.bgscavenge"}},
+	{name: "garbage collector",
+		functions: []string{"runtime.gcBgMarkWorker", "runtime.gcAssistAlloc", "runtime.bgsweep", "runtime.bgscavenge"}},
 	{name: "sign, v1a", functions: []string{"crypto/ed25519."}},
 	{name: "sign, v1", functions: []string{"webhook.Sign"}},
 	{name: "POST", functions: []string{"net/http.", "webhook.(*Sender)", "internal/outbound."}},
@@ -140,7 +153,7 @@ var parts = []part{
 	{name: "load deliveries", functions: []string{"loadDeliveryBatch", "LoadDeliveries", "store.(*Store).Receivers"},
 		sql: []string{"from deliveries d", "from endpoints"}},
 	{name: "record attempts", functions: []string{"recordAttemptBatch", "RecordAttempt"}, sql: []string{"insert into attempts"}},
-	{name: "record polls: tasks, events, deliveries, jobs", sql: []string{
+	{name: recordPolls, sql: []string{
 		"from tasks", "update tasks", "insert into events", "insert into deliveries", "into river_job", "from subscriptions", "from apps",
 	}},
 	{name: "commit", sql: []string{"commit", "begin"}},
@@ -148,6 +161,9 @@ var parts = []part{
 	{name: "scheduler", functions: []string{"runtime.mcall", "runtime.mstart", "runtime.sysmon", "runtime.schedule", "runtime.goexit0"}},
 	{name: "the rest", functions: []string{""}, sql: []string{""}},
 }
+
+// recordPolls is the part that the benchmark's process does: it writes the tasks, the events, the deliveries and their jobs.
+const recordPolls = "record polls"
 
 // partOf returns the number of the part that a text of functions or of SQL belongs to.
 func partOf(text string, words func(part) []string) int {
@@ -172,7 +188,7 @@ func statementShares(all []statement) []float64 {
 
 // profileShares returns the share of each part in the CPU time of a profile.
 func profileShares(ctx context.Context, profile string) ([]float64, error) {
-	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-traces", "-unit=ms", profile).Output()
+	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-traces", "-unit=ms", profile).Output() //nolint:gosec // our file
 	if err != nil {
 		return nil, fmt.Errorf("go tool pprof: %w", err)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -49,21 +48,26 @@ func (c benchRegistrationsCommand) Run(ctx context.Context) error {
 				return err
 			}
 			runs = append(runs, run)
-			run.row(rep, fmt.Sprintf("%s, %d", kind.name, i+1))
 		}
-		slices.SortFunc(runs, func(a, b registrationRun) int { return cmp.Compare(a.perSecond, b.perSecond) })
-		median := runs[len(runs)/2]
-		median.row(rep, kind.name+", median")
-		rep.target("registrations/s "+kind.name, decimals(kind.target, 0), decimals(median.perSecond, 0), median.perSecond >= kind.target)
+		registrationRow(rep, kind.name, runs)
+		rate := medianOf(runs, func(r registrationRun) float64 { return r.perSecond })
+		rep.target("registrations/s "+kind.name, decimals(kind.target, 0), decimals(rate, 0), rate >= kind.target)
 	}
 	rep.notef("One by one over %d connections, in batches over %d. The client shares the machine; its CPU is not counted.",
 		c.Connections, c.Batchers)
 	return rep.end()
 }
 
-func (r registrationRun) row(rep *report, name string) {
-	rep.row(name, decimals(r.perSecond, 0), decimals(r.serve+r.postgres, 3), decimals(r.serve, 3), decimals(r.postgres, 3),
-		decimals(r.memory, 0), milliseconds(r.p50), milliseconds(r.p99))
+func registrationRow(rep *report, name string, runs []registrationRun) {
+	of := func(digits int, value func(registrationRun) float64) string { return spread(runs, digits, value) }
+	ms := func(value func(registrationRun) time.Duration) string {
+		return of(2, func(r registrationRun) float64 { return value(r).Seconds() * 1000 })
+	}
+	rep.row(name, of(0, func(r registrationRun) float64 { return r.perSecond }),
+		of(3, func(r registrationRun) float64 { return r.serve + r.postgres }),
+		of(3, func(r registrationRun) float64 { return r.serve }), of(3, func(r registrationRun) float64 { return r.postgres }),
+		of(0, func(r registrationRun) float64 { return r.memory }),
+		ms(func(r registrationRun) time.Duration { return r.p50 }), ms(func(r registrationRun) time.Duration { return r.p99 }))
 }
 
 // once registers total tasks, each per request, over a number of connections.

@@ -18,7 +18,7 @@ type benchOutput struct {
 	Into string `help:"Also write the report into this Markdown file, between its marks for the benchmark."`
 }
 
-// report is a benchmark's table. It prints each row as it is added.
+// report is a benchmark's table. It tells standard error of each row as it is added, and prints the table at the end.
 type report struct {
 	out     benchOutput
 	name    string // of the marks in the Markdown file
@@ -26,53 +26,46 @@ type report struct {
 	rows    [][]string
 	after   []string // lines below the table
 	targets [][]string
-	width   int // the least of a printed column
 }
 
-// newReport begins a report and prints its head.
+// newReport begins a report.
 func (o benchOutput) newReport(name string, head ...string) *report {
-	r := &report{out: o, name: name, head: head, width: 9}
-	r.print(head)
-	return r
+	return &report{out: o, name: name, head: head}
 }
 
-// row adds and prints a row.
+// row adds a row.
 func (r *report) row(cells ...string) {
 	r.rows = append(r.rows, cells)
-	r.print(cells)
-}
-
-func (r *report) print(cells []string) {
+	said := make([]string, 0, len(cells))
 	for i, cell := range cells {
-		width := max(utf8.RuneCountInString(r.head[i]), r.width)
-		if i == 0 {
-			fmt.Printf("%s%s", cell, strings.Repeat(" ", max(0, 36-utf8.RuneCountInString(cell))))
-			continue
-		}
-		fmt.Printf("  %s%s", strings.Repeat(" ", max(0, width-utf8.RuneCountInString(cell))), cell)
+		said = append(said, strings.TrimSpace(cell+" "+r.head[i]))
 	}
-	fmt.Println()
+	fmt.Fprintln(os.Stderr, "  "+strings.Join(said, ", "))
 }
 
-// notef adds and prints a line below the table.
+// notef adds a line below the table.
 func (r *report) notef(format string, args ...any) {
-	line := fmt.Sprintf(format, args...)
-	r.after = append(r.after, line)
-	fmt.Println(line)
+	r.after = append(r.after, fmt.Sprintf(format, args...))
 }
 
-// target adds and prints a target and what was reached.
+// target adds a target and what was reached.
 func (r *report) target(what, target, reached string, held bool) {
 	verdict := "held"
 	if !held {
 		verdict = "**missed**"
 	}
 	r.targets = append(r.targets, []string{what, target, reached, verdict})
-	fmt.Printf("%s: %s, target %s: %s\n", what, reached, target, strings.Trim(verdict, "*"))
 }
 
-// end writes the report into the Markdown file if there is one.
+// end prints the report, and writes it into the Markdown file if there is one.
 func (r *report) end() error {
+	printTable(append([][]string{r.head}, r.rows...))
+	for _, line := range r.after {
+		fmt.Println(line)
+	}
+	if len(r.targets) > 0 {
+		printTable(append([][]string{{"target", "wanted", "reached", ""}}, r.targets...))
+	}
 	if r.out.Into == "" {
 		return nil
 	}
@@ -87,6 +80,28 @@ func (r *report) end() error {
 		return fmt.Errorf("%s has no marks %s and %s", r.out.Into, strings.TrimSpace(open), shut)
 	}
 	return os.WriteFile(r.out.Into, []byte(before+open+r.markdown()+shut+after), 0o644) //nolint:gosec // for everybody
+}
+
+// printTable prints rows of which the first is the head: the first column to the left, the others to the right.
+func printTable(rows [][]string) {
+	fmt.Println()
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for _, row := range rows {
+		for i, cell := range row {
+			space := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if i == 0 {
+				fmt.Print(cell, space)
+			} else {
+				fmt.Print("  ", space, cell)
+			}
+		}
+		fmt.Println()
+	}
 }
 
 func (r *report) markdown() string {

@@ -29,6 +29,7 @@ type benchSoakCommand struct {
 	Waiting     int           `default:"100" help:"Tasks per account that are never ready."`
 	Rate        int           `default:"200" help:"Tasks per second that are registered over HTTP and ready when first polled."`
 	Subscribers int           `default:"12" help:"Callback URLs per task."`
+	Latency     answerTime    `default:"mix" help:"How long receivers take to answer: a duration, or mix (median 100 ms, every hundredth 2 to 4 s)."`
 	SVG         string        `help:"Write the picture to this file."`
 }
 
@@ -114,7 +115,8 @@ func (s *soak) open(ctx context.Context) (err error) {
 	if err = s.start(ctx, s.sim, "sim", "--addr", s.sim, "--requests-per-second", "1", "--median", "1us"); err != nil {
 		return err
 	}
-	if err = s.start(ctx, s.sink, "bench", "sink", "--addr", s.sink); err != nil {
+	if err = s.start(ctx, s.sink, "bench", "sink", "--addr", s.sink,
+		"--hosts", strconv.Itoa(s.Subscribers), "--answer", string(s.Latency)); err != nil {
 		return err
 	}
 	polls := benchPollsCommand{Accounts: s.Accounts, Tasks: s.Waiting}
@@ -188,7 +190,7 @@ func (s *soak) register(client *http.Client, key string, from, tasks int) error 
 	batch := make([]task, 0, tasks*s.Subscribers)
 	for i := range tasks {
 		for k := range s.Subscribers {
-			batch = append(batch, task{"soak-" + strconv.Itoa(from+i), fmt.Sprintf("http://%s/%d", s.sink, k), 1})
+			batch = append(batch, task{"soak-" + strconv.Itoa(from+i), fmt.Sprintf("http://%s/%d", sinkHost(s.sink, k), k), 1})
 		}
 	}
 	// The end of the load must not cancel a request: the tasks that it registered would be missing from the count.

@@ -58,8 +58,8 @@ func (s *soak) report(samples []soakSample) error {
 	row("tables and indexes, MiB", warm.tables, last.tables)
 	row("live rows", float64(warm.live), float64(last.live))
 	row("dead rows", float64(warm.dead), float64(last.dead))
-	rep.notef("Means over two minutes. %d accounts with %d waiting tasks, %d tasks/s with %d subscribers each, retention %s: "+
-		"%.0f deliveries/s and %.0f polls/s.", s.Accounts, s.Accounts*s.Waiting, s.Rate, s.Subscribers, s.Retention,
+	rep.notef("Means over two minutes. %d accounts with %d waiting tasks, %d tasks/s with %d subscribers each (%s), retention %s: "+
+		"%.0f deliveries/s and %.0f polls/s.", s.Accounts, s.Accounts*s.Waiting, s.Rate, s.Subscribers, s.Latency.describe(), s.Retention,
 		float64(last.delivered-warm.delivered)/over, float64(last.polled-warm.polled)/over)
 	within := func(what string, from, to float64) {
 		rep.target(what+" at the end", "at most 10 % more", fmt.Sprintf("%+.1f %%", 100*(to/max(from, 1e-9)-1)), to <= 1.1*from)
