@@ -15,7 +15,7 @@ demo: build
 
 test:
 	@.ci/packages tests
-	$(GO) test -race -timeout 14m -parallel 3 $(ARGS) ./... # most tests wait for clocks: more than the cores at once
+	$(GO) test -race -timeout 30m -parallel 3 $(ARGS) ./... # most tests wait for clocks: more than the cores at once
 
 # Coverage of all tests, the processes that they start included; those that are killed leave nothing.
 cover:

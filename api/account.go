@@ -54,7 +54,7 @@ type (
 )
 
 func (s *server) createAccount(ctx context.Context, in *createAccountInput) (*accountOutput, error) {
-	if err := errors.Join(checkText("name", &in.Body.Name), checkKey("api_key", &in.Body.APIKey)); err != nil {
+	if err := errors.Join(checkName(&in.Body.Name), checkKey("api_key", &in.Body.APIKey)); err != nil {
 		return nil, err
 	}
 	a, err := s.store.CreateAccount(ctx, store.NewAccount{
@@ -106,7 +106,7 @@ func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*acco
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(checkText("name", in.Body.Name), checkKey("api_key", in.Body.APIKey)); err != nil {
+	if err := errors.Join(checkName(in.Body.Name), checkKey("api_key", in.Body.APIKey)); err != nil {
 		return nil, err
 	}
 	change := store.AccountChange{

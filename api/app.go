@@ -40,7 +40,7 @@ type (
 
 func (s *server) createApp(ctx context.Context, in *createAppInput) (*appOutput, error) {
 	account, err := requiredID("account_id", in.Body.AccountID)
-	if err := errors.Join(err, checkText("name", &in.Body.Name)); err != nil {
+	if err := errors.Join(err, checkName(&in.Body.Name)); err != nil {
 		return nil, err
 	}
 	a, err := s.store.CreateApp(ctx, in.Body.Name, account)
@@ -70,7 +70,7 @@ func (s *server) patchApp(ctx context.Context, in *patchAppInput) (*appOutput, e
 	if err != nil {
 		return nil, err
 	}
-	if err := checkText("name", in.Body.Name); err != nil {
+	if err := checkName(in.Body.Name); err != nil {
 		return nil, err
 	}
 	var account *uuid.UUID

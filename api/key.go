@@ -51,7 +51,7 @@ func (s *server) createKey(ctx context.Context, in *createKeyInput) (*keyOutput,
 	if in.Body != nil {
 		set = *in.Body
 	}
-	if err := checkText("name", &set.Name); err != nil {
+	if err := checkName(&set.Name); err != nil {
 		return nil, err
 	}
 	k, plain, err := s.store.CreateKey(ctx, id, set.Name, set.RateLimit)

@@ -84,10 +84,10 @@ func requiredID(field, s string) (uuid.UUID, error) {
 	return id, nil
 }
 
-// checkText refuses a text that PostgreSQL cannot store.
-func checkText(field string, text *string) error {
-	if text != nil && !storable(*text) {
-		return invalid(FieldError{field, "must not contain the character NUL"})
+// checkName refuses a name that PostgreSQL cannot store.
+func checkName(name *string) error {
+	if name != nil && !storable(*name) {
+		return invalid(FieldError{"name", "must not contain the character NUL"})
 	}
 	return nil
 }

@@ -68,14 +68,15 @@ func problemOf(resp *http.Response, body []byte) error {
 
 // Error returns the code and the detail, which names the fields that are wrong.
 func (p *Problem) Error() string {
-	text := fmt.Sprintf("%s (%d): %s", p.Code, p.Status, p.Detail)
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s (%d): %s", p.Code, p.Status, p.Detail)
 	if p.Errors == nil {
-		return text
+		return text.String()
 	}
 	for _, field := range *p.Errors {
 		if part := field.Field + " " + field.Message; !strings.Contains(p.Detail, part) {
-			text += "; " + part
+			text.WriteString("; " + part)
 		}
 	}
-	return text
+	return text.String()
 }

@@ -23,7 +23,7 @@ type Defaults struct {
 }
 
 // The settings as applied_settings names them.
-const (
+const ( //nolint:gosec // names, not secrets
 	settingMemoriesKey = "MEMORIES_API_KEY"
 	settingRate        = "MEMORIES_REQUESTS_PER_SECOND"
 	settingAPIKey      = "MEMHOOK_API_KEY"

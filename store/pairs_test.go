@@ -385,7 +385,7 @@ func (st *stage) wrongs(deleted bool) (out []string) {
 			select count(*) from tasks t join apps a on a.id = t.app_id
 			where a.id = $1 and a.deleted_at is null and not exists (select 1 from subscriptions s where s.task = t.id)`},
 	} {
-		if n := st.count(check.sql, st.app.ID); n > 0 && !(deleted && check.what == lostSubscribers) {
+		if n := st.count(check.sql, st.app.ID); n > 0 && (!deleted || check.what != lostSubscribers) {
 			out = append(out, fmt.Sprintf("%d %s", n, check.what))
 		}
 	}

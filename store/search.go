@@ -23,13 +23,13 @@ const (
 
 // Found is what a search found, the newest first.
 type Found struct {
-	Tasks      []Task // by task id, id, or metadata value
+	Tasks      []Task // by id, task id, or metadata value
 	Deliveries []Delivery
 	Endpoints  []Endpoint // by id, URL, or host
 }
 
 // Search finds tasks, deliveries and endpoints by the beginning of a task id, of an id, of a webhook-id, of an endpoint's URL or
-// host, or of a metadata value. It returns at most most of each.
+// host, or of a metadata value. It returns of each no more than most.
 func (s *Store) Search(ctx context.Context, scope Scope, text string, most int) (found Found, err error) {
 	err = s.tx(ctx, "search", func(tx pgx.Tx) error {
 		// Each arm has an index; what the planner expects of a prefix that it does not know would lead it past them.

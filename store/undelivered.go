@@ -29,7 +29,7 @@ func (u Undelivered) Age(now time.Time) time.Duration { return max(0, now.Sub(cr
 
 // createdAt returns when a UUIDv7 was made, in milliseconds.
 func createdAt(id uuid.UUID) time.Time {
-	return time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16)) //nolint:gosec // 48 bits
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16))
 }
 
 // Undelivered returns what waits, by endpoint, the oldest webhook first. It can be some seconds old.

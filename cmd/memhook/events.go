@@ -61,8 +61,11 @@ func (c tailEvents) Run(ctx context.Context) error {
 		if got.NextCursor != nil {
 			continue
 		}
-		if !c.Follow || pause(ctx, tailInterval) != nil {
+		if !c.Follow {
 			return nil
+		}
+		if err := pause(ctx, tailInterval); err != nil {
+			return nil //nolint:nilerr // interrupted: the end of following
 		}
 	}
 }

@@ -85,7 +85,7 @@ func TestTheInstallationPagesNameWhatExists(t *testing.T) {
 						t.Errorf("%s:%d: %v", page, b.line, err)
 					}
 				}
-				for _, part := range strings.Split(word, "--from-literal=") {
+				for part := range strings.SplitSeq(word, "--from-literal=") {
 					name, _, ok := strings.Cut(part, "=")
 					isSetting := strings.HasPrefix(name, "MEMHOOK_") || strings.HasPrefix(name, "MEMORIES_")
 					if ok && isSetting && name != "MEMHOOK_URL" && !bytes.Contains(help, []byte(name)) {
