@@ -23,10 +23,10 @@ type Defaults struct {
 }
 
 // The settings as applied_settings names them.
-const ( //nolint:gosec // names, not secrets
+const (
 	settingMemoriesKey = "MEMORIES_API_KEY"
 	settingRate        = "MEMORIES_REQUESTS_PER_SECOND"
-	settingAPIKey      = "MEMHOOK_API_KEY"
+	settingAPIKey      = "MEMHOOK_API_KEY" //nolint:gosec // its name
 )
 
 // EnsureDefaults creates the account and the app of the settings where they are missing. To those that exist it applies a

@@ -56,7 +56,7 @@ type listPage[T any] struct {
 func readPages[T any](limit int, read func(limit int64, cursor *string) (*http.Response, error)) ([]T, error) {
 	all := []T{}
 	for cursor := (*string)(nil); len(all) < limit; {
-		got, err := client.Read[listPage[T]](read(int64(min(limit-len(all), maxPage)), cursor)) //nolint:bodyclose // Read closes it
+		got, err := client.Read[listPage[T]](read(int64(min(limit-len(all), maxPage)), cursor))
 		if err != nil {
 			return nil, err
 		}

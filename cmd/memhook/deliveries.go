@@ -66,7 +66,7 @@ func (c getDelivery) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.printDelivery(client.Read[client.Delivery](api.GetDelivery(ctx, c.Delivery))) //nolint:bodyclose // Read closes it
+	return c.printDelivery(client.Read[client.Delivery](api.GetDelivery(ctx, c.Delivery)))
 }
 
 type resendDelivery struct {
@@ -81,7 +81,7 @@ func (c resendDelivery) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.printDelivery(client.Read[client.Delivery](api.ResendDelivery(ctx, c.Delivery, nil))) //nolint:bodyclose // Read closes it
+	return c.printDelivery(client.Read[client.Delivery](api.ResendDelivery(ctx, c.Delivery, nil)))
 }
 
 // printDelivery prints a delivery, unless err is not nil.
