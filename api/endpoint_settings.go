@@ -84,7 +84,8 @@ func (s *server) endpointURL(raw string) (*string, error) {
 		return nil, err
 	}
 	if target.Query() != "" {
-		return nil, errors.New("must not have a query: an endpoint is named by scheme, host, port and path, and a query belongs to the callback URL of a task")
+		return nil, errors.New("must not have a query: an endpoint is named by scheme, host, port and path, " +
+			"and a query belongs to the callback URL of a task")
 	}
 	return new(target.String()), nil
 }

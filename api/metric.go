@@ -171,7 +171,7 @@ func (c *serviceState) database() []prometheus.Metric {
 	for _, q := range st.Jobs {
 		depths[[2]string{q.Queue, q.State}] = q
 	}
-	for _, queue := range []string{store.QueuePoll, store.QueueFirst, store.QueueDeliver} {
+	for _, queue := range []string{store.QueuePoll, store.QueueFirst, store.QueueDeliver, store.QueueUpload} {
 		for _, state := range []string{"available", "running", "scheduled", "retryable"} {
 			gauge(queueJobs, float64(depths[[2]string{queue, state}].Count), queue, state)
 		}

@@ -148,7 +148,8 @@ func (s *server) newUpload(ctx context.Context, in NewUpload, api string) (store
 // isWebURL reports whether memories.ai can be asked to fetch a video from the URL.
 func isWebURL(text string) bool {
 	u, err := url.Parse(text)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && printable(text) && utf8.RuneCountInString(text) <= maxUploadURL
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" &&
+		printable(text) && utf8.RuneCountInString(text) <= maxUploadURL
 }
 
 func wireUpload(u *store.Upload, t *store.Task) Upload {

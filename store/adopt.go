@@ -152,7 +152,9 @@ func dueDeliveries(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pending
 
 // sharedDeliveries reads the deliveries between an id and a time, and returns those that wait for their first attempt, in
 // order, and the id up to which it has read.
-func sharedDeliveries(ctx context.Context, tx pgx.Tx, from uuid.UUID, until time.Time) (shared []pendingDelivery, end uuid.UUID, err error) {
+func sharedDeliveries(ctx context.Context, tx pgx.Tx, from uuid.UUID, until time.Time) (
+	shared []pendingDelivery, end uuid.UUID, err error,
+) {
 	for range sweepChunks {
 		var read int
 		var open []uuid.UUID

@@ -241,7 +241,8 @@ func (s *Store) TestEndpoint(ctx context.Context, scope Scope, id uuid.UUID) (de
 			return err
 		}
 		err = tx.QueryRow(ctx, `
-			update deliveries set parked = false, retrying = true where event_id = $1 and endpoint_id = $2 returning id`, emissions[0].event.ID, id).Scan(&delivery)
+			update deliveries set parked = false, retrying = true where event_id = $1 and endpoint_id = $2
+			returning id`, emissions[0].event.ID, id).Scan(&delivery)
 		if err != nil {
 			return err
 		}

@@ -121,7 +121,8 @@ func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after
 // checkFeed sets the events' transactions to 0 where the database was restored from a dump into another PostgreSQL, which
 // counts its transactions anew: (0, id) is the old order.
 func checkFeed(ctx context.Context, tx pgx.Tx) error {
-	tag, err := tx.Exec(ctx, `update sweep set xid = pg_snapshot_xmin(pg_current_snapshot()) where xid <= pg_snapshot_xmin(pg_current_snapshot())`)
+	tag, err := tx.Exec(ctx, `
+		update sweep set xid = pg_snapshot_xmin(pg_current_snapshot()) where xid <= pg_snapshot_xmin(pg_current_snapshot())`)
 	if err != nil || tag.RowsAffected() == 1 {
 		return err
 	}

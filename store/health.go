@@ -35,7 +35,8 @@ func (s *Store) readHealth(ctx context.Context) (h DatabaseHealth, err error) {
 	rows, err := s.pool.Query(ctx, `
 		select relname::text, n_dead_tup
 		from pg_stat_user_tables
-		where relid in (to_regclass('river_job'), to_regclass('accounts'), to_regclass('tasks'), to_regclass('endpoints'), to_regclass('deliveries'))`)
+		where relid in (to_regclass('river_job'), to_regclass('accounts'), to_regclass('tasks'),
+			to_regclass('endpoints'), to_regclass('deliveries'))`)
 	if h.DeadRows, err = counts[string](rows, err); err != nil {
 		return h, fmt.Errorf("count dead rows: %w", err)
 	}

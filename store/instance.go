@@ -94,7 +94,7 @@ func (s *Store) ReapInstances(ctx context.Context) (freed int64, err error) {
 			from (
 				select attempted_by[array_upper(attempted_by, 1)] as client
 				from river_job
-				where state = 'running' and queue in ('poll', 'deliver_first', 'deliver')
+				where state = 'running' and queue in ('poll', 'deliver_first', 'deliver', 'upload')
 			) j
 			where j.client ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and not exists (select 1 from instances i where i.id::text = j.client)
 			on conflict (id) do nothing`)

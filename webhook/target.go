@@ -196,7 +196,8 @@ func withoutDots(path string) string {
 func encode(s, more string) string {
 	var out strings.Builder
 	for _, b := range []byte(s) {
-		if 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || strings.IndexByte("-._~!$&'()*+,;=%", b) >= 0 || strings.IndexByte(more, b) >= 0 {
+		if 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' ||
+			strings.IndexByte("-._~!$&'()*+,;=%", b) >= 0 || strings.IndexByte(more, b) >= 0 {
 			out.WriteByte(b)
 		} else {
 			fmt.Fprintf(&out, "%%%02X", b)

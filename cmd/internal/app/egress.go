@@ -32,7 +32,8 @@ func NewGuard(cfg *Settings, listener net.Addr) (*webhook.Guard, error) {
 // NewSender returns the sender of webhooks, whose attempts take at most timeout.
 func NewSender(cfg *Settings, guard *webhook.Guard, timeout time.Duration) *webhook.Sender {
 	return webhook.NewSender(webhook.SenderConfig{
-		Guard: guard, Timeout: timeout, UserAgent: "memhook/" + Version(), ConnsPerHost: receiverConns, Proxy: cfg.CallbackProxy, Roots: cfg.CallbackCA,
+		Guard: guard, Timeout: timeout, UserAgent: "memhook/" + Version(),
+		ConnsPerHost: receiverConns, Proxy: cfg.CallbackProxy, Roots: cfg.CallbackCA,
 	})
 }
 

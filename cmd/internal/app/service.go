@@ -127,7 +127,8 @@ func (s *Service) openStore(ctx context.Context) (err error) {
 		return err
 	}
 	s.changes = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "memhook_changes_total", Help: "Endpoints that began to fail, were disabled or recovered, and deliveries that failed for good, by kind.",
+		Name: "memhook_changes_total",
+		Help: "Endpoints that began to fail, were disabled or recovered, and deliveries that failed for good, by kind.",
 	}, []string{"kind"})
 	for _, kind := range []string{store.EventEndpointFailing, store.EventEndpointDisabled, store.EventEndpointRecovered, store.ChangeUsedUp} {
 		s.changes.WithLabelValues(kind) // an increase can be seen only from 0
