@@ -135,18 +135,32 @@ func normalHost(host string) (string, error) {
 		}
 		return ip.Unmap().String(), nil
 	}
-	name, err := names.ToASCII(host)
-	if err == nil { // what was mapped must be permitted itself, which idna does not always check
-		name, err = names.ToASCII(name)
-	}
-	if err != nil {
-		return "", errors.New("must have a host name that DNS permits")
+	name := host
+	if !plainName(host) {
+		mapped, err := names.ToASCII(host)
+		if err == nil { // what was mapped must be permitted itself, which idna does not always check
+			name, err = names.ToASCII(mapped)
+		}
+		if err != nil {
+			return "", errors.New("must have a host name that DNS permits")
+		}
 	}
 	name = strings.TrimSuffix(strings.ToLower(name), ".")
 	if err := checkLabels(name); err != nil {
 		return "", err
 	}
 	return name, nil
+}
+
+// plainName reports whether a name is one that idna changes nothing of. Most are, and mapping takes as long as all the rest of
+// reading a URL.
+func plainName(host string) bool {
+	for _, c := range []byte(host) {
+		if ('a' > c || c > 'z') && ('0' > c || c > '9') && c != '.' && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return !strings.Contains(host, "xn--")
 }
 
 // checkLabels reports whether DNS permits a name, and refuses numbers that some resolvers read as addresses: decimal, octal
