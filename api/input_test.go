@@ -70,6 +70,7 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"a batch without tasks", "POST", "/v1/tasks/batch", `{}`, jsonBody, 422, "invalid-request", "tasks", "tasks is required"},
 		{"a batch with more", "POST", "/v1/tasks/batch", `{"tasks":[{}],"dry_run":true}`, jsonBody, 422, "invalid-request", "dry_run", "dry_run is not a field of this request"},
 
+		{"a search for nothing", "GET", "/v1/search", "", nil, 422, "invalid-request", "q", "q is required"},
 		{"a task that has ended", "DELETE", "/v1/tasks/" + b.task, "", nil, 409, "conflict", "", "task " + b.task + " is ready and can no longer be cancelled; register it again"},
 		{"an endpoint that exists", "POST", "/v1/endpoints", `{"url":"https://customer.example/"}`, jsonBody, 409, "conflict", "", "the endpoint " + b.endpoint + " has this URL"},
 		{"an unknown task", "GET", "/v1/tasks/" + unknown, "", nil, 404, "not-found", "", "no task has this id: it never existed, has been deleted, or belongs to another app"},
@@ -107,6 +108,9 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 				t.Errorf("%s: %q in %s", c.name, ours, w.Body)
 			}
 		}
+	}
+	if batch := ask(h, "POST", "/v1/tasks/batch", b.key, `{"tasks":[5]}`, jsonBody...); !strings.Contains(batch.Body.String(), `"field":"body","message":"must be an object"`) {
+		t.Errorf("a number in a batch: %d %s", batch.Code, batch.Body)
 	}
 	if list := ask(h, "GET", "/v1/tasks?limit=500&cursor=&status=&task_id=", b.key, ""); list.Code != http.StatusOK {
 		t.Errorf("empty filters: %d %s", list.Code, list.Body)

@@ -70,6 +70,7 @@ func unknownMediaType(fields []FieldError) (kind string, ok bool) {
 // wording turns huma's messages into predicates of the field, the most specific first.
 var wording = []struct{ from, to string }{
 	{"unexpected property", "is not a field of this request"},
+	{"required query parameter is missing", "is required"},
 	{"expected value to be one of", "must be one of"},
 	{"expected string to be RFC 4122 uuid", "must be a UUID"},
 	{"expected string to be RFC 3339 date-time", "must be a time such as 2026-01-02T15:04:05Z (RFC 3339)"},
@@ -95,6 +96,9 @@ func fieldError(location, message string) FieldError {
 			return FieldError{name, "is required"}
 		}
 		return FieldError{field + "." + name, "is required"}
+	}
+	if field == "" { // the whole of a batch's registration, which has no name inside it
+		field = "body"
 	}
 	for _, w := range wording {
 		if rest, ok := strings.CutPrefix(message, w.from); ok {

@@ -86,10 +86,14 @@ func (c doctorCommand) Run(ctx context.Context) error {
 }
 
 func (d *doctor) verdict() error {
-	if d.failed > 0 {
+	switch d.failed {
+	case 0:
+		return nil
+	case 1:
+		return errors.New("1 check failed")
+	default:
 		return fmt.Errorf("%d checks failed", d.failed)
 	}
-	return nil
 }
 
 func (d *doctor) address(ctx context.Context) {

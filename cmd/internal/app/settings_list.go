@@ -3,6 +3,7 @@ package app
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -39,12 +40,12 @@ var settingList = []setting{
 	{
 		"MEMHOOK_ADDR", ":8080", ":8080",
 		"address that the API listens on",
-		text(func(s *Settings) *string { return &s.Addr }, 1),
+		address(func(s *Settings) *string { return &s.Addr }),
 	},
 	{
 		"MEMHOOK_METRICS_ADDR", "", "127.0.0.1:9090",
 		"separate address for /metrics; if unset, MEMHOOK_ADDR serves it to everybody, with the ids of accounts in place of their names",
-		text(func(s *Settings) *string { return &s.MetricsAddr }, 1),
+		address(func(s *Settings) *string { return &s.MetricsAddr }),
 	},
 	{
 		"MEMHOOK_ADMIN_TOKEN", "", "the output of: openssl rand -hex 24",
@@ -275,6 +276,21 @@ func retrySchedule(s *Settings, v string) error {
 		s.RetrySchedule = append(s.RetrySchedule, d)
 	}
 	return nil
+}
+
+// address is where to listen. Whether its host exists and its port is free is known only when it is opened.
+func address(field func(*Settings) *string) func(*Settings, string) error {
+	return func(s *Settings, v string) error {
+		_, port, err := net.SplitHostPort(v)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
+			return errors.New("must be host:port or :port, the port a number up to 65535")
+		}
+		*field(s) = v
+		return nil
+	}
 }
 
 func text(field func(*Settings) *string, least int) func(*Settings, string) error {

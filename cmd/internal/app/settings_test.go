@@ -96,6 +96,7 @@ func TestReadSettings(t *testing.T) {
 		"MEMHOOK_ALLOW_HTTP_CALLBACKS": "perhaps", "MEMHOOK_ALLOWED_CALLBACK_NETWORKS": "10.0.0.0/33", "MEMHOOK_RETRY_SCHEDULE": "5s,-1s",
 		"MEMHOOK_API_KEY": "a key with a\nsecond line", "MEMHOOK_ADMIN_TOKEN": "ein Schlüssel für alle", "MEMORIES_API_KEY": "sk-mavi 1", "MEMHOOK_DRAIN_TIME": "-1s",
 		"MEMHOOK_DELIVERY_TIMEOUT": "0s", "MEMHOOK_LOG_LEVEL": "loud", "MEMHOOK_LOG_FORMAT": "xml", "MEMHOOK_DENIED_CALLBACK_PORTS": "99999",
+		"MEMHOOK_ADDR": "8080", "MEMHOOK_METRICS_ADDR": "127.0.0.1:99999",
 	}
 	_, err = ReadSettings(func(name string) string { return bad[name] })
 	if err == nil {
