@@ -117,6 +117,9 @@ func (g *Guard) Target(raw string) (Target, error) {
 	if err == nil {
 		err = g.check(t)
 	}
+	if errors.Is(err, ErrForbidden) {
+		err = fmt.Errorf("is not permitted: %w", err)
+	}
 	return t, err
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // listen opens MEMHOOK_ADDR. It accepts at most MEMHOOK_MAX_CONNECTIONS connections at once, and serves TLS if there
-// is a certificate.
+// is a certificate. A certificate that cannot be loaded is a [SettingErrors].
 func listen(cfg *Settings) (net.Listener, error) {
 	l, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
@@ -27,7 +27,7 @@ func listen(cfg *Settings) (net.Listener, error) {
 	c := &certificate{cert: cfg.TLSCert, key: cfg.TLSKey}
 	if _, err := c.get(nil); err != nil {
 		_ = l.Close()
-		return nil, fmt.Errorf("MEMHOOK_TLS_CERT: %w", err)
+		return nil, SettingErrors{fmt.Sprintf("MEMHOOK_TLS_CERT: cannot be loaded: %s; for example /etc/memhook/tls.crt", err)}
 	}
 	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: []string{"h2", "http/1.1"}}), nil
 }

@@ -2,10 +2,12 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -63,6 +65,19 @@ func get(url string) int {
 	}
 	_ = resp.Body.Close()
 	return resp.StatusCode
+}
+
+// A certificate that is not there is a wrong setting, as the file of any other setting is.
+func TestACertificateThatCannotBeLoaded(t *testing.T) {
+	t.Parallel()
+	cfg := &Settings{Addr: "127.0.0.1:0", MaxConnections: 1, TLSCert: "missing.crt", TLSKey: "missing.key"}
+	l, err := listen(cfg)
+	if err == nil {
+		_ = l.Close()
+	}
+	if lines, ok := errors.AsType[SettingErrors](err); !ok || len(lines) != 1 || !strings.HasPrefix(lines[0], "MEMHOOK_TLS_CERT: cannot be loaded: ") {
+		t.Errorf("%T: %v", err, err)
+	}
 }
 
 // Whatever step of a start fails, the address is free again and no connection to the database is left.
