@@ -14,7 +14,9 @@ func TestTheEnvironmentCountsWhenItChanges(t *testing.T) {
 	s := storetest.New(t, store.Config{Encode: encode})
 	start := func(memoriesKey string, rate float64, apiKey string) store.Account {
 		t.Helper()
-		if err := s.EnsureDefaults(t.Context(), store.Defaults{MemoriesKey: memoriesKey, RequestsPerSecond: rate, APIKey: apiKey}); err != nil {
+		if err := s.EnsureDefaults(t.Context(), store.Defaults{
+			MemoriesKey: memoriesKey, MemoriesAPI: store.AccountV1, RequestsPerSecond: rate, APIKey: apiKey,
+		}); err != nil {
 			t.Fatal(err)
 		}
 		accounts, err := s.AllAccounts(t.Context())

@@ -225,7 +225,7 @@ func TestARefusedAccountRestsAndResumes(t *testing.T) {
 	}
 	exposed, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
-	for _, want := range []string{`memhook_account_state{account="default",state="refused"} 1`, `memhook_polls_total{outcome="out_of_credits"} 3`} {
+	for _, want := range []string{`memhook_account_state{account="` + accounts.Data[0].ID + `",state="refused"} 1`, `memhook_polls_total{outcome="out_of_credits"} 3`} {
 		if err != nil || !strings.Contains(string(exposed), want) {
 			t.Errorf("/metrics has no %s: %v", want, err)
 		}

@@ -44,7 +44,7 @@ func TestDoctor(t *testing.T) {
 		{"a bad encryption key", "MEMHOOK_ENCRYPTION_KEY: key 1 is not base64 of 32 bytes", "memhook --help", map[string]string{"MEMHOOK_ENCRYPTION_KEY": "c2hvcnQ="}, nil},
 		{"no database there", "FAIL  database", "start PostgreSQL", map[string]string{"DATABASE_URL": "postgres://memhook@127.0.0.1:1/memhook"}, nil},
 		{"no such database", "does not exist", "check host, port, name", map[string]string{"DATABASE_URL": strings.Replace(b.database, "/test_", "/nowhere_", 1)}, nil},
-		{"no rights", "may not make the schema", "create schema memhook authorization", map[string]string{"DATABASE_URL": strings.Replace(bare, "memhook@", "nobody_much@", 1), "MEMHOOK_AUTO_MIGRATE": "false"}, nil},
+		{"no rights", "may not create the schema", "create schema memhook authorization", map[string]string{"DATABASE_URL": strings.Replace(bare, "memhook@", "nobody_much@", 1), "MEMHOOK_AUTO_MIGRATE": "false"}, nil},
 		{"not migrated", "needed is", "memhook migrate up", map[string]string{"DATABASE_URL": bare, "MEMHOOK_AUTO_MIGRATE": "false"}, nil},
 		{"a newer schema", "newer than this memhook knows", "install the newer memhook", map[string]string{"DATABASE_URL": newer}, nil},
 		{"another encryption key", "does not fit this database", "rotate-keys", map[string]string{"MEMHOOK_ENCRYPTION_KEY": "bm5ubm5ubm5ubm5ubm5ubm5ubm5ubm5ubm5ubm5ubm4="}, nil},

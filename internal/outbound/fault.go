@@ -168,6 +168,8 @@ func connectKind(err error) Kind {
 		return Refused
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return NoRoute
+	case errors.Is(err, syscall.ECONNRESET): // accepted, and reset before connect returned
+		return Closed
 	default:
 		return NotReached
 	}

@@ -75,6 +75,11 @@ async function customers(): Promise<void> {
   const since = new Date(Date.now() - 3_600_000).toISOString();
   await app.call("post", "/v1/endpoints/{id}/recover", { path, body: { since } });
   must("nothing", (await app.call("delete", "/v1/endpoints/{id}", { path })) === undefined);
+  must("a search", (await app.call("get", "/v1/search", { query: { q: "ts-task" } })).tasks.length === 1);
+  const resend = await app.call("post", "/v1/deliveries/resend", { body: { status: "failed" } });
+  must("its progress", (await app.call("get", "/v1/resends/{id}", { path: { id: resend.id! } })).matched === 0);
+  const upload = await app.call("post", "/v1/uploads", { body: { urls: ["https://videos.example/ts"], callback_url: callback } });
+  must("an upload", (await app.call("get", "/v1/uploads/{id}", { path: { id: upload.id } })).id === upload.id);
   const hint = await app.call("get", "/v1/hint-url");
   await app.call("post", "/v1/hints/{token}", { path: { token: hint.url.split("/").at(-1)! }, body: { taskId: "ts-task" } });
   const never = await app.call("post", "/v1/tasks", { body: { ...body, task_id: "never" } });
@@ -112,6 +117,10 @@ async function operators(): Promise<void> {
     await admin.call("post", `/admin/v1/${what}/pause`);
     await admin.call("post", `/admin/v1/${what}/resume`);
   }
+  must("a search of all", (await admin.call("get", "/admin/v1/search", { query: { q: "ts-task" } })).tasks.length === 1);
+  const resend = await admin.call("post", "/admin/v1/deliveries/resend", { body: { status: "failed" } });
+  await admin.call("get", "/admin/v1/resends/{id}", { path: { id: resend.id! } });
+  must("an audit log", (await admin.call("get", "/admin/v1/audit")).data.length > 0);
   must("stats", (await admin.call("get", "/admin/v1/stats")).instances.length === 1);
   await admin.call("delete", "/admin/v1/apps/{id}", { path: { id: made.id } });
   await admin.call("delete", "/admin/v1/accounts/{id}", { path: { id } });

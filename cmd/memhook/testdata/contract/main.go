@@ -255,8 +255,16 @@ func (d *driver) customers() {
 		return map[string]any{"data": got["attempts"]}
 	})
 
+	d.want(200, "search")(app.Search(ctx, &SearchParams{Q: "contract-task"}))
+	counted := d.want(202, "count what would be sent again")(app.ResendDeliveries(ctx, nil, NewResend{DryRun: ptr(true)}))
+	if counted["id"] != nil {
+		d.wrongf("a dry run has an id: %v", counted)
+	}
+	resend := d.want(202, "resend what has failed")(app.ResendDeliveries(ctx, nil, NewResend{}))
+	d.want(200, "its progress")(app.GetResend(ctx, text(resend, "id")))
+
 	headers := map[string]string{"X-Gateway": "open"}
-	endpoint := d.want(201, "create an endpoint")(app.CreateEndpoint(ctx, nil, NewEndpoint{Url: d.callback + "/second", Headers: &headers, Signatures: &[]string{"v1", "v1a"}}))
+	endpoint := d.want(201, "create an endpoint")(app.CreateEndpoint(ctx, nil, NewEndpoint{Url: d.callback + "/second", Headers: &headers}))
 	ep := text(endpoint, "id")
 	d.want(409, "create it again")(app.CreateEndpoint(ctx, nil, NewEndpoint{Url: d.callback + "/second"}))
 	d.want(200, "list endpoints")(app.ListEndpoints(ctx, nil))
@@ -336,6 +344,10 @@ func (d *driver) operators() {
 	d.want(200, "enable it")(admin.AdminEnableEndpoint(ctx, ep))
 	d.want(202, "recover it")(admin.AdminRecoverEndpoint(ctx, ep, AdminRecoverEndpointJSONRequestBody{Since: time.Now().Add(-time.Hour)}))
 	d.want(200, "the feed")(admin.AdminListEvents(ctx, nil))
+	d.want(200, "search")(admin.AdminSearch(ctx, &AdminSearchParams{Q: "contract-task"}))
+	resend := d.want(202, "resend what has failed")(admin.AdminResendDeliveries(ctx, nil, NewResend{}))
+	d.want(200, "its progress")(admin.AdminGetResend(ctx, text(resend, "id")))
+	d.want(200, "the audit log")(admin.AdminListAudit(ctx, nil))
 	d.want(204, "pause polling")(admin.AdminPausePolling(ctx))
 	d.want(204, "resume polling")(admin.AdminResumePolling(ctx))
 	d.want(204, "pause deliveries")(admin.AdminPauseDeliveries(ctx))
