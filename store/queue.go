@@ -17,8 +17,16 @@ func (s *Store) PauseQueues(ctx context.Context, queues []string, pause bool) er
 		set = s.jobs.QueuePause
 	}
 	for _, queue := range queues {
+		if pause { // also before the first worker has come to the queue
+			_, err := s.pool.Exec(ctx, `
+				insert into river_queue (name, metadata, paused_at, updated_at) values ($1, '{}', now(), now())
+				on conflict (name) do nothing`, queue)
+			if err != nil {
+				return fmt.Errorf("pause %s: %w", queue, err)
+			}
+		}
 		err := set(ctx, queue, nil)
-		if err != nil && !errors.Is(err, river.ErrNotFound) { // not found: no worker has ever run, so nothing is to be paused
+		if err != nil && !errors.Is(err, river.ErrNotFound) { // not found: no worker has ever run, so nothing is paused
 			return fmt.Errorf("pause or resume %s: %w", queue, err)
 		}
 	}

@@ -472,7 +472,7 @@ func TestLongListsDoNotFillTheMemory(t *testing.T) { //nolint:paralleltest // se
 	wg.Wait()
 	peak := proc.PeakMemory(in.cmd.Process.Pid)
 	t.Logf("at most %.0f MiB while %d tasks with %d videos each became ready, %.0f MiB with four lists of them", polled, n, videos, peak)
-	if peak > 200 {
+	if peak > pick(600.0, 200.0) { // the long form is run alone
 		t.Errorf("%.0f MiB", peak)
 	}
 	var list page
