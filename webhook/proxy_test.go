@@ -32,7 +32,7 @@ func tinyproxy(t *testing.T) (proxy *url.URL, stop func()) {
 	t.Helper()
 	program, err := exec.LookPath("tinyproxy")
 	if err != nil {
-		t.Skip("tinyproxy is not installed")
+		t.Fatal("install tinyproxy to run this test")
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

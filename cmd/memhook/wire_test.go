@@ -103,7 +103,7 @@ type tinyproxy struct {
 func newTinyproxy(t *testing.T) *tinyproxy {
 	t.Helper()
 	if _, err := exec.LookPath("tinyproxy"); err != nil {
-		t.Skip("tinyproxy is not installed")
+		t.Fatal("install tinyproxy to run this test")
 	}
 	dir := t.TempDir()
 	p := &tinyproxy{t: t, file: filepath.Join(dir, "tinyproxy.conf"), addr: freeAddr(t), log: filepath.Join(dir, "log")}
