@@ -4,7 +4,7 @@ DEV   := bin/memhook-dev
 TOOLS := $(GO) tool -modfile=tools.mod
 ARGS  ?=
 
-.PHONY: demo test cover lint bench bench-short soak chaos failover test-postgres generate screenshots vuln build env
+.PHONY: demo test cover lint bench bench-short bench-purge soak chaos failover test-pooler test-postgres generate screenshots vuln build env
 
 build:
 	@$(GO) build -o bin/ ./cmd/memhook ./cmd/memhook-dev
@@ -33,10 +33,18 @@ chaos:
 	@.ci/packages tests
 	MEMHOOK_LONG=1 $(GO) test -race -count=1 -timeout 60m -v -run "^TestChaos$$" ./cmd/memhook $(if $(ARGS),-args $(ARGS))
 
-# A primary killed, hung, cut off, demoted and switched over beside a synchronous standby, under load.
+# A primary killed, hung, cut off, demoted and switched over beside a synchronous standby, under load; then a leader switched
+# over, killed and frozen under Patroni.
 failover:
+	@.ci/packages tests patroni
+	MEMHOOK_LONG=1 $(GO) test -count=1 -timeout 30m -v -run "^(TestFailover|TestPatroni)$$" ./cmd/memhook
+
+# What delivers and what crashes, through PgBouncer in transaction mode.
+POOLED := ^Test(Serve|Shapes|RegisteringAgain|Retries|Kill|SIGTERM|OneBad|Rotating|Endpoint|ARate|Recover|ADead|OnlyWhat|AKill|AStopped|ThreeInst|Hints|ARefused|Pauses|Silent|ReceiversThat|Stopping|Uploads|BehindPg)
+test-pooler:
 	@.ci/packages tests
-	MEMHOOK_LONG=1 $(GO) test -count=1 -timeout 30m -v -run "^TestFailover$$" ./cmd/memhook
+	MEMHOOK_TEST_POOLER=transaction $(GO) test -count=1 -timeout 14m -parallel 3 $(ARGS) ./worker
+	MEMHOOK_TEST_POOLER=transaction $(GO) test -count=1 -timeout 14m -parallel 3 -run "$(POOLED)" $(ARGS) ./cmd/memhook
 
 # The core on the oldest and the newest PostgreSQL beside the installed one; POSTGRES="14" for one of them.
 POSTGRES ?= 14 18
@@ -63,6 +71,11 @@ bench: build
 bench-short: build
 	@.ci/packages
 	@$(DEV) bench deliveries --short
+
+# How little purging a day costs beside 20 million attempts over 31 days; some 6 GB of disk for a few minutes.
+bench-purge:
+	@.ci/packages
+	MEMHOOK_LONG=20000000 $(GO) test -count=1 -timeout 30m -v -run "^TestPurgingADayCostsLittle$$" ./store
 
 # An hour; ARGS="--for 10m" shortens it.
 soak: build

@@ -68,8 +68,9 @@ func newBench(t *testing.T, simulated memoriestest.Config) *bench {
 	b := &bench{t: t, database: storetest.URL(t), sim: memoriestest.New(simulated), receiver: newReceiver(t)}
 	server := httptest.NewServer(b.sim)
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close(); b.sim.Close() })
+	through, pooler := storetest.Pooled(t, b.database)
 	b.env = map[string]string{
-		"DATABASE_URL": b.database, "MEMHOOK_ENCRYPTION_KEY": storetest.EncryptionKey, "MEMHOOK_API_KEY": testAPIKey, "MEMHOOK_ADMIN_TOKEN": testAdminToken,
+		"DATABASE_URL": through, "MEMHOOK_DATABASE_POOLER": pooler, "MEMHOOK_ENCRYPTION_KEY": storetest.EncryptionKey, "MEMHOOK_API_KEY": testAPIKey, "MEMHOOK_ADMIN_TOKEN": testAdminToken,
 		"MEMORIES_API_KEY": "sk-mavi-test", "MEMORIES_BASE_URL": server.URL, "MEMHOOK_ALLOW_HTTP_CALLBACKS": "true",
 		"MEMHOOK_ALLOWED_CALLBACK_NETWORKS": "127.0.0.0/8", "MEMHOOK_RETRY_SCHEDULE": "500ms,500ms,500ms,5m", "MEMHOOK_LOG_LEVEL": "info",
 		"MEMHOOK_PUBLIC_URL": "http://127.0.0.1", "MEMHOOK_DRAIN_TIME": "0s",

@@ -77,57 +77,7 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	return s, nil
 }
 
-// StartStandby makes a streaming standby of a running server, whose Unix socket it follows, and runs it.
-func StartStandby(ctx context.Context, primary *Server, opts Options) (*Server, error) {
-	s := &Server{bin: primary.bin, opts: opts, owner: primary.owner}
-	program, err := Program("pg_basebackup")
-	if err != nil {
-		return nil, err
-	}
-	if s.dir, err = makeDir(opts.Parent, s.owner); err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, program, "-D", s.data(), "-R", "-X", "stream", "-c", "fast",
-		"-h", primary.dir, "-p", primary.port(), "-U", userName)
-	cmd.SysProcAttr = attributes(s.owner, 0)
-	cmd.Dir = s.dir
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("pg_basebackup: %w: %s", err, bytes.TrimSpace(out))
-	} else {
-		err = s.Run(ctx)
-	}
-	if err != nil {
-		_ = os.RemoveAll(s.dir)
-		return nil, err
-	}
-	return s, nil
-}
-
 func (s *Server) port() string { return cmp.Or(s.opts.Settings["port"], "5432") }
-
-// Freeze stops all processes of the server, as a hung machine does; Thaw lets them go on.
-func (s *Server) Freeze() error { return s.signalAll(syscall.SIGSTOP) }
-
-// Thaw ends Freeze.
-func (s *Server) Thaw() error { return s.signalAll(syscall.SIGCONT) }
-
-// signalAll signals the server's processes: the first, and its children, which are groups of their own.
-func (s *Server) signalAll(sig syscall.Signal) error {
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		return err
-	}
-	out, err := exec.Command("ps", "-o", "pid=", "--ppid", strconv.Itoa(s.PID())).Output()
-	if err != nil {
-		return fmt.Errorf("list the server's processes: %w", err)
-	}
-	for field := range strings.FieldsSeq(string(out)) {
-		if pid, err := strconv.Atoi(field); err == nil {
-			_ = syscall.Kill(pid, sig) // one that has just ended is no loss
-		}
-	}
-	return nil
-}
 
 // URL returns the connection string of a database of the server.
 func (s *Server) URL(database string) string {

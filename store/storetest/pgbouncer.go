@@ -15,6 +15,16 @@ import (
 	"github.com/memhook/memhook/store/localpg"
 )
 
+// Pooled returns how tests reach a database: as it is, or with MEMHOOK_TEST_POOLER=transaction through a PgBouncer in that
+// mode. pooler is what [store.Database] must be told of it.
+func Pooled(t testing.TB, database string) (through, pooler string) {
+	t.Helper()
+	if pooler = os.Getenv("MEMHOOK_TEST_POOLER"); pooler == "" {
+		return database, ""
+	}
+	return PgBouncer(t, database, pooler), pooler
+}
+
 // PgBouncer runs PgBouncer before a database of a local server, in a pool mode (session or transaction) and otherwise with
 // its defaults, until the test is over. It returns the connection string through it.
 func PgBouncer(t testing.TB, database, mode string) string {

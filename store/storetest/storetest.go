@@ -101,10 +101,11 @@ func database(t testing.TB, template string) string {
 	return server.URL(name)
 }
 
-// Pool opens a pool on a database, closed when the test is over.
+// Pool opens a pool on a database, closed when the test is over. It reaches the database as `make test-pooler` wants it.
 func Pool(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
-	pool, err := store.Open(t.Context(), store.Database{URL: url, Conns: 10, Patience: 5 * time.Second})
+	url, pooler := Pooled(t, url)
+	pool, err := store.Open(t.Context(), store.Database{URL: url, Pooler: pooler, Conns: 10, Patience: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
