@@ -154,7 +154,7 @@ var descriptions = map[string]string{
 	"admin-disable-endpoint": "Its deliveries wait until it is enabled.",
 	"admin-recover-endpoint": "Sends again every delivery of the endpoint that has failed since a time, and at once what still waits for it.",
 	"admin-list-deliveries":  "Newest first, without their attempts.",
-	"admin-pause-polling":    "Pauses polling on all instances. No task is lost.",
+	"admin-pause-polling":    "Stops all polls and submissions to memories.ai, on all instances. No task and no upload is lost.",
 	"admin-pause-deliveries": "Pauses deliveries on all instances. No event is lost.",
 }
 

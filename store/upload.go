@@ -64,7 +64,7 @@ func (s *Store) CreateUpload(ctx context.Context, u Upload) (Upload, error) {
 		rows, err := tx.Query(ctx, `
 			insert into uploads (id, app_id, account_id, request, callback_url, metadata, until, expected_videos, expires_in,
 				next_attempt_at, created_at, traceparent)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp(), $10, $11)
 			returning `+uploadColumns, newID(), u.AppID, account, u.Request, u.CallbackURL, orEmpty(u.Metadata), u.Until,
 			u.ExpectedVideos, u.ExpiresIn, s.now(), u.Traceparent)
 		if u, err = one[Upload](rows, err); err != nil {
