@@ -75,15 +75,6 @@ func (s *Store) CreateUpload(ctx context.Context, u Upload) (Upload, error) {
 	return u, err
 }
 
-// Upload reads one upload.
-func (s *Store) Upload(ctx context.Context, scope Scope, id uuid.UUID) (Upload, error) {
-	rows, err := s.pool.Query(ctx, `
-		select `+uploadColumns+`
-		from uploads
-		where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
-	return one[Upload](rows, err)
-}
-
 // ensureUploadJob gives the account an upload job if it has none. The caller has inserted an upload in the same
 // transaction. The lock makes a job that ends at the same time wait for it, and see it.
 func (s *Store) ensureUploadJob(ctx context.Context, tx pgx.Tx, account uuid.UUID) error {

@@ -292,3 +292,95 @@ func TestUploadsAreChecked(t *testing.T) {
 		t.Errorf("an upload that does not exist: %d", status)
 	}
 }
+
+// People find an upload, what became of it, and the way out where nobody knows.
+func TestUploadsAreShown(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{Draw: soon})
+	in := b.start("")
+	in.setBudgets(100, 600)
+	v := in.visitor()
+	v.signIn()
+	if _, page := v.get("/admin/uploads"); !strings.Contains(page, "No matching uploads. Submit a video with <code>POST /v1/uploads</code>") {
+		t.Errorf("the page of no uploads: %s", page)
+	}
+	b.sim.BreakUploads(memoriestest.Fault{Kind: memoriestest.FaultCut})
+	lost := in.upload("lost", videoURL("lost")).ID
+	b.receiver.await(t, 1, 20*time.Second)
+	taken := in.upload("taken", videoURL("taken")).ID
+	b.receiver.await(t, 2, 20*time.Second)
+	task := in.uploaded(taken).Task.ID
+	in.admin(http.MethodPost, "/admin/v1/polling/pause", nil, nil)
+	waits := in.upload("waits", map[string]any{"urls": []string{"https://videos.example/waits", "https://videos.example/too"}}).ID
+
+	type entry struct {
+		uploadJSON
+		URLs          []string
+		Attempts      int
+		Metadata      map[string]string
+		NextAttemptAt *time.Time `json:"next_attempt_at"`
+		FinishedAt    *time.Time `json:"finished_at"`
+	}
+	type page struct {
+		Data       []entry
+		NextCursor *string `json:"next_cursor"`
+	}
+	for prefix, read := range map[string]func(path string, into any){
+		"/v1":       func(path string, into any) { in.call(http.MethodGet, path, nil, into) },
+		"/admin/v1": func(path string, into any) { in.admin(http.MethodGet, path, nil, into) },
+	} {
+		var all, first, second, unknown page
+		read(prefix+"/uploads", &all)
+		if len(all.Data) != 3 || all.Data[0].ID != waits || all.Data[1].ID != taken || all.Data[2].ID != lost || all.NextCursor != nil {
+			t.Fatalf("%s: %+v", prefix, all)
+		}
+		if w := all.Data[0]; w.Status != "queued" || w.NextAttemptAt == nil || w.FinishedAt != nil || len(w.URLs) != 2 || w.Metadata["name"] != "waits" {
+			t.Errorf("%s: %+v", prefix, w)
+		}
+		if s := all.Data[1]; s.Status != "submitted" || s.Task == nil || s.Task.ID != task || s.NextAttemptAt != nil || s.FinishedAt == nil || s.Attempts != 1 {
+			t.Errorf("%s: %+v", prefix, s)
+		}
+		if u := all.Data[2]; u.Status != "unknown" || u.Task != nil || u.Error == nil {
+			t.Errorf("%s: %+v", prefix, u)
+		}
+		read(prefix+"/uploads?limit=2", &first)
+		if first.NextCursor == nil {
+			t.Fatalf("%s: the first page has no cursor", prefix)
+		}
+		read(prefix+"/uploads?limit=2&cursor="+*first.NextCursor, &second)
+		if len(first.Data) != 2 || len(second.Data) != 1 || second.Data[0].ID != lost {
+			t.Errorf("%s: pages %+v, %+v", prefix, first, second)
+		}
+		read(prefix+"/uploads?status=unknown", &unknown)
+		if len(unknown.Data) != 1 || unknown.Data[0].ID != lost {
+			t.Errorf("%s: unknown ones: %+v", prefix, unknown)
+		}
+		var one entry
+		if read(prefix+"/uploads/"+taken, &one); one.Task == nil || len(one.Task.VideoIDs) != 1 {
+			t.Errorf("%s: %+v", prefix, one)
+		}
+		var found struct{ Uploads []entry }
+		if read(prefix+"/search?q=https://videos.example/too", &found); len(found.Uploads) != 1 || found.Uploads[0].ID != waits {
+			t.Errorf("%s: found %+v", prefix, found)
+		}
+	}
+	for path, wants := range map[string][]string{
+		"/admin/uploads":                                       {"https://videos.example/waits and 1 other", "/admin/tasks/" + task, `<span class="state warn">unknown</span>`},
+		"/admin/uploads/" + lost:                               {"create another upload", "https://videos.example/lost"},
+		"/admin/uploads/" + taken:                              {"/admin/tasks/" + task},
+		"/admin/uploads/" + waits:                              {"0; the next is due now, within the account's budget", "https://videos.example/too"},
+		"/admin/tasks/" + task:                                 {"/admin/uploads/" + taken},
+		"/admin/search?q=https%3A%2F%2Fvideos.example%2Ftaken": {"/admin/uploads/" + taken},
+		"/admin/search?q=" + lost[:18]:                         {"/admin/uploads/" + lost},
+	} {
+		status, page := v.get(path)
+		for _, want := range wants {
+			if status != http.StatusOK || !strings.Contains(page, want) {
+				t.Errorf("%s: %d, has no %q: %s", path, status, want, page)
+			}
+		}
+	}
+	if _, page := v.get("/admin/uploads?status=failed"); strings.Contains(page, taken) || strings.Contains(page, lost) {
+		t.Error("the filter shows others")
+	}
+}
