@@ -127,7 +127,7 @@ func TestTheDocumentSaysWhichIDsAreUUIDs(t *testing.T) {
 	t.Parallel()
 	doc := readDocument(t)
 	// Ids of memories.ai and of requests, of events, and of uploads' own choice.
-	others := []string{"task_id", "unique_id", "video_id", "event_id", "request_id"}
+	others := []string{"task_id", "unique_id", "video_id", "collection_id", "event_id", "request_id"}
 	for name, s := range doc.Components.Schemas {
 		if s.AdditionalProperties == false || name == "Event" { // requests: what is not a UUID is a problem that names the field
 			continue

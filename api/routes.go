@@ -33,6 +33,7 @@ func (s *server) appRoutes() map[string][]route {
 		},
 		"uploads": {
 			{post, "/uploads", do(s.createUpload), "create-upload", "Submit videos and follow their task", []int{202, 400, 413}},
+			{get, "/uploads", do(s.listUploads), "list-uploads", "List uploads", []int{200}},
 			{get, "/uploads/{id}", do(s.getUpload), "get-upload", "Get an upload", []int{200, 404}},
 		},
 		"events": {
@@ -61,7 +62,7 @@ func (s *server) appRoutes() map[string][]route {
 			{get, "/resends/{id}", do(s.getResend), "get-resend", "Get the progress of a bulk resend", []int{200, 404}},
 		},
 		"search": {
-			{get, "/search", do(s.search), "search", "Find tasks, deliveries and endpoints", []int{200}},
+			{get, "/search", do(s.search), "search", "Find tasks, deliveries, endpoints and uploads", []int{200}},
 		},
 	}
 }
@@ -83,6 +84,8 @@ func (s *server) adminRoutes() []route {
 		{get, "/tasks", filterByApp(do(s.listTasks)), "admin-list-tasks", "List the tasks of all apps", []int{200}},
 		{get, "/tasks/{id}", do(s.getTask), "admin-get-task", "Get a task of any app", []int{200, 404}},
 		{post, "/tasks/{id}/poll", do(s.pollTask), "admin-poll-task", "Poll a task at the next slot", []int{202, 404, 409}},
+		{get, "/uploads", filterByApp(do(s.listUploads)), "admin-list-uploads", "List the uploads of all apps", []int{200}},
+		{get, "/uploads/{id}", do(s.getUpload), "admin-get-upload", "Get an upload of any app", []int{200, 404}},
 		{get, "/events", filterByApp(do(s.listEvents)), "admin-list-events", "List the events of all apps (the feed)", []int{200}},
 		{get, "/endpoints", filterByApp(do(s.listEndpoints)), "admin-list-endpoints", "List the endpoints of all apps", []int{200}},
 		{get, "/endpoints/{id}", do(s.getEndpoint), "admin-get-endpoint", "Get an endpoint of any app", []int{200, 404}},
@@ -94,7 +97,7 @@ func (s *server) adminRoutes() []route {
 		{post, "/deliveries/{id}/resend", do(s.resend), "admin-resend-delivery", "Resend a delivery", []int{202, 404, 409}},
 		{post, "/deliveries/resend", filterByApp(do(s.startResend)), "admin-resend-deliveries", "Resend all deliveries that match", []int{202}},
 		{get, "/resends/{id}", do(s.getResend), "admin-get-resend", "Get the progress of a bulk resend", []int{200, 404}},
-		{get, "/search", filterByApp(do(s.search)), "admin-search", "Find tasks, deliveries and endpoints of all apps", []int{200}},
+		{get, "/search", filterByApp(do(s.search)), "admin-search", "Find tasks, deliveries, endpoints and uploads of all apps", []int{200}},
 		{get, "/audit", filterByApp(do(s.listAudit)), "admin-list-audit", "List who changed what", []int{200}},
 		{get, "/stats", operator(s.stats), "admin-stats", "Get the state of the whole service", []int{200}},
 	}
@@ -117,6 +120,8 @@ var descriptions = map[string]string{
 		"create-task does. Answers at once; get the upload to see what became of it. If memories.ai refuses the submission, the " +
 		"callback URL receives upload.failed; if its answer is lost, upload.unknown. With the Datalake a submission whose answer is lost " +
 		"is repeated safely; with v1 it is never repeated.",
+	"list-uploads": "Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the " +
+		"video has arrived: if so, register its task with create-task; if not, create another upload.",
 	"list-tasks": "Newest first.",
 	"cancel-task": "Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, " +
 		"whatever its status, with all that is stored of it; what is in flight may still be delivered.",
@@ -149,12 +154,13 @@ var descriptions = map[string]string{
 	"admin-create-key":       "Only this answer contains the key.",
 	"admin-revoke-key":       "The key stops working within one second.",
 	"admin-list-tasks":       "Newest first.",
+	"admin-list-uploads":     "Newest first.",
 	"admin-list-events":      feed,
 	"admin-list-endpoints":   "Newest first.",
 	"admin-disable-endpoint": "Its deliveries wait until it is enabled.",
 	"admin-recover-endpoint": "Sends again every delivery of the endpoint that has failed since a time, and at once what still waits for it.",
 	"admin-list-deliveries":  "Newest first, without their attempts.",
-	"admin-pause-polling":    "Pauses polling on all instances. No task is lost.",
+	"admin-pause-polling":    "Stops all polls and submissions to memories.ai, on all instances. No task and no upload is lost.",
 	"admin-pause-deliveries": "Pauses deliveries on all instances. No event is lost.",
 }
 

@@ -17,11 +17,12 @@ type Found struct {
 	Tasks      []Task     `json:"tasks" nullable:"false" doc:"The tasks that match."`
 	Deliveries []Delivery `json:"deliveries" nullable:"false" doc:"Those that match themselves, and the newest of the tasks that match."`
 	Endpoints  []Endpoint `json:"endpoints" nullable:"false" doc:"The endpoints that match."`
+	Uploads    []Upload   `json:"uploads" nullable:"false" doc:"The uploads that match, without their tasks."`
 }
 
 type (
 	searchInput struct {
-		Q string `query:"q" required:"true" maxLength:"500" doc:"The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters."`
+		Q string `query:"q" required:"true" maxLength:"500" doc:"The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. Uploads are found by their id and by the whole URL of a video."`
 	}
 	searchOutput struct{ Body Found }
 )
@@ -37,7 +38,7 @@ func (s *server) search(ctx context.Context, in *searchInput) (*searchOutput, er
 	}
 	out := Found{
 		Tasks: make([]Task, len(found.Tasks)), Deliveries: make([]Delivery, len(found.Deliveries)),
-		Endpoints: make([]Endpoint, len(found.Endpoints)),
+		Endpoints: make([]Endpoint, len(found.Endpoints)), Uploads: make([]Upload, len(found.Uploads)),
 	}
 	for i := range found.Tasks {
 		out.Tasks[i] = wireTask(&found.Tasks[i])
@@ -47,6 +48,9 @@ func (s *server) search(ctx context.Context, in *searchInput) (*searchOutput, er
 	}
 	for i := range found.Endpoints {
 		out.Endpoints[i] = s.wireEndpoint(&found.Endpoints[i])
+	}
+	for i := range found.Uploads {
+		out.Uploads[i] = wireUpload(&found.Uploads[i], nil)
 	}
 	return &searchOutput{out}, nil
 }

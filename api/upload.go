@@ -29,23 +29,37 @@ type NewUpload struct {
 
 // Upload is a submission to memories.ai.
 type Upload struct {
-	ID        uuid.UUID  `json:"id" doc:"The id of the upload."`
-	Status    string     `json:"status" enum:"queued,submitted,failed,unknown" doc:"queued: to be submitted within the account's budget; submitted: memories.ai has accepted it; failed: it has not; unknown: its answer was lost, and it is not submitted again."`
-	Task      *Task      `json:"task" doc:"The task, once the upload is submitted."`
-	Error     *TaskError `json:"error" doc:"Why the upload failed or is unknown, or why the last submission of a queued one was not accepted."`
-	CreatedAt Time       `json:"created_at" doc:"When the upload was queued."`
+	ID            uuid.UUID         `json:"id" doc:"The id of the upload."`
+	Status        string            `json:"status" enum:"queued,submitted,failed,unknown" doc:"queued: to be submitted within the account's budget; submitted: memories.ai has accepted it; failed: it has not; unknown: its answer was lost, and it is not submitted again."`
+	URLs          []string          `json:"urls" nullable:"false" doc:"As given; empty with an account of the Datalake."`
+	SourceURL     *string           `json:"source_url" doc:"As given; null with an account of v1."`
+	CollectionID  *string           `json:"collection_id" doc:"As given."`
+	CallbackURL   string            `json:"callback_url" doc:"The URL that receives the webhooks, in normal form."`
+	Metadata      map[string]string `json:"metadata" doc:"As given; returned in every event."`
+	Task          *Task             `json:"task" doc:"The task, once the upload is submitted. In lists it has no videos; videos_omitted counts them."`
+	Error         *TaskError        `json:"error" doc:"Why the upload failed or is unknown, or why the last submission of a queued one was not accepted."`
+	Attempts      int               `json:"attempts" doc:"The number of submissions so far."`
+	NextAttemptAt *Time             `json:"next_attempt_at" nullable:"true" doc:"It is not submitted before; null unless it is queued."`
+	CreatedAt     Time              `json:"created_at" doc:"When the upload was queued."`
+	FinishedAt    *Time             `json:"finished_at" nullable:"true" doc:"When it was submitted, failed, or became unknown; null while it is queued."`
 }
 
 // TransformSchema documents which references can be null.
 func (Upload) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	orNull(s, "task", "The task, once the upload is submitted.")
-	orNull(s, "error", "Why the upload failed or is unknown, or why the last submission of a queued one was not accepted.")
+	for _, property := range []string{"task", "error"} {
+		orNull(s, property, s.Properties[property].Description)
+	}
 	return s
 }
 
 type (
 	createUploadInput struct{ Body NewUpload }
 	uploadOutput      struct{ Body Upload }
+	// UploadsFilter are the query parameters of lists of uploads.
+	UploadsFilter struct {
+		PageInput
+		Status string `query:"status" enum:"queued,submitted,failed,unknown" doc:"Return only uploads with this status."`
+	}
 )
 
 // maxUploadURL bounds the URLs of videos in characters.
@@ -89,6 +103,30 @@ func (s *server) getUpload(ctx context.Context, in *IDInput) (*uploadOutput, err
 		}
 	}
 	return &uploadOutput{wireUpload(&u, t)}, nil
+}
+
+func (s *server) listUploads(ctx context.Context, in *UploadsFilter) (*listOutput[Upload], error) {
+	page, err := in.page()
+	if err != nil {
+		return nil, err
+	}
+	uploads, cut, err := s.store.Uploads(ctx, store.UploadFilter{Scope: scopeOf(ctx), Status: in.Status}, page)
+	if err != nil {
+		return nil, err
+	}
+	if cut {
+		page.Limit = len(uploads) // the page is full
+	}
+	tasks, err := s.store.TasksOfUploads(ctx, uploads)
+	if err != nil {
+		return nil, err
+	}
+	return listOf(uploads, page.Limit, func(u *store.Upload) uuid.UUID { return u.ID }, func(u *store.Upload) Upload {
+		if u.TaskID == nil {
+			return wireUpload(u, nil)
+		}
+		return wireUpload(u, tasks[*u.TaskID])
+	}), nil
 }
 
 // newUpload checks what the schema of an upload cannot express.
@@ -153,7 +191,22 @@ func isWebURL(text string) bool {
 }
 
 func wireUpload(u *store.Upload, t *store.Task) Upload {
-	out := Upload{ID: u.ID, Status: u.Status, CreatedAt: wireTime(u.CreatedAt)}
+	out := Upload{
+		ID: u.ID, Status: u.Status, URLs: u.Request.URLs, CallbackURL: u.CallbackURL, Metadata: u.Metadata, Attempts: u.Attempts,
+		CreatedAt: wireTime(u.CreatedAt), FinishedAt: wireTimeOf(u.FinishedAt),
+	}
+	if out.URLs == nil {
+		out.URLs = []string{}
+	}
+	if u.Request.SourceURL != "" {
+		out.SourceURL = &u.Request.SourceURL
+	}
+	if u.Request.CollectionID != "" {
+		out.CollectionID = &u.Request.CollectionID
+	}
+	if u.Status == store.UploadQueued {
+		out.NextAttemptAt = wireTimeOf(&u.NextAttemptAt)
+	}
 	if t != nil {
 		out.Task = new(wireTask(t))
 	}

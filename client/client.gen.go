@@ -598,6 +598,30 @@ func (e AdminListTasksParamsStatus) Valid() bool {
 	}
 }
 
+// Defines values for AdminListUploadsParamsStatus.
+const (
+	AdminListUploadsParamsStatusFailed    AdminListUploadsParamsStatus = "failed"
+	AdminListUploadsParamsStatusQueued    AdminListUploadsParamsStatus = "queued"
+	AdminListUploadsParamsStatusSubmitted AdminListUploadsParamsStatus = "submitted"
+	AdminListUploadsParamsStatusUnknown   AdminListUploadsParamsStatus = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the AdminListUploadsParamsStatus enum.
+func (e AdminListUploadsParamsStatus) Valid() bool {
+	switch e {
+	case AdminListUploadsParamsStatusFailed:
+		return true
+	case AdminListUploadsParamsStatusQueued:
+		return true
+	case AdminListUploadsParamsStatusSubmitted:
+		return true
+	case AdminListUploadsParamsStatusUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListDeliveriesParamsStatus.
 const (
 	ListDeliveriesParamsStatusCancelled ListDeliveriesParamsStatus = "cancelled"
@@ -643,6 +667,30 @@ func (e ListTasksParamsStatus) Valid() bool {
 	case ListTasksParamsStatusReady:
 		return true
 	case ListTasksParamsStatusWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListUploadsParamsStatus.
+const (
+	ListUploadsParamsStatusFailed    ListUploadsParamsStatus = "failed"
+	ListUploadsParamsStatusQueued    ListUploadsParamsStatus = "queued"
+	ListUploadsParamsStatusSubmitted ListUploadsParamsStatus = "submitted"
+	ListUploadsParamsStatusUnknown   ListUploadsParamsStatus = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the ListUploadsParamsStatus enum.
+func (e ListUploadsParamsStatus) Valid() bool {
+	switch e {
+	case ListUploadsParamsStatusFailed:
+		return true
+	case ListUploadsParamsStatusQueued:
+		return true
+	case ListUploadsParamsStatusSubmitted:
+		return true
+	case ListUploadsParamsStatusUnknown:
 		return true
 	default:
 		return false
@@ -1145,6 +1193,9 @@ type Found struct {
 
 	// Tasks The tasks that match.
 	Tasks []Task `json:"tasks"`
+
+	// Uploads The uploads that match, without their tasks.
+	Uploads []Upload `json:"uploads"`
 }
 
 // HintURL defines model for HintURL.
@@ -1673,20 +1724,44 @@ type TaskUpdatedEventType string
 
 // Upload defines model for Upload.
 type Upload struct {
+	// Attempts The number of submissions so far.
+	Attempts int64 `json:"attempts"`
+
+	// CallbackUrl The URL that receives the webhooks, in normal form.
+	CallbackUrl string `json:"callback_url"`
+
+	// CollectionId As given.
+	CollectionId *string `json:"collection_id"`
+
 	// CreatedAt When the upload was queued.
 	CreatedAt time.Time `json:"created_at"`
 
 	// Error Why the upload failed or is unknown, or why the last submission of a queued one was not accepted.
 	Error *TaskError `json:"error"`
 
+	// FinishedAt When it was submitted, failed, or became unknown; null while it is queued.
+	FinishedAt *time.Time `json:"finished_at"`
+
 	// Id The id of the upload.
 	Id openapi_types.UUID `json:"id"`
+
+	// Metadata As given; returned in every event.
+	Metadata map[string]string `json:"metadata"`
+
+	// NextAttemptAt It is not submitted before; null unless it is queued.
+	NextAttemptAt *time.Time `json:"next_attempt_at"`
+
+	// SourceUrl As given; null with an account of v1.
+	SourceUrl *string `json:"source_url"`
 
 	// Status queued: to be submitted within the account's budget; submitted: memories.ai has accepted it; failed: it has not; unknown: its answer was lost, and it is not submitted again.
 	Status UploadStatus `json:"status"`
 
-	// Task The task, once the upload is submitted.
+	// Task The task, once the upload is submitted. In lists it has no videos; videos_omitted counts them.
 	Task *Task `json:"task"`
+
+	// Urls As given; empty with an account of the Datalake.
+	Urls []string `json:"urls"`
 }
 
 // UploadStatus queued: to be submitted within the account's budget; submitted: memories.ai has accepted it; failed: it has not; unknown: its answer was lost, and it is not submitted again.
@@ -1706,6 +1781,15 @@ type UploadFailedEvent struct {
 
 // UploadFailedEventType The type of the event.
 type UploadFailedEventType string
+
+// UploadList defines model for UploadList.
+type UploadList struct {
+	// Data The entries of this page.
+	Data []Upload `json:"data"`
+
+	// NextCursor The cursor of the next page; null on the last page.
+	NextCursor *string `json:"next_cursor"`
+}
 
 // UploadUnknownEvent The answer to the submission was lost; memories.ai may have accepted it.
 type UploadUnknownEvent struct {
@@ -2016,7 +2100,7 @@ type AdminSearchParams struct {
 	// AppId Return only what belongs to this app.
 	AppId *string `form:"app_id,omitempty" json:"app_id,omitempty"`
 
-	// Q The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters.
+	// Q The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. Uploads are found by their id and by the whole URL of a video.
 	Q string `form:"q" json:"q"`
 }
 
@@ -2043,6 +2127,24 @@ type AdminListTasksParams struct {
 
 // AdminListTasksParamsStatus defines parameters for AdminListTasks.
 type AdminListTasksParamsStatus string
+
+// AdminListUploadsParams defines parameters for AdminListUploads.
+type AdminListUploadsParams struct {
+	// AppId Return only what belongs to this app.
+	AppId *string `form:"app_id,omitempty" json:"app_id,omitempty"`
+
+	// Limit The maximum number of entries.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The next_cursor of the previous page.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Status Return only uploads with this status.
+	Status *AdminListUploadsParamsStatus `form:"status,omitempty" json:"status,omitempty"`
+}
+
+// AdminListUploadsParamsStatus defines parameters for AdminListUploads.
+type AdminListUploadsParamsStatus string
 
 // ListDeliveriesParams defines parameters for ListDeliveries.
 type ListDeliveriesParams struct {
@@ -2133,7 +2235,7 @@ type HintJSONBody = interface{}
 
 // SearchParams defines parameters for Search.
 type SearchParams struct {
-	// Q The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters.
+	// Q The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. Uploads are found by their id and by the whole URL of a video.
 	Q string `form:"q" json:"q"`
 }
 
@@ -2175,6 +2277,21 @@ type CancelTaskParams struct {
 	// Purge Delete the task, whatever its status, and all that is stored of it: its events, deliveries and attempts.
 	Purge *bool `form:"purge,omitempty" json:"purge,omitempty"`
 }
+
+// ListUploadsParams defines parameters for ListUploads.
+type ListUploadsParams struct {
+	// Limit The maximum number of entries.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The next_cursor of the previous page.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Status Return only uploads with this status.
+	Status *ListUploadsParamsStatus `form:"status,omitempty" json:"status,omitempty"`
+}
+
+// ListUploadsParamsStatus defines parameters for ListUploads.
+type ListUploadsParamsStatus string
 
 // CreateUploadParams defines parameters for CreateUpload.
 type CreateUploadParams struct {
@@ -3113,7 +3230,7 @@ type ClientInterface interface {
 
 	// AdminPausePolling Pause polling
 	//
-	// Pauses polling on all instances. No task is lost.
+	// Stops all polls and submissions to memories.ai, on all instances. No task and no upload is lost.
 	//
 	// Corresponds with POST /admin/v1/polling/pause (the `AdminPausePolling` operationId).
 	AdminPausePolling(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3128,7 +3245,7 @@ type ClientInterface interface {
 	// Corresponds with GET /admin/v1/resends/{id} (the `AdminGetResend` operationId).
 	AdminGetResend(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// AdminSearch Find tasks, deliveries and endpoints of all apps
+	// AdminSearch Find tasks, deliveries, endpoints and uploads of all apps
 	//
 	// A prefix will do. Returns at most 20 of each.
 	//
@@ -3156,6 +3273,18 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /admin/v1/tasks/{id}/poll (the `AdminPollTask` operationId).
 	AdminPollTask(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AdminListUploads List the uploads of all apps
+	//
+	// Newest first.
+	//
+	// Corresponds with GET /admin/v1/uploads (the `AdminListUploads` operationId).
+	AdminListUploads(ctx context.Context, params *AdminListUploadsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AdminGetUpload Get an upload of any app
+	//
+	// Corresponds with GET /admin/v1/uploads/{id} (the `AdminGetUpload` operationId).
+	AdminGetUpload(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDeliveries List deliveries
 	//
@@ -3353,7 +3482,7 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/resends/{id} (the `GetResend` operationId).
 	GetResend(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// Search Find tasks, deliveries and endpoints
+	// Search Find tasks, deliveries, endpoints and uploads
 	//
 	// A prefix will do. Returns at most 20 of each.
 	//
@@ -3421,6 +3550,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/tasks/{id}/events (the `ListTaskEvents` operationId).
 	ListTaskEvents(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListUploads List uploads
+	//
+	// Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
+	//
+	// Corresponds with GET /v1/uploads (the `ListUploads` operationId).
+	ListUploads(ctx context.Context, params *ListUploadsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateUploadWithBody Submit videos and follow their task
 	//
@@ -3975,7 +4111,7 @@ func (c *Client) AdminListEvents(ctx context.Context, params *AdminListEventsPar
 
 // AdminPausePolling Pause polling
 //
-// Pauses polling on all instances. No task is lost.
+// Stops all polls and submissions to memories.ai, on all instances. No task and no upload is lost.
 //
 // Corresponds with POST /admin/v1/polling/pause (the `AdminPausePolling` operationId).
 func (c *Client) AdminPausePolling(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4020,7 +4156,7 @@ func (c *Client) AdminGetResend(ctx context.Context, id string, reqEditors ...Re
 	return c.Client.Do(req)
 }
 
-// AdminSearch Find tasks, deliveries and endpoints of all apps
+// AdminSearch Find tasks, deliveries, endpoints and uploads of all apps
 //
 // A prefix will do. Returns at most 20 of each.
 //
@@ -4089,6 +4225,38 @@ func (c *Client) AdminGetTask(ctx context.Context, id string, reqEditors ...Requ
 // Corresponds with POST /admin/v1/tasks/{id}/poll (the `AdminPollTask` operationId).
 func (c *Client) AdminPollTask(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAdminPollTaskRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AdminListUploads List the uploads of all apps
+//
+// Newest first.
+//
+// Corresponds with GET /admin/v1/uploads (the `AdminListUploads` operationId).
+func (c *Client) AdminListUploads(ctx context.Context, params *AdminListUploadsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAdminListUploadsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AdminGetUpload Get an upload of any app
+//
+// Corresponds with GET /admin/v1/uploads/{id} (the `AdminGetUpload` operationId).
+func (c *Client) AdminGetUpload(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAdminGetUploadRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -4555,7 +4723,7 @@ func (c *Client) GetResend(ctx context.Context, id string, reqEditors ...Request
 	return c.Client.Do(req)
 }
 
-// Search Find tasks, deliveries and endpoints
+// Search Find tasks, deliveries, endpoints and uploads
 //
 // A prefix will do. Returns at most 20 of each.
 //
@@ -4704,6 +4872,23 @@ func (c *Client) GetTask(ctx context.Context, id string, reqEditors ...RequestEd
 // Corresponds with GET /v1/tasks/{id}/events (the `ListTaskEvents` operationId).
 func (c *Client) ListTaskEvents(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListTaskEventsRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListUploads List uploads
+//
+// Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
+//
+// Corresponds with GET /v1/uploads (the `ListUploads` operationId).
+func (c *Client) ListUploads(ctx context.Context, params *ListUploadsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListUploadsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -6359,6 +6544,130 @@ func NewAdminPollTaskRequest(server string, id string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewAdminListUploadsRequest constructs an http.Request for the AdminListUploads method
+func NewAdminListUploadsRequest(server string, params *AdminListUploadsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/admin/v1/uploads")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.AppId != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "app_id", *params.AppId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAdminGetUploadRequest constructs an http.Request for the AdminGetUpload method
+func NewAdminGetUploadRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/admin/v1/uploads/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListDeliveriesRequest constructs an http.Request for the ListDeliveries method
 func NewListDeliveriesRequest(server string, params *ListDeliveriesParams) (*http.Request, error) {
 	var err error
@@ -7726,6 +8035,84 @@ func NewListTaskEventsRequest(server string, id string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListUploadsRequest constructs an http.Request for the ListUploads method
+func NewListUploadsRequest(server string, params *ListUploadsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/uploads")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)

@@ -36,6 +36,10 @@ create table if not exists uploads (
     traceparent     text
 );
 create index if not exists uploads_queued on uploads (account_id, next_attempt_at, id) where status = 'queued';
+create index if not exists uploads_app on uploads (app_id, id);
+create index if not exists uploads_status on uploads (status, id);
+create index if not exists uploads_task on uploads (task) where task is not null;
+create index if not exists uploads_request on uploads using gin (request jsonb_path_ops); -- to search by a URL
 
 -- +goose Down
 drop table uploads;

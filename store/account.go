@@ -45,6 +45,11 @@ func uploadsPerMinuteOf(account string) string {
 	return `coalesce(` + account + `.uploads_per_minute, case ` + account + `.api when 'v1' then 1 else 60 end)`
 }
 
+// uploadIntervalOf is the SQL of the time between two submissions of an account.
+func uploadIntervalOf(account string) string {
+	return `60 / ` + uploadsPerMinuteOf(account) + ` * interval '1 second'`
+}
+
 var accountColumns = `a.id, a.name, a.api_key, a.api, a.requests_per_second,
 	` + uploadsPerMinuteOf("a") + ` as uploads_per_minute, a.state, a.state_reason, a.paused_until,
 	a.troubles, a.survival, a.created_at, ` + usageOf("a") + ` / 60 as used`

@@ -62,17 +62,29 @@ func (s *Store) ClockSkew() time.Duration {
 // slotsAhead is how many intervals ahead the next slot may be: more than the lease's horizon and what operators reserve.
 const slotsAhead = 10
 
+// uploadsAhead is how far ahead the next submission may be: memories.ai asks for no more than 5 minutes. One interval of the
+// budget may be longer.
+const uploadsAhead = 6 * time.Minute
+
 // clockSteppedBack brings to the present what the database's clock wrote before it stepped back. An account would wait for its
 // next slot as long as the step was, and a dead instance would count as alive. The slot is an interval behind the last that
 // can have been given out.
 func clockSteppedBack(ctx context.Context, q querier) error {
-	for _, sql := range []string{
-		`update accounts a
+	for _, statement := range []struct {
+		sql string
+		arg time.Duration
+	}{
+		{`update accounts a
 		set next_slot_at = clock_timestamp() + $1::interval + ` + slotIntervalOf("a") + `
-		where a.next_slot_at > clock_timestamp() + $1::interval + ` + strconv.Itoa(slotsAhead) + ` * ` + slotIntervalOf("a"),
-		`update instances set beat_at = now() where beat_at > now() + $1::interval`,
+		where a.next_slot_at > clock_timestamp() + $1::interval + ` + strconv.Itoa(slotsAhead) + ` * ` + slotIntervalOf("a"), slotHorizon},
+		{`update accounts a
+		set next_upload_at = clock_timestamp() + ` + uploadIntervalOf("a") + `
+		where a.next_upload_at > clock_timestamp() + greatest($1::interval, ` + uploadIntervalOf("a") + `)`, uploadsAhead},
+		{`update uploads set next_attempt_at = clock_timestamp() where status = 'queued' and next_attempt_at > clock_timestamp() + $1::interval`,
+			uploadsAhead},
+		{`update instances set beat_at = now() where beat_at > now() + $1::interval`, slotHorizon},
 	} {
-		rows, err := q.Query(ctx, sql, slotHorizon)
+		rows, err := q.Query(ctx, statement.sql, statement.arg)
 		if err == nil {
 			rows.Close()
 			err = rows.Err()

@@ -75,6 +75,8 @@ type world struct {
 	instance                  store.Instance
 	spare                     store.Account // that no app uses
 	idleApp                   store.App     // on an account with nothing to poll
+	uploading                 *store.UploadLease
+	sending, queued           store.Upload // taken by that lease; and another
 }
 
 func newWorld(t *testing.T) *world {
@@ -157,6 +159,9 @@ func (w *world) fill() {
 	must(err)
 	_, err = w.plain.Exec(ctx, `update river_job set state = 'running', attempted_by = array[$1::text] where kind like 'deliver%'`, w.instance.ID.String())
 	must(err)
+	w.sending, w.queued = w.upload("https://videos.example/1"), w.upload("https://videos.example/2")
+	w.uploading = w.uploadLease()
+	w.take(w.uploading)
 	must(w.FlushActivity(ctx))
 }
 
@@ -445,6 +450,75 @@ func TestAStatementThatFails(t *testing.T) {
 				return err
 			}
 			_, err := w.PausedQueues(ctx)
+			return err
+		}, ""},
+		{"queue an upload", whole, func(ctx context.Context, w *world) error {
+			_, err := w.CreateUpload(ctx, store.Upload{AppID: w.idleApp.ID, CallbackURL: "https://a.example/", Until: store.UntilDownloaded})
+			return err
+		}, ""},
+		{"acquire the upload lease", whole, func(ctx context.Context, w *world) error {
+			_, err := w.AcquireUploadLease(ctx, w.account.ID)
+			return err
+		}, ""},
+		{"acquire the upload lease of the Datalake", whole, func(ctx context.Context, w *world) error {
+			_, err := w.AcquireUploadLease(ctx, w.account.ID)
+			return err
+		}, `update accounts set api = 'datalake'`},
+		{"take an upload", whole, func(ctx context.Context, w *world) error {
+			next, err := w.TakeUpload(ctx, w.uploading)
+			if err == nil && next.Upload.ID != w.queued.ID {
+				return fmt.Errorf("taken: %+v", next)
+			}
+			return err
+		}, `update accounts set next_upload_at = 'epoch'; update uploads set next_attempt_at = now() + interval '1 hour' where lease is not null`},
+		{"take none of no uploads", whole, func(ctx context.Context, w *world) error {
+			next, err := w.TakeUpload(ctx, w.uploading)
+			if err == nil && !next.Idle {
+				return fmt.Errorf("taken: %+v", next)
+			}
+			return err
+		}, `delete from uploads`},
+		{"record a submission", whole, func(ctx context.Context, w *world) error {
+			return w.RecordUpload(ctx, w.uploading, w.sending.ID, store.UploadResult{Status: store.UploadSubmitted, TaskID: "submitted"})
+		}, ""},
+		{"record a refused submission", whole, func(ctx context.Context, w *world) error {
+			return w.RecordUpload(ctx, w.uploading, w.sending.ID, store.UploadResult{Status: store.UploadFailed, Error: &store.TaskError{Code: "0001"}})
+		}, ""},
+		{"record a submission that is to be repeated", whole, func(ctx context.Context, w *world) error {
+			again := store.UploadResult{Status: store.UploadQueued, Error: &store.TaskError{Code: "0429"}, RetryIn: time.Hour, Pause: true}
+			return w.RecordUpload(ctx, w.uploading, w.sending.ID, again)
+		}, ""},
+		{"adopt uploads", whole, func(ctx context.Context, w *world) error {
+			n, err := w.AdoptUploads(ctx)
+			if err == nil && n != 1 {
+				return fmt.Errorf("%d adopted", n)
+			}
+			return err
+		}, `delete from river_job where kind = 'upload'`},
+		{"purge uploads", whole, func(ctx context.Context, w *world) error {
+			n, err := w.PurgeUploads(ctx, time.Now().Add(time.Hour))
+			if err == nil && n != 1 {
+				return fmt.Errorf("%d purged", n)
+			}
+			return err
+		}, `update uploads set status = 'failed' where lease is not null`},
+		{"read an upload", whole, func(ctx context.Context, w *world) error {
+			_, err := w.Upload(ctx, store.OfApp(w.app.ID), w.sending.ID)
+			return err
+		}, ""},
+		{"list uploads with their tasks", whole, func(ctx context.Context, w *world) error {
+			uploads, _, err := w.Uploads(ctx, store.UploadFilter{Scope: store.OfApp(w.app.ID)}, page)
+			if err == nil {
+				_, err = w.TasksOfUploads(ctx, uploads)
+			}
+			return err
+		}, ""},
+		{"read a task's upload", whole, func(ctx context.Context, w *world) error {
+			_, err := w.UploadOfTask(ctx, w.waiting.ID)
+			return err
+		}, `update uploads set task = (select id from tasks where task_id = 'waiting') where lease is not null`},
+		{"search", whole, func(ctx context.Context, w *world) error {
+			_, err := w.Search(ctx, store.OfApp(w.app.ID), "waiting", 10)
 			return err
 		}, ""},
 		{"check the keys", whole, func(ctx context.Context, w *world) error { return w.CheckKeys(ctx) }, ""},

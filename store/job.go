@@ -18,8 +18,9 @@ const (
 	QueueDeliver = "deliver"       // all others: workers that wait for receivers in trouble are not the first attempts'
 )
 
-// Pausable are the queues that an operator pauses together, by what people call them.
-var Pausable = map[string][]string{"polling": {QueuePoll}, "deliveries": {QueueFirst, QueueDeliver}}
+// Pausable are the queues that an operator pauses together, by what people call them. Pausing polling stops all calls to
+// memories.ai, submissions included.
+var Pausable = map[string][]string{"polling": {QueuePoll, QueueUpload}, "deliveries": {QueueFirst, QueueDeliver}}
 
 // jobAttempts is how often River may run a job that ends with an error of ours (the database away, a
 // bug). It is generous because the number of webhook attempts is the delivery's, not the job's.

@@ -26,10 +26,11 @@ type Found struct {
 	Tasks      []Task // by id, task id, or metadata value
 	Deliveries []Delivery
 	Endpoints  []Endpoint // by id, URL, or host
+	Uploads    []Upload   // by id, or the URL of a video
 }
 
-// Search finds tasks, deliveries and endpoints by the beginning of a task id, of an id, of a webhook-id, of an endpoint's URL or
-// host, or of a metadata value. It returns of each no more than most.
+// Search finds tasks, deliveries, endpoints and uploads by the beginning of a task id, of an id, of a webhook-id, of an endpoint's
+// URL or host, or of a metadata value, and uploads by a whole URL of a video. It returns of each no more than most.
 func (s *Store) Search(ctx context.Context, scope Scope, text string, most int) (found Found, err error) {
 	err = s.tx(ctx, "search", func(tx pgx.Tx) error {
 		// Each arm has an index; what the planner expects of a prefix that it does not know would lead it past them.
@@ -44,7 +45,10 @@ func (s *Store) Search(ctx context.Context, scope Scope, text string, most int) 
 		if found.Deliveries, err = q.deliveries(ctx, found.Tasks); err != nil {
 			return err
 		}
-		found.Endpoints, err = q.endpoints(ctx)
+		if found.Endpoints, err = q.endpoints(ctx); err != nil {
+			return err
+		}
+		found.Uploads, err = q.uploads(ctx)
 		return err
 	})
 	return found, err
@@ -189,6 +193,29 @@ func (q search) endpoints(ctx context.Context) ([]Endpoint, error) {
 	list, err := many[Endpoint](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("search endpoints: %w", err)
+	}
+	return list, nil
+}
+
+func (q search) uploads(ctx context.Context) ([]Upload, error) {
+	from, to, isID := idRange(q.text)
+	rows, err := q.tx.Query(ctx, `
+		with asked as materialized (
+			select id from uploads where (request @> $6::jsonb or request @> $7::jsonb) and ($1::uuid is null or app_id = $1)
+		), hits as (
+			(select id from uploads where $3 and id between $4 and $5 and ($1::uuid is null or app_id = $1) order by id desc limit $2)
+			union all
+			(select id from asked order by id desc limit $2)
+		)
+		select `+uploadColumns+`
+		from uploads
+		where id in (select id from hits)
+		order by id desc
+		limit $2`, q.scope.arg(), q.most, isID, from, to,
+		UploadRequest{URLs: []string{q.text}}, UploadRequest{SourceURL: q.text})
+	list, err := many[Upload](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("search uploads: %w", err)
 	}
 	return list, nil
 }

@@ -36,43 +36,49 @@ func TestSearchFindsByWhatIsKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	uploaded := b.upload("https://videos.example/v?id=1")
+	b.upload("https://videos.example/v?id=2")
 	second, err := b.CreateApp(t.Context(), "second", b.account.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		text                         string
-		tasks, deliveries, endpoints int
+		text                                  string
+		tasks, deliveries, endpoints, uploads int
 	}{
-		"the task id":             {"4b2d-task_84f9", 1, 1, 0},
-		"its beginning":           {"4b2d-", 1, 1, 0},
-		"the task's own id":       {mine.Task.ID.String(), 1, 1, 0},
-		"the webhook-id":          {"evt_" + d.EventID.String(), 0, 1, 0},
-		"a webhook-id of no task": {"evt_" + test.EventID.String(), 0, 1, 0},
-		"the delivery's id":       {d.ID.String(), 0, 1, 0},
-		"the endpoint's id":       {d.EndpointID.String(), 0, 0, 1},
-		"the URL":                 {"https://customer.example/hoo", 0, 0, 1},
-		"the host":                {"customer.ex", 0, 0, 1},
-		"host and path":           {"customer.example/hooks", 0, 0, 1},
-		"a metadata value":        {"A-4711", 1, 1, 0},
-		"its beginning, too":      {"A-47", 1, 1, 0},
-		"a value with quotes":     {`say "hello"`, 1, 1, 0},
-		"what jsonpath knows":     {`" || true ? (@ == "`, 0, 0, 0},
-		"a pattern":               {"4b2d%", 0, 0, 0},
-		"nothing":                 {"nothing like that", 0, 0, 0},
+		"the task id":             {"4b2d-task_84f9", 1, 1, 0, 0},
+		"its beginning":           {"4b2d-", 1, 1, 0, 0},
+		"the task's own id":       {mine.Task.ID.String(), 1, 1, 0, 0},
+		"the webhook-id":          {"evt_" + d.EventID.String(), 0, 1, 0, 0},
+		"a webhook-id of no task": {"evt_" + test.EventID.String(), 0, 1, 0, 0},
+		"the delivery's id":       {d.ID.String(), 0, 1, 0, 0},
+		"the endpoint's id":       {d.EndpointID.String(), 0, 0, 1, 0},
+		"the URL":                 {"https://customer.example/hoo", 0, 0, 1, 0},
+		"the host":                {"customer.ex", 0, 0, 1, 0},
+		"host and path":           {"customer.example/hooks", 0, 0, 1, 0},
+		"a metadata value":        {"A-4711", 1, 1, 0, 0},
+		"its beginning, too":      {"A-47", 1, 1, 0, 0},
+		"a value with quotes":     {`say "hello"`, 1, 1, 0, 0},
+		"what jsonpath knows":     {`" || true ? (@ == "`, 0, 0, 0, 0},
+		"a pattern":               {"4b2d%", 0, 0, 0, 0},
+		"nothing":                 {"nothing like that", 0, 0, 0, 0},
+		"the upload's id":         {uploaded.ID.String(), 0, 0, 0, 1},
+		"the URL of a video":      {"https://videos.example/v?id=1", 0, 0, 0, 1},
 	} {
 		for _, scope := range []store.Scope{store.Everything(), store.OfApp(b.app.ID)} {
 			found, err := b.Search(t.Context(), scope, c.text, 20)
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			if len(found.Tasks) != c.tasks || len(found.Deliveries) != c.deliveries || len(found.Endpoints) != c.endpoints {
-				t.Errorf("%s: %d tasks, %d deliveries, %d endpoints", name, len(found.Tasks), len(found.Deliveries), len(found.Endpoints))
+			if len(found.Tasks) != c.tasks || len(found.Deliveries) != c.deliveries || len(found.Endpoints) != c.endpoints ||
+				len(found.Uploads) != c.uploads {
+				t.Errorf("%s: %d tasks, %d deliveries, %d endpoints, %d uploads", name,
+					len(found.Tasks), len(found.Deliveries), len(found.Endpoints), len(found.Uploads))
 			}
 		}
 		for _, scope := range []store.Scope{{}, store.OfApp(second.ID), store.OfApp(uuid.Nil)} {
 			found, err := b.Search(t.Context(), scope, c.text, 20)
-			if err != nil || len(found.Tasks)+len(found.Deliveries)+len(found.Endpoints) > 0 {
+			if err != nil || len(found.Tasks)+len(found.Deliveries)+len(found.Endpoints)+len(found.Uploads) > 0 {
 				t.Errorf("%s, of another app: %+v, %v", name, found, err)
 			}
 		}

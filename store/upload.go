@@ -64,7 +64,7 @@ func (s *Store) CreateUpload(ctx context.Context, u Upload) (Upload, error) {
 		rows, err := tx.Query(ctx, `
 			insert into uploads (id, app_id, account_id, request, callback_url, metadata, until, expected_videos, expires_in,
 				next_attempt_at, created_at, traceparent)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp(), $10, $11)
 			returning `+uploadColumns, newID(), u.AppID, account, u.Request, u.CallbackURL, orEmpty(u.Metadata), u.Until,
 			u.ExpectedVideos, u.ExpiresIn, s.now(), u.Traceparent)
 		if u, err = one[Upload](rows, err); err != nil {
@@ -73,15 +73,6 @@ func (s *Store) CreateUpload(ctx context.Context, u Upload) (Upload, error) {
 		return s.ensureUploadJob(ctx, tx, account)
 	})
 	return u, err
-}
-
-// Upload reads one upload.
-func (s *Store) Upload(ctx context.Context, scope Scope, id uuid.UUID) (Upload, error) {
-	rows, err := s.pool.Query(ctx, `
-		select `+uploadColumns+`
-		from uploads
-		where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
-	return one[Upload](rows, err)
 }
 
 // ensureUploadJob gives the account an upload job if it has none. The caller has inserted an upload in the same

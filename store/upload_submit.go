@@ -92,14 +92,18 @@ func (s *Store) TakeUpload(ctx context.Context, l *UploadLease) (next NextUpload
 		if err != nil {
 			return err
 		}
+		type due struct {
+			Upload
+			Wait float64 // seconds
+		}
 		rows, err := tx.Query(ctx, `
-			select `+uploadColumns+`
+			select `+uploadColumns+`, extract(epoch from next_attempt_at - clock_timestamp())::float8 as wait
 			from uploads
 			where account_id = $1 and status = 'queued'
 			order by next_attempt_at, id
 			limit 1
 			for update`, l.Account.ID)
-		u, err := one[Upload](rows, err)
+		u, err := one[due](rows, err)
 		if errors.Is(err, ErrNotFound) {
 			next.Idle = true
 			_, err = tx.Exec(ctx, `update accounts set upload_job = false, upload_lease = null where id = $1`, l.Account.ID)
@@ -108,11 +112,11 @@ func (s *Store) TakeUpload(ctx context.Context, l *UploadLease) (next NextUpload
 		if err != nil {
 			return err
 		}
-		next.Wait = max(0, time.Duration(wait*float64(time.Second)), u.NextAttemptAt.Sub(s.now()))
+		next.Wait = time.Duration(max(0, wait, u.Wait) * float64(time.Second))
 		if next.Wait > 0 {
 			return nil
 		}
-		next.Upload = u
+		next.Upload = u.Upload
 		return s.claimUpload(ctx, tx, l, u.ID)
 	})
 	return next, err
@@ -122,7 +126,7 @@ func (s *Store) TakeUpload(ctx context.Context, l *UploadLease) (next NextUpload
 func (s *Store) claimUpload(ctx context.Context, tx pgx.Tx, l *UploadLease, id uuid.UUID) error {
 	_, err := tx.Exec(ctx, `
 		update accounts a
-		set next_upload_at = greatest(a.next_upload_at, clock_timestamp()) + 60 / `+uploadsPerMinuteOf("a")+` * interval '1 second'
+		set next_upload_at = greatest(a.next_upload_at, clock_timestamp()) + `+uploadIntervalOf("a")+`
 		where a.id = $1`, l.Account.ID)
 	if err != nil {
 		return err
@@ -133,12 +137,12 @@ func (s *Store) claimUpload(ctx context.Context, tx pgx.Tx, l *UploadLease, id u
 
 // UploadResult is what a submission has come to.
 type UploadResult struct {
-	Status  string     // UploadQueued: it is to be sent again
-	TaskID  string     // of UploadSubmitted: memories.ai's id of the task
-	Error   *TaskError // of the others
-	Refused bool       // memories.ai has refused the submission itself
-	RetryAt time.Time  // of UploadQueued
-	Pause   bool       // of UploadQueued: none of the account's uploads is to be sent before RetryAt
+	Status  string        // UploadQueued: it is to be sent again
+	TaskID  string        // of UploadSubmitted: memories.ai's id of the task
+	Error   *TaskError    // of the others
+	Refused bool          // memories.ai has refused the submission itself
+	RetryIn time.Duration // of UploadQueued
+	Pause   bool          // of UploadQueued: none of the account's uploads is to be sent before
 }
 
 // RecordUpload records what a submission has come to. The task of one that was taken is registered in the same transaction.
@@ -167,15 +171,17 @@ func (s *Store) RecordUpload(ctx context.Context, l *UploadLease, id uuid.UUID, 
 // retryUpload puts an upload that memories.ai has not taken back into the queue.
 func retryUpload(ctx context.Context, tx pgx.Tx, u *Upload, r UploadResult) error {
 	if r.Pause { // the account first, as in TakeUpload
-		_, err := tx.Exec(ctx, `update accounts set next_upload_at = greatest(next_upload_at, $2) where id = $1`, u.AccountID, r.RetryAt)
+		_, err := tx.Exec(ctx, `
+			update accounts set next_upload_at = greatest(next_upload_at, clock_timestamp() + $2::interval) where id = $1`, u.AccountID, r.RetryIn)
 		if err != nil {
 			return err
 		}
 	}
 	// Another upload comes first then: what was refused may be this one alone.
 	_, err := tx.Exec(ctx, `
-		update uploads set lease = null, error = $2, next_attempt_at = $3, refusals = refusals + $4::boolean::int where id = $1`,
-		u.ID, r.Error, r.RetryAt, r.Refused)
+		update uploads
+		set lease = null, error = $2, next_attempt_at = clock_timestamp() + $3::interval, refusals = refusals + $4::boolean::int
+		where id = $1`, u.ID, r.Error, r.RetryIn, r.Refused)
 	return err
 }
 

@@ -84,7 +84,7 @@ func TestAnUploadBecomesATask(t *testing.T) {
 	if next = b.take(l); next.Upload.ID != second.ID {
 		t.Fatalf("the second: %+v", next)
 	}
-	retry := store.UploadResult{Status: store.UploadQueued, Error: &store.TaskError{Code: "0429"}, RetryAt: time.Now().Add(time.Hour), Pause: true}
+	retry := store.UploadResult{Status: store.UploadQueued, Error: &store.TaskError{Code: "0429"}, RetryIn: time.Hour, Pause: true}
 	if err := b.RecordUpload(t.Context(), l, second.ID, retry); err != nil {
 		t.Fatal(err)
 	}

@@ -29,8 +29,8 @@ const (
 
 // Uploads.
 const (
-	// uploadPause is how long an upload job waits for the next upload to be due; it snoozes where that is longer, for at
-	// most uploadSnooze, so that a change of the budget takes effect.
+	// uploadPause is how long an upload job waits for the next upload to be due. Where that is longer it snoozes for the time
+	// before, since River may fetch it 5 s late, but for at most uploadSnooze, so that a change of the budget takes effect.
 	uploadPause, uploadSnooze = 5 * time.Second, time.Minute
 	// A submission that memories.ai has not taken is repeated after submitMin, doubled with each attempt up to submitMax.
 	// After submitMost attempts, a day and more, it has failed.

@@ -95,7 +95,7 @@ func (p *poller) putTargets() {
 // run polls until the poller ends. held is false if another lease has the account.
 func (p *poller) run(ctx context.Context) (end store.LeaseEnd, held bool) {
 	endAt := time.Now().Add(leaseMin + rand.N(leaseMax-leaseMin))
-	for more := true; more && !p.lost && !p.w.stopped() && ctx.Err() == nil; {
+	for more := true; more && !p.lost && !p.w.stopped(&p.w.pollsPaused) && ctx.Err() == nil; {
 		now := time.Now()
 		if !now.Before(endAt) || p.backoff.Until.After(endAt) {
 			break

@@ -19,7 +19,8 @@ type uploadWorker struct {
 	*Worker
 }
 
-// Work submits until nothing is queued, the next upload is not due soon, another job has the account, or the worker stops.
+// Work submits until nothing is queued, the next upload is not due soon, another job has the account, uploads are paused, or the
+// worker stops.
 func (w *uploadWorker) Work(ctx context.Context, job *river.Job[store.UploadArgs]) error {
 	defer w.running.add(job.ID)()
 	lease, err := w.cfg.Store.AcquireUploadLease(ctx, job.Args.AccountID)
@@ -30,7 +31,7 @@ func (w *uploadWorker) Work(ctx context.Context, job *river.Job[store.UploadArgs
 		return err
 	}
 	// The account is read again from time to time: its key may have been replaced.
-	for end := time.Now().Add(uploadSnooze); ctx.Err() == nil && time.Now().Before(end); {
+	for end := time.Now().Add(uploadSnooze); ctx.Err() == nil && !w.stopped(&w.uploadsPaused) && time.Now().Before(end); {
 		next, err := w.cfg.Store.TakeUpload(ctx, lease)
 		switch {
 		case err != nil:
@@ -38,7 +39,7 @@ func (w *uploadWorker) Work(ctx context.Context, job *river.Job[store.UploadArgs
 		case next.Lost || next.Idle:
 			return nil
 		case next.Wait > uploadPause:
-			return river.JobSnooze(min(next.Wait, uploadSnooze))
+			return river.JobSnooze(min(next.Wait-uploadPause, uploadSnooze))
 		case next.Wait > 0:
 			if !w.pause(ctx, next.Wait) {
 				return river.JobSnooze(0)
@@ -46,9 +47,6 @@ func (w *uploadWorker) Work(ctx context.Context, job *river.Job[store.UploadArgs
 		default:
 			if err := w.submit(ctx, lease, &next.Upload); err != nil {
 				return err
-			}
-			if !w.pause(ctx, 0) {
-				return river.JobSnooze(0)
 			}
 		}
 	}
@@ -77,7 +75,7 @@ func (w *Worker) submit(ctx context.Context, lease *store.UploadLease, u *store.
 		SourceURL: u.Request.SourceURL, CollectionID: u.Request.CollectionID, IdempotencyKey: u.ID.String(),
 	})
 	w.metrics.uploads.WithLabelValues(receipt.Outcome.String()).Inc()
-	result := uploadResult(account.API, u, receipt, time.Now())
+	result := uploadResult(account.API, u, receipt)
 	w.log.Debug("submitted", "account", lease.Account.Name, "upload", u.ID, "outcome", receipt.Outcome.String(), "task_id", receipt.TaskID)
 	recording := context.WithoutCancel(ctx)
 	for {
@@ -98,10 +96,10 @@ func (w *Worker) submit(ctx context.Context, lease *store.UploadLease, u *store.
 }
 
 // uploadResult returns what is recorded of an upload, given the answer to its submission.
-func uploadResult(api memories.API, u *store.Upload, r memories.Receipt, now time.Time) store.UploadResult {
+func uploadResult(api memories.API, u *store.Upload, r memories.Receipt) store.UploadResult {
 	why := &store.TaskError{Code: cmp.Or(r.Code, r.Outcome.String()), Message: r.Message}
 	again := func(pause time.Duration) store.UploadResult {
-		return store.UploadResult{Status: store.UploadQueued, Error: why, RetryAt: now.Add(max(pause, r.RetryAfter))}
+		return store.UploadResult{Status: store.UploadQueued, Error: why, RetryIn: max(pause, r.RetryAfter)}
 	}
 	backoff := min(submitMin<<min(u.Attempts, 10), submitMax)
 	tried := u.Attempts+1 >= submitMost

@@ -36,8 +36,8 @@ func TestWhatSubmissionsComeTo(t *testing.T) {
 	}
 	for _, c := range cases {
 		receipt := memories.Receipt{Outcome: c.outcome, TaskID: "task", Message: "words", RetryAfter: c.after}
-		r := uploadResult(c.api, &c.upload, receipt, start)
-		if r.Status != c.status || r.Pause != c.pause || (r.Status == store.UploadQueued && r.RetryAt.Sub(start) != c.retry) {
+		r := uploadResult(c.api, &c.upload, receipt)
+		if r.Status != c.status || r.Pause != c.pause || (r.Status == store.UploadQueued && r.RetryIn != c.retry) {
 			t.Errorf("%s: %+v", c.name, r)
 		}
 		if (r.Status == store.UploadSubmitted) != (r.TaskID != "") || (r.Error == nil) != (r.Status == store.UploadSubmitted) {

@@ -52,7 +52,8 @@ type Worker struct {
 	running       jobSet
 	firstAttempts chan func()   // for goroutines that are idle, see goAttempt
 	loading       chan struct{} // one for each job that looks for places
-	paused        atomic.Bool   // polling is paused on all instances
+	pollsPaused   atomic.Bool   // on all instances
+	uploadsPaused atomic.Bool   // on all instances
 	stopping      chan struct{} // closed by Stop
 	background    sync.WaitGroup
 	stop          context.CancelFunc // ends what runs in the background
@@ -165,7 +166,8 @@ func (w *Worker) Stop(ctx context.Context) error {
 	return err
 }
 
-// followPauses keeps w.paused, so that pollers end when polling is paused: River only stops fetching their jobs.
+// followPauses keeps w.pollsPaused and w.uploadsPaused, so that the jobs of a queue that is paused end: River only stops
+// fetching them.
 func (w *Worker) followPauses(ctx context.Context) {
 	events, cancel := w.river.Subscribe(river.EventKindQueuePaused, river.EventKindQueueResumed)
 	defer cancel()
@@ -174,20 +176,26 @@ func (w *Worker) followPauses(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case ev := <-events:
-			if ev != nil && ev.Queue != nil && ev.Queue.Name == store.QueuePoll {
-				w.paused.Store(ev.Kind == river.EventKindQueuePaused)
+			if ev == nil || ev.Queue == nil {
+				continue
+			}
+			switch ev.Queue.Name {
+			case store.QueuePoll:
+				w.pollsPaused.Store(ev.Kind == river.EventKindQueuePaused)
+			case store.QueueUpload:
+				w.uploadsPaused.Store(ev.Kind == river.EventKindQueuePaused)
 			}
 		}
 	}
 }
 
-// stopped reports whether pollers must end: Stop was called or polling is paused.
-func (w *Worker) stopped() bool {
+// stopped reports whether the jobs that a pause concerns must end: Stop was called, or they are paused.
+func (w *Worker) stopped(paused *atomic.Bool) bool {
 	select {
 	case <-w.stopping:
 		return true
 	default:
-		return w.paused.Load()
+		return paused.Load()
 	}
 }
 

@@ -104,6 +104,9 @@ func (d *dashboard) routes(r chi.Router) {
 	r.Post("/tasks/{id}/poll", d.action(d.pollTask))
 	r.Post("/tasks/{id}/cancel", d.action(d.cancelTask))
 
+	r.Get("/uploads", d.page(d.uploads))
+	r.Get("/uploads/{id}", d.page(d.upload))
+
 	r.Get("/deliveries", d.page(d.deliveries))
 	r.Get("/deliveries/{id}", d.page(d.delivery))
 	r.Post("/deliveries/{id}/resend", d.action(d.resend))

@@ -14,9 +14,10 @@ const (
 
 type searchData struct {
 	store.Found
-	Lines []deliveryLine
-	Text  string
-	Short bool // the text is too short to search for
+	Lines       []deliveryLine
+	UploadLines []uploadLine
+	Text        string
+	Short       bool // the text is too short to search for
 }
 
 // search finds what an operator has an id, a URL or a value of. What was found alone is shown at once.
@@ -32,6 +33,9 @@ func (d *dashboard) search(r *http.Request) (*view, error) {
 	var err error
 	if data.Found, err = d.store.Search(r.Context(), store.Everything(), data.Text, searchMost); err != nil {
 		return nil, err
+	}
+	for _, u := range data.Uploads {
+		data.UploadLines = append(data.UploadLines, uploadLine{Upload: u})
 	}
 	data.Lines, err = d.lines(r, data.Deliveries)
 	v.Data = data

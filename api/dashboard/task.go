@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -57,6 +58,7 @@ func (m moment) orderedBy() time.Time {
 type taskData struct {
 	*store.Task
 	Account  store.Account
+	Upload   *uploadLine // of which the task came, if of any
 	Timeline []moment
 	Resend   []store.Delivery // that can be resent
 }
@@ -97,6 +99,12 @@ func (d *dashboard) task(r *http.Request) (*view, error) {
 		account.Name = "deleted"
 	}
 	data := taskData{Task: t, Account: account, Timeline: timeline(t, events, deliveries)}
+	switch u, err := d.store.UploadOfTask(r.Context(), id); {
+	case err == nil:
+		data.Upload = &uploadLine{Upload: u}
+	case !errors.Is(err, store.ErrNotFound):
+		return nil, err
+	}
 	for _, del := range deliveries {
 		if del.Status != store.DeliveryCancelled {
 			data.Resend = append(data.Resend, del)

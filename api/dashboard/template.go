@@ -81,11 +81,11 @@ func millis(n int) string {
 // stateClass returns the CSS class of a state.
 func stateClass(state string) string {
 	switch state {
-	case "ready", "delivered", "active", "closed", "enabled":
+	case "ready", "delivered", "active", "closed", "enabled", "submitted":
 		return "good"
 	case "failed", "refused", "open", "disabled":
 		return "bad"
-	case "expired", "rate_limited", "unavailable", "half-open":
+	case "expired", "rate_limited", "unavailable", "half-open", "unknown":
 		return "warn"
 	default:
 		return "plain"

@@ -91,7 +91,7 @@ func (v *Verdict) add(f Finding) { v.Findings = append(v.Findings, f) }
 func (v *Verdict) pauses(st *store.Stats, now time.Time) {
 	for _, what := range []struct{ name, text string }{
 		{"deliveries", "Deliveries have been paused for %s. Events wait until they are resumed."},
-		{"polling", "Polling has been paused for %s. No task becomes ready until it is resumed."},
+		{"polling", "Polling has been paused for %s. No task becomes ready and nothing is submitted until it is resumed."},
 	} {
 		var longest time.Duration
 		paused := false

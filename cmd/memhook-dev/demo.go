@@ -28,11 +28,11 @@ type demoCommand struct {
 	Key  string `help:"API key of at least 16 characters; if unset, a random one."`
 }
 
-// Run shows the bridge: it registers six tasks and prints their progress.
+// Run shows the bridge: it registers six tasks of v1 and an operation of the Datalake, submits an upload, and prints their progress.
 func (c demoCommand) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	d := &demo{start: time.Now(), byTask: make(map[string]*fate), got: make(map[string][]string)}
+	d := &demo{start: time.Now(), byName: make(map[string]*fate), got: make(map[string][]string), secret: "whsec_" + randomBase64(24)}
 	d.sayf("", "starting a private PostgreSQL")
 	pg, err := localpg.Start(ctx, localpg.Options{Durable: true})
 	if err != nil {
@@ -63,10 +63,9 @@ func (c demoCommand) Run(ctx context.Context) error {
 	}
 	defer func() { _ = service.Stop() }()
 	d.api = "http://" + service.Addr()
-	d.key = cfg.APIKey
 	d.sayf("", "memhook is at %s, the simulated memories.ai (1 request/s) at %s, the receiver at %s", d.api, simServer.URL, receiver.URL)
 
-	if err := d.register(ctx, sim, receiver.URL); err != nil {
+	if err := d.register(ctx, sim, receiver.URL, cfg.APIKey, cfg.AdminToken); err != nil {
 		return err
 	}
 	err = d.wait(ctx)
@@ -81,7 +80,7 @@ func (c demoCommand) Run(ctx context.Context) error {
 	d.sayf("", "all delivered and verified. memhook stays up under a live load; press Ctrl-C to stop it")
 	d.sayf("", "dashboard   %s/admin/   token %s", d.api, cfg.AdminToken)
 	d.sayf("", "API         %s/docs/    key %s", d.api, cfg.APIKey)
-	d.load(ctx, sim, receiver.URL)
+	d.load(ctx, sim, receiver.URL, cfg.APIKey)
 	return nil
 }
 

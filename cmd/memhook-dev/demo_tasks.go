@@ -19,6 +19,8 @@ type fate struct {
 	name     string
 	script   memoriestest.Task
 	extra    map[string]any // fields of the registration
+	datalake bool           // it is of the second generation of the API
+	upload   string         // memhook submits the video of this URL itself
 	expected []string
 }
 
@@ -44,7 +46,6 @@ func fates() []fate {
 		{
 			name:     "ready later",
 			script:   memoriestest.Task{Steps: []memoriestest.Step{after(6000, videos("", "PI-200000000000000001"))}},
-			extra:    map[string]any{"metadata": map[string]string{"order": "42"}},
 			expected: []string{webhook.TaskReady},
 		},
 		{
@@ -72,13 +73,20 @@ func fates() []fate {
 			extra:    map[string]any{"until": "indexed"},
 			expected: []string{webhook.TaskReady, webhook.TaskIndexed},
 		},
+		{
+			name:     "Datalake operation",
+			script:   memoriestest.Task{Steps: []memoriestest.Step{after(5000, videos("", "VI600000000000000001"))}},
+			datalake: true,
+			expected: []string{webhook.TaskReady},
+		},
+		{name: "upload", upload: "https://videos.example/1", expected: []string{webhook.TaskReady}},
 		{name: "never", extra: map[string]any{"expires_in": "15s"}, expected: []string{webhook.TaskExpired}},
 	}
 }
 
 // load registers a task every 2 s until ctx ends, so that the dashboard has something to show. Most tasks
 // get ready after some seconds, one in ten never does, and one of the four receivers fails half of the time.
-func (d *demo) load(ctx context.Context, sim *memoriestest.Server, callback string) {
+func (d *demo) load(ctx context.Context, sim *memoriestest.Server, callback, key string) {
 	ticker := time.NewTicker(2 * time.Second)
 	defer ticker.Stop()
 	for i := 1; ; i++ {
@@ -99,7 +107,7 @@ func (d *demo) load(ctx context.Context, sim *memoriestest.Server, callback stri
 			"metadata": map[string]string{"order": strconv.Itoa(i)},
 		}
 		var out struct{ ID string }
-		if err := d.call(ctx, http.MethodPost, "/v1/tasks", body, &out); err != nil && ctx.Err() == nil {
+		if err := d.call(ctx, key, http.MethodPost, "/v1/tasks", body, &out); err != nil && ctx.Err() == nil {
 			d.sayf("", "register: %v", err)
 		}
 	}

@@ -21,68 +21,99 @@ import (
 
 // demo follows the tasks of a demo.
 type demo struct {
-	start    time.Time
-	api, key string
+	start  time.Time
+	api    string
+	secret string // of the receiver
 
 	mu      sync.Mutex
-	secret  string
-	byTask  map[string]*fate // by memories.ai's task id
-	ids     []string         // memhook's task ids
-	got     map[string][]string
+	byName  map[string]*fate
+	tasks   []followed
+	got     map[string][]string // types of events, by the fate's name
 	refused bool
 	wrong   error
+}
+
+// followed is a task of the demo, or an upload that becomes one.
+type followed struct {
+	path, key string // where it is read, with the key of its app
+	fate      *fate
+	printed   string // its state
 }
 
 // sayf prints a step with the seconds since the start.
 func (d *demo) sayf(name, format string, args ...any) {
 	if name != "" {
-		name = fmt.Sprintf("%-18s", name)
+		name = fmt.Sprintf("%-20s", name)
 	}
 	fmt.Printf("%6.2fs  %s%s\n", time.Since(d.start).Seconds(), name, fmt.Sprintf(format, args...))
 }
 
-// register scripts and registers the fates, and reads the secret of their endpoint.
-func (d *demo) register(ctx context.Context, sim *memoriestest.Server, callback string) error {
+// register scripts and registers the fates, each in the app of its generation. key is the key of v1's app.
+func (d *demo) register(ctx context.Context, sim *memoriestest.Server, callback, key, adminToken string) error {
+	lake, err := d.datalake(ctx, adminToken)
+	if err != nil {
+		return err
+	}
+	for _, key := range []string{key, lake} {
+		endpoint := map[string]any{"url": callback, "secret": d.secret}
+		if err := d.call(ctx, key, http.MethodPost, "/v1/endpoints", endpoint, new(json.RawMessage)); err != nil {
+			return err
+		}
+	}
 	all := fates()
 	for i := range all {
-		f := &all[i]
-		f.script.TaskID = fmt.Sprintf("demo-%d-%s", i+1, strings.ReplaceAll(f.name, " ", "-"))
-		sim.Add(f.script)
-		d.mu.Lock()
-		d.byTask[f.script.TaskID] = f
-		d.mu.Unlock()
-		body := map[string]any{"task_id": f.script.TaskID, "callback_url": callback}
-		maps.Copy(body, f.extra)
-		var task struct {
-			ID            string
-			Subscriptions []struct {
-				EndpointID string `json:"endpoint_id"`
-			}
+		f := followed{key: key, fate: &all[i]}
+		if f.fate.datalake {
+			f.key = lake
 		}
-		if err := d.call(ctx, http.MethodPost, "/v1/tasks", body, &task); err != nil {
+		d.mu.Lock()
+		d.byName[f.fate.name] = f.fate
+		d.mu.Unlock()
+		body := map[string]any{"callback_url": callback, "metadata": map[string]string{"demo": f.fate.name}}
+		path, done := "/v1/tasks", "registered"
+		if f.fate.upload != "" {
+			path, done = "/v1/uploads", "queued to be submitted: "+f.fate.upload
+			body["urls"] = []string{f.fate.upload}
+		} else {
+			f.fate.script.TaskID = fmt.Sprintf("demo-%d-%s", i+1, strings.ReplaceAll(f.fate.name, " ", "-"))
+			sim.Add(f.fate.script)
+			body["task_id"] = f.fate.script.TaskID
+		}
+		maps.Copy(body, f.fate.extra)
+		var made struct{ ID string }
+		if err := d.call(ctx, f.key, http.MethodPost, path, body, &made); err != nil {
 			return err
 		}
-		d.sayf(f.name, "registered")
-		d.mu.Lock()
-		d.ids = append(d.ids, task.ID)
-		known := d.secret != ""
-		d.mu.Unlock()
-		if known {
-			continue
-		}
-		var secret struct{ Secret string }
-		if err := d.call(ctx, http.MethodGet, "/v1/endpoints/"+task.Subscriptions[0].EndpointID+"/secret", nil, &secret); err != nil {
-			return err
-		}
-		d.mu.Lock()
-		d.secret = secret.Secret
-		d.mu.Unlock()
+		d.sayf(f.fate.name, "%s", done)
+		f.path = path + "/" + made.ID
+		d.tasks = append(d.tasks, f)
 	}
 	return nil
 }
 
-// call sends a request to memhook's API and decodes the answer into out.
-func (d *demo) call(ctx context.Context, method, path string, in, out any) error {
+// datalake creates an account of the second generation with an app, and returns the app's key.
+func (d *demo) datalake(ctx context.Context, adminToken string) (key string, err error) {
+	var account, app struct{ ID string }
+	var made struct{ Key string }
+	for _, step := range []struct {
+		path string
+		in   map[string]any
+		out  any
+	}{
+		{"accounts", map[string]any{"name": "datalake", "api_key": "sk-mai-demo"}, &account},
+		{"apps", map[string]any{"name": "datalake", "account_id": &account.ID}, &app},
+		{"apps/%s/keys", map[string]any{"name": "demo"}, &made},
+	} {
+		path := "/admin/v1/" + strings.ReplaceAll(step.path, "%s", app.ID)
+		if err := d.call(ctx, adminToken, http.MethodPost, path, step.in, step.out); err != nil {
+			return "", err
+		}
+	}
+	return made.Key, nil
+}
+
+// call sends a request to memhook's API, with an app's key or the admin token, and decodes the answer into out.
+func (d *demo) call(ctx context.Context, key, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		raw, err := json.Marshal(in)
@@ -95,7 +126,7 @@ func (d *demo) call(ctx context.Context, method, path string, in, out any) error
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "Bearer "+d.key)
+	req.Header.Set("Authorization", "Bearer "+key)
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -124,13 +155,12 @@ func (d *demo) receive(w http.ResponseWriter, r *http.Request) {
 		d.fail(fmt.Errorf("not an event: %s", body))
 		return
 	}
-	secret := d.awaitSecret(r.Context())
 	d.mu.Lock()
-	f := d.byTask[task.TaskID]
+	f := d.byName[task.Metadata["demo"]]
 	first := !d.refused
 	d.refused = true
 	d.mu.Unlock()
-	if err := webhook.Verify(body, r.Header, secret); err != nil || f == nil {
+	if err := webhook.Verify(body, r.Header, d.secret); err != nil || f == nil {
 		d.fail(fmt.Errorf("webhook for %s: %w", task.TaskID, err))
 		w.WriteHeader(http.StatusUnauthorized)
 		return
@@ -143,22 +173,8 @@ func (d *demo) receive(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 	d.sayf(f.name, "webhook  %s verified %s", ev.Type, strings.Join(task.VideoIDs, " "))
 	d.mu.Lock()
-	d.got[task.TaskID] = append(d.got[task.TaskID], ev.Type)
+	d.got[f.name] = append(d.got[f.name], ev.Type)
 	d.mu.Unlock()
-}
-
-// awaitSecret waits for the secret: the first webhook can arrive before register has read it.
-func (d *demo) awaitSecret(ctx context.Context) string {
-	for ctx.Err() == nil {
-		d.mu.Lock()
-		secret := d.secret
-		d.mu.Unlock()
-		if secret != "" {
-			return secret
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return ""
 }
 
 func (d *demo) fail(err error) {
@@ -170,10 +186,9 @@ func (d *demo) fail(err error) {
 // wait prints the progress of the tasks until every fate has its events.
 func (d *demo) wait(ctx context.Context) error {
 	deadline := time.After(demoDeadline - time.Since(d.start))
-	seen := make(map[string]string)
 	for {
-		for _, id := range d.ids {
-			if err := d.printChange(ctx, id, seen); err != nil {
+		for i := range d.tasks {
+			if err := d.printChange(ctx, &d.tasks[i]); err != nil {
 				return err
 			}
 		}
@@ -196,34 +211,45 @@ func (d *demo) wait(ctx context.Context) error {
 	}
 }
 
-// printChange prints the state of a task if it differs from the one in seen.
-func (d *demo) printChange(ctx context.Context, id string, seen map[string]string) error {
-	var t struct {
+// printChange prints the state of a task if it has changed.
+func (d *demo) printChange(ctx context.Context, f *followed) error {
+	type state struct {
+		ID        string
 		TaskID    string `json:"task_id"`
 		Status    string
 		Polls     int
 		LastError *store.TaskError `json:"last_error"`
 		VideoIDs  []string         `json:"video_ids"`
+		Task      *state           // of an upload
 	}
-	if err := d.call(ctx, http.MethodGet, "/v1/tasks/"+id, nil, &t); err != nil {
+	var t state
+	if err := d.call(ctx, f.key, http.MethodGet, f.path, nil, &t); err != nil {
 		return err
 	}
-	state := fmt.Sprintf("%s, videos: %d", t.Status, len(t.VideoIDs))
-	if t.LastError != nil {
-		state += ", memories.ai: " + t.LastError.Code + " " + t.LastError.Message
+	if strings.HasPrefix(f.path, "/v1/uploads/") {
+		if t.Task == nil {
+			return nil
+		}
+		d.sayf(f.fate.name, "%s, task_id %s", t.Status, t.Task.TaskID)
+		f.path = "/v1/tasks/" + t.Task.ID
+		t = *t.Task
 	}
-	if seen[id] != state && t.Polls > 0 {
-		seen[id] = state
-		d.sayf(d.byTask[t.TaskID].name, "poll %-3d %s", t.Polls, state)
+	line := fmt.Sprintf("%s, videos: %d", t.Status, len(t.VideoIDs))
+	if t.LastError != nil {
+		line += ", memories.ai: " + t.LastError.Code + " " + t.LastError.Message
+	}
+	if f.printed != line && t.Polls > 0 {
+		f.printed = line
+		d.sayf(f.fate.name, "poll %-3d %s", t.Polls, line)
 	}
 	return nil
 }
 
 // missing lists the events that have not arrived yet. The caller holds the mutex.
 func (d *demo) missing() (list []string) {
-	for id, f := range d.byTask {
+	for _, f := range d.byName {
 		for _, want := range f.expected {
-			if !slices.Contains(d.got[id], want) {
+			if !slices.Contains(d.got[f.name], want) {
 				list = append(list, f.name+": "+want)
 			}
 		}

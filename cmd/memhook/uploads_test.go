@@ -60,52 +60,103 @@ func (in *instance) setBudgets(requestsPerSecond, uploadsPerMinute float64) {
 	}
 }
 
-// Thirty a second instead of thirty a minute: the budget is the same but for its unit.
+// All uploads are queued at once. Where an interval of the budget is long the job is snoozed between two of them.
 func TestUploadsKeepTheBudget(t *testing.T) {
 	t.Parallel()
-	const uploads, perSecond = 200, 30
-	b := newBench(t, memoriestest.Config{Draw: soon})
-	in := b.start("")
-	in.setBudgets(100, perSecond*60)
-	ids := make(map[string]bool)
-	for i := range uploads {
-		ids[in.upload(fmt.Sprint(i), videoURL(fmt.Sprint(i))).ID] = true
+	type budget struct{ uploads, perMinute int }
+	for _, c := range pick([]budget{{200, 1800}, {12, 120}, {3, 10}}, []budget{{200, 30}, {5, 1}}) {
+		t.Run(fmt.Sprintf("%d at %d a minute", c.uploads, c.perMinute), func(t *testing.T) {
+			t.Parallel()
+			interval := time.Minute / time.Duration(c.perMinute)
+			b := newBench(t, memoriestest.Config{Draw: soon, UploadsPerMinute: float64(c.perMinute)})
+			in := b.start("")
+			in.setBudgets(100, float64(c.perMinute))
+			ids := make([]string, c.uploads)
+			for i := range ids {
+				ids[i] = in.upload(fmt.Sprint(i), videoURL(fmt.Sprint(i))).ID
+			}
+			all := b.receiver.await(t, c.uploads, time.Duration(c.uploads)*interval*5/4+30*time.Second)
+			names := make(map[string]bool)
+			for _, got := range all {
+				names[got.task.Metadata["name"]] = true
+				if got.event.Type != webhook.TaskReady {
+					t.Errorf("event %s", got.body)
+				}
+			}
+			if len(names) != c.uploads {
+				t.Errorf("%d of %d uploads were delivered", len(names), c.uploads)
+			}
+			for _, id := range ids {
+				if u := in.uploaded(id); u.Status != "submitted" || u.Task == nil || u.Error != nil {
+					t.Errorf("upload %+v", u)
+				}
+			}
+			b.checkUploads(c.uploads, c.perMinute)
+		})
 	}
-	posted := time.Now()
-	b.receiver.await(t, uploads, time.Minute)
-	t.Logf("%d uploads delivered %s after the last was posted", uploads, time.Since(posted))
+}
 
+// checkUploads checks in memories.ai's log that n uploads were taken, none of them twice, each at least an interval of the budget
+// after the one before, and all of them in little more time than the budget takes.
+func (b *bench) checkUploads(n, perMinute int) {
+	b.t.Helper()
+	interval := time.Minute / time.Duration(perMinute)
 	taken, seen := b.sim.Uploads(), make(map[string]bool)
+	if st := b.sim.Stats(); len(taken) != n || st.Uploads != n || st.OverUploads > 0 {
+		b.t.Fatalf("%d were taken of %d submissions, %d of them beyond the limit", len(taken), st.Uploads, st.OverUploads)
+	}
+	most := 0
 	for i, u := range taken {
 		if seen[u.URLs[0]] {
-			t.Errorf("%s was submitted twice", u.URLs[0])
+			b.t.Errorf("%s was submitted twice", u.URLs[0])
 		}
 		seen[u.URLs[0]] = true
-		if later := i + perSecond + 1; later < len(taken) && taken[later].At.Sub(u.At) < 900*time.Millisecond {
-			t.Errorf("%d submissions within %s", perSecond+2, taken[later].At.Sub(u.At))
-		}
 		if !strings.HasPrefix(u.CallbackURL, "http://127.0.0.1/v1/hints/") {
-			t.Fatalf("the hint URL is %q", u.CallbackURL)
+			b.t.Errorf("the hint URL is %q", u.CallbackURL)
 		}
-	}
-	if len(taken) != uploads || b.sim.Stats().Uploads != uploads {
-		t.Errorf("%d were taken of %d submissions", len(taken), b.sim.Stats().Uploads)
-	}
-	names := make(map[string]bool)
-	for _, got := range b.receiver.all() {
-		names[got.task.Metadata["name"]] = true
-		if got.event.Type != webhook.TaskReady {
-			t.Errorf("event %s", got.body)
+		within := 0
+		for _, later := range taken[i:] {
+			if later.At.Sub(u.At) < time.Minute {
+				within++
+			}
 		}
+		most = max(most, within)
 	}
-	if len(names) != uploads {
-		t.Errorf("%d of %d uploads were delivered", len(names), uploads)
+	took := taken[n-1].At.Sub(taken[0].At)
+	b.t.Logf("%d uploads took %s, at most %d within a minute", n, took.Round(time.Millisecond), most)
+	if most > perMinute+1 {
+		b.t.Errorf("%d submissions within a minute", most)
 	}
-	for id := range ids {
-		if u := in.uploaded(id); u.Status != "submitted" || u.Task == nil || u.Error != nil {
-			t.Fatalf("upload %+v", u)
-		}
+	// A submission may reach memories.ai late, and the one after it in time.
+	least := time.Duration(n-1) * interval
+	if took < least-100*time.Millisecond || took > least*5/4+3*time.Second {
+		b.t.Errorf("%d uploads took %s, want %s", n, took, least)
 	}
+}
+
+// Pausing polling stops all calls to memories.ai, submissions included.
+func TestUploadsArePausedWithPolling(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{Draw: soon})
+	in := b.start("")
+	other := b.start("")
+	in.setBudgets(100, 600)
+	for i := range 100 {
+		in.upload(fmt.Sprint(i), videoURL(fmt.Sprint(i)))
+	}
+	until(t, 10*time.Second, "some are submitted", func() bool { return b.sim.Stats().Uploads > 3 })
+	if status := other.admin(http.MethodPost, "/admin/v1/polling/pause", nil, nil); status != http.StatusNoContent {
+		t.Errorf("pause: %d", status)
+	}
+	time.Sleep(500 * time.Millisecond) // until both instances know
+	st := b.sim.Stats()
+	in.upload("while paused", videoURL("while-paused"))
+	time.Sleep(3 * time.Second) // the budget allows thirty more
+	if now := b.sim.Stats(); now.Uploads != st.Uploads || now.Requests != st.Requests || st.Uploads > 90 {
+		t.Errorf("%d submissions and %d polls while paused, after %d", now.Uploads-st.Uploads, now.Requests-st.Requests, st.Uploads)
+	}
+	other.admin(http.MethodPost, "/admin/v1/polling/resume", nil, nil)
+	b.receiver.await(t, 101, 30*time.Second)
 }
 
 func TestUploadsThatAreKilledInTheMiddle(t *testing.T) {
@@ -239,5 +290,97 @@ func TestUploadsAreChecked(t *testing.T) {
 	check("urls", map[string]any{"urls": []string{"https://a.example/"}})
 	if status := in.call(http.MethodGet, "/v1/uploads/"+datalake.ID, nil, nil); status != http.StatusNotFound {
 		t.Errorf("an upload that does not exist: %d", status)
+	}
+}
+
+// People find an upload, what became of it, and the way out where nobody knows.
+func TestUploadsAreShown(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{Draw: soon})
+	in := b.start("")
+	in.setBudgets(100, 600)
+	v := in.visitor()
+	v.signIn()
+	if _, page := v.get("/admin/uploads"); !strings.Contains(page, "No matching uploads. Submit a video with <code>POST /v1/uploads</code>") {
+		t.Errorf("the page of no uploads: %s", page)
+	}
+	b.sim.BreakUploads(memoriestest.Fault{Kind: memoriestest.FaultCut})
+	lost := in.upload("lost", videoURL("lost")).ID
+	b.receiver.await(t, 1, 20*time.Second)
+	taken := in.upload("taken", videoURL("taken")).ID
+	b.receiver.await(t, 2, 20*time.Second)
+	task := in.uploaded(taken).Task.ID
+	in.admin(http.MethodPost, "/admin/v1/polling/pause", nil, nil)
+	waits := in.upload("waits", map[string]any{"urls": []string{"https://videos.example/waits", "https://videos.example/too"}}).ID
+
+	type entry struct {
+		uploadJSON
+		URLs          []string
+		Attempts      int
+		Metadata      map[string]string
+		NextAttemptAt *time.Time `json:"next_attempt_at"`
+		FinishedAt    *time.Time `json:"finished_at"`
+	}
+	type page struct {
+		Data       []entry
+		NextCursor *string `json:"next_cursor"`
+	}
+	for prefix, read := range map[string]func(path string, into any){
+		"/v1":       func(path string, into any) { in.call(http.MethodGet, path, nil, into) },
+		"/admin/v1": func(path string, into any) { in.admin(http.MethodGet, path, nil, into) },
+	} {
+		var all, first, second, unknown page
+		read(prefix+"/uploads", &all)
+		if len(all.Data) != 3 || all.Data[0].ID != waits || all.Data[1].ID != taken || all.Data[2].ID != lost || all.NextCursor != nil {
+			t.Fatalf("%s: %+v", prefix, all)
+		}
+		if w := all.Data[0]; w.Status != "queued" || w.NextAttemptAt == nil || w.FinishedAt != nil || len(w.URLs) != 2 || w.Metadata["name"] != "waits" {
+			t.Errorf("%s: %+v", prefix, w)
+		}
+		if s := all.Data[1]; s.Status != "submitted" || s.Task == nil || s.Task.ID != task || s.NextAttemptAt != nil || s.FinishedAt == nil || s.Attempts != 1 {
+			t.Errorf("%s: %+v", prefix, s)
+		}
+		if u := all.Data[2]; u.Status != "unknown" || u.Task != nil || u.Error == nil {
+			t.Errorf("%s: %+v", prefix, u)
+		}
+		read(prefix+"/uploads?limit=2", &first)
+		if first.NextCursor == nil {
+			t.Fatalf("%s: the first page has no cursor", prefix)
+		}
+		read(prefix+"/uploads?limit=2&cursor="+*first.NextCursor, &second)
+		if len(first.Data) != 2 || len(second.Data) != 1 || second.Data[0].ID != lost {
+			t.Errorf("%s: pages %+v, %+v", prefix, first, second)
+		}
+		read(prefix+"/uploads?status=unknown", &unknown)
+		if len(unknown.Data) != 1 || unknown.Data[0].ID != lost {
+			t.Errorf("%s: unknown ones: %+v", prefix, unknown)
+		}
+		var one entry
+		if read(prefix+"/uploads/"+taken, &one); one.Task == nil || len(one.Task.VideoIDs) != 1 {
+			t.Errorf("%s: %+v", prefix, one)
+		}
+		var found struct{ Uploads []entry }
+		if read(prefix+"/search?q=https://videos.example/too", &found); len(found.Uploads) != 1 || found.Uploads[0].ID != waits {
+			t.Errorf("%s: found %+v", prefix, found)
+		}
+	}
+	for path, wants := range map[string][]string{
+		"/admin/uploads":                                       {"https://videos.example/waits and 1 other", "/admin/tasks/" + task, `<span class="state warn">unknown</span>`},
+		"/admin/uploads/" + lost:                               {"create another upload", "https://videos.example/lost"},
+		"/admin/uploads/" + taken:                              {"/admin/tasks/" + task},
+		"/admin/uploads/" + waits:                              {"0; the next is due now, within the account's budget", "https://videos.example/too"},
+		"/admin/tasks/" + task:                                 {"/admin/uploads/" + taken},
+		"/admin/search?q=https%3A%2F%2Fvideos.example%2Ftaken": {"/admin/uploads/" + taken},
+		"/admin/search?q=" + lost[:18]:                         {"/admin/uploads/" + lost},
+	} {
+		status, page := v.get(path)
+		for _, want := range wants {
+			if status != http.StatusOK || !strings.Contains(page, want) {
+				t.Errorf("%s: %d, has no %q: %s", path, status, want, page)
+			}
+		}
+	}
+	if _, page := v.get("/admin/uploads?status=failed"); strings.Contains(page, taken) || strings.Contains(page, lost) {
+		t.Error("the filter shows others")
 	}
 }

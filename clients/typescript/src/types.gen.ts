@@ -382,7 +382,7 @@ export interface paths {
         put?: never;
         /**
          * Pause polling
-         * @description Pauses polling on all instances. No task is lost.
+         * @description Stops all polls and submissions to memories.ai, on all instances. No task and no upload is lost.
          */
         post: operations["admin-pause-polling"];
         delete?: never;
@@ -433,7 +433,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Find tasks, deliveries and endpoints of all apps
+         * Find tasks, deliveries, endpoints and uploads of all apps
          * @description A prefix will do. Returns at most 20 of each.
          */
         get: operations["admin-search"];
@@ -510,6 +510,43 @@ export interface paths {
         put?: never;
         /** Poll a task at the next slot */
         post: operations["admin-poll-task"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/uploads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the uploads of all apps
+         * @description Newest first.
+         */
+        get: operations["admin-list-uploads"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/uploads/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get an upload of any app */
+        get: operations["admin-get-upload"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -864,7 +901,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Find tasks, deliveries and endpoints
+         * Find tasks, deliveries, endpoints and uploads
          * @description A prefix will do. Returns at most 20 of each.
          */
         get: operations["search"];
@@ -968,7 +1005,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * List uploads
+         * @description Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
+         */
+        get: operations["list-uploads"];
         put?: never;
         /**
          * Submit videos and follow their task
@@ -1714,6 +1755,8 @@ export interface components {
             endpoints: components["schemas"]["Endpoint"][];
             /** @description The tasks that match. */
             tasks: components["schemas"]["Task"][];
+            /** @description The uploads that match, without their tasks. */
+            uploads: components["schemas"]["Upload"][];
         };
         HintURL: {
             /** @description Pass it to memories.ai as callback_url at upload. */
@@ -2265,6 +2308,15 @@ export interface components {
         };
         Upload: {
             /**
+             * Format: int64
+             * @description The number of submissions so far.
+             */
+            attempts: number;
+            /** @description The URL that receives the webhooks, in normal form. */
+            callback_url: string;
+            /** @description As given. */
+            collection_id: string | null;
+            /**
              * Format: date-time
              * @description When the upload was queued.
              */
@@ -2272,17 +2324,35 @@ export interface components {
             /** @description Why the upload failed or is unknown, or why the last submission of a queued one was not accepted. */
             error: components["schemas"]["TaskError"] | null;
             /**
+             * Format: date-time
+             * @description When it was submitted, failed, or became unknown; null while it is queued.
+             */
+            finished_at: string | null;
+            /**
              * Format: uuid
              * @description The id of the upload.
              */
             id: string;
+            /** @description As given; returned in every event. */
+            metadata: {
+                [key: string]: string;
+            };
+            /**
+             * Format: date-time
+             * @description It is not submitted before; null unless it is queued.
+             */
+            next_attempt_at: string | null;
+            /** @description As given; null with an account of v1. */
+            source_url: string | null;
             /**
              * @description queued: to be submitted within the account's budget; submitted: memories.ai has accepted it; failed: it has not; unknown: its answer was lost, and it is not submitted again.
              * @enum {string}
              */
             status: "queued" | "submitted" | "failed" | "unknown";
-            /** @description The task, once the upload is submitted. */
+            /** @description The task, once the upload is submitted. In lists it has no videos; videos_omitted counts them. */
             task: components["schemas"]["Task"] | null;
+            /** @description As given; empty with an account of the Datalake. */
+            urls: string[];
         };
         /** @description memories.ai refuses the submission. */
         UploadFailedEvent: {
@@ -2298,6 +2368,12 @@ export interface components {
              * @enum {string}
              */
             type: "upload.failed";
+        };
+        UploadList: {
+            /** @description The entries of this page. */
+            data: components["schemas"]["Upload"][];
+            /** @description The cursor of the next page; null on the last page. */
+            next_cursor: string | null;
         };
         /** @description The answer to the submission was lost; memories.ai may have accepted it. */
         UploadUnknownEvent: {
@@ -4140,7 +4216,7 @@ export interface operations {
             query: {
                 /** @description Return only what belongs to this app. */
                 app_id?: string;
-                /** @description The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. */
+                /** @description The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. Uploads are found by their id and by the whole URL of a video. */
                 q: string;
             };
             header?: never;
@@ -4376,6 +4452,121 @@ export interface operations {
             };
             /** @description Conflict */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other problem. Its code says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "admin-list-uploads": {
+        parameters: {
+            query?: {
+                /** @description Return only what belongs to this app. */
+                app_id?: string;
+                /** @description The maximum number of entries. */
+                limit?: number;
+                /** @description The next_cursor of the previous page. */
+                cursor?: string;
+                /** @description Return only uploads with this status. */
+                status?: "queued" | "submitted" | "failed" | "unknown";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadList"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other problem. Its code says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "admin-get-upload": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id of the entity: a UUID, or evt_ and a UUID for an event. Any other text is the id of nothing (404). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Upload"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5875,7 +6066,7 @@ export interface operations {
     search: {
         parameters: {
             query: {
-                /** @description The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. */
+                /** @description The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. Uploads are found by their id and by the whole URL of a video. */
                 q: string;
             };
             header?: never;
@@ -6392,6 +6583,60 @@ export interface operations {
             };
             /** @description Internal Server Error */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other problem. Its code says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-uploads": {
+        parameters: {
+            query?: {
+                /** @description The maximum number of entries. */
+                limit?: number;
+                /** @description The next_cursor of the previous page. */
+                cursor?: string;
+                /** @description Return only uploads with this status. */
+                status?: "queued" | "submitted" | "failed" | "unknown";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadList"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };

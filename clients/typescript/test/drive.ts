@@ -80,6 +80,7 @@ async function customers(): Promise<void> {
   must("its progress", (await app.call("get", "/v1/resends/{id}", { path: { id: resend.id! } })).matched === 0);
   const upload = await app.call("post", "/v1/uploads", { body: { urls: ["https://videos.example/ts"], callback_url: callback } });
   must("an upload", (await app.call("get", "/v1/uploads/{id}", { path: { id: upload.id } })).id === upload.id);
+  must("a list of uploads", (await app.call("get", "/v1/uploads")).data[0]!.id === upload.id);
   const hint = await app.call("get", "/v1/hint-url");
   await app.call("post", "/v1/hints/{token}", { path: { token: hint.url.split("/").at(-1)! }, body: { taskId: "ts-task" } });
   const never = await app.call("post", "/v1/tasks", { body: { ...body, task_id: "never" } });
@@ -102,6 +103,8 @@ async function operators(): Promise<void> {
   await admin.call("delete", "/admin/v1/apps/{id}/keys/{key_id}", { path: { id: made.id, key_id: key.id } });
   const task = (await admin.call("get", "/admin/v1/tasks", { query: { task_id: "ts-task" } })).data[0]!;
   await admin.call("get", "/admin/v1/tasks/{id}", { path: { id: task.id } });
+  const upload = (await admin.call("get", "/admin/v1/uploads")).data[0]!;
+  must("an upload", (await admin.call("get", "/admin/v1/uploads/{id}", { path: { id: upload.id } })).urls[0] === "https://videos.example/ts");
   await admin.call("post", "/admin/v1/tasks/{id}/poll", { path: { id: task.id } }).catch((reason: unknown) => must("polled", reason instanceof ProblemError));
   await admin.call("get", "/admin/v1/events");
   const delivery = (await admin.call("get", "/admin/v1/deliveries", { query: { task: task.id } })).data[0]!;

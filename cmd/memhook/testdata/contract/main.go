@@ -238,6 +238,7 @@ func (d *driver) customers() {
 	urls := []string{"https://videos.example/contract"}
 	upload := d.want(202, "upload")(app.CreateUpload(ctx, nil, NewUpload{Urls: &urls, CallbackUrl: d.callback}))
 	d.want(200, "read an upload")(app.GetUpload(ctx, text(upload, "id")))
+	d.want(200, "list uploads")(app.ListUploads(ctx, &ListUploadsParams{Limit: ptr(int64(10))}))
 	d.want(422, "upload nothing")(app.CreateUpload(ctx, nil, NewUpload{CallbackUrl: d.callback}))
 
 	ready := d.until("an event", func() map[string]any {
@@ -329,6 +330,8 @@ func (d *driver) operators() {
 	d.want(429, "the second beyond it")(limited.ListTasks(ctx, nil))
 	d.want(204, "revoke a key")(admin.AdminRevokeKey(ctx, app, text(key, "id")))
 
+	uploads := d.want(200, "list uploads")(admin.AdminListUploads(ctx, &AdminListUploadsParams{Limit: ptr(int64(10))}))
+	d.want(200, "read an upload")(admin.AdminGetUpload(ctx, text(first(uploads), "id")))
 	tasks := d.want(200, "list tasks")(admin.AdminListTasks(ctx, &AdminListTasksParams{TaskId: ptr("contract-task")}))
 	task := text(first(tasks), "id")
 	d.want(200, "read a task")(admin.AdminGetTask(ctx, task))

@@ -1,0 +1,89 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// Upload reads one upload.
+func (s *Store) Upload(ctx context.Context, scope Scope, id uuid.UUID) (Upload, error) {
+	rows, err := s.pool.Query(ctx, `
+		select `+uploadColumns+`
+		from uploads
+		where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
+	return one[Upload](rows, err)
+}
+
+// UploadFilter narrows a list of uploads; zero fields do not.
+type UploadFilter struct {
+	Scope  Scope // whose uploads
+	Status string
+}
+
+// Uploads lists uploads, newest first. cut reports whether the page was cut at pageBytes, so that there are more than it has.
+func (s *Store) Uploads(ctx context.Context, f UploadFilter, p Page) (uploads []Upload, cut bool, err error) {
+	type row struct {
+		Upload
+		Cut bool
+	}
+	rows, err := s.pool.Query(ctx, `
+		with page as (
+			select `+uploadColumns+`
+			from uploads
+			where id < $1
+				and ($2::uuid is null or app_id = $2)
+				and ($3 = '' or status = $3)
+			order by id desc
+			limit $4
+		), sized as (
+			select *, sum(octet_length(request::text) + 2 * octet_length(metadata::text)) over (order by id desc) as bytes, -- and its task's
+				row_number() over (order by id desc) as n
+			from page
+		)
+		select `+uploadColumns+`, (select count(*) from page) > count(*) over () as cut
+		from sized
+		where n = 1 or bytes <= $5
+		order by id desc`, p.before(), f.Scope.arg(), f.Status, p.Limit, pageBytes)
+	found, err := many[row](rows, err)
+	if err != nil {
+		return nil, false, fmt.Errorf("list uploads: %w", err)
+	}
+	uploads = make([]Upload, len(found))
+	for i, r := range found {
+		uploads[i], cut = r.Upload, r.Cut
+	}
+	return uploads, cut, nil
+}
+
+// taskWithoutVideosColumns are taskColumns with no videos.
+var taskWithoutVideosColumns = strings.Replace(taskColumns, "metadata, videos,",
+	`metadata, '[]'::jsonb as videos, jsonb_array_length(videos) as videos_omitted,`, 1)
+
+// TasksOfUploads reads the tasks of those uploads that have one, by id, with their subscriptions and without their videos.
+func (s *Store) TasksOfUploads(ctx context.Context, uploads []Upload) (map[uuid.UUID]*Task, error) {
+	var ids []uuid.UUID
+	for _, u := range uploads {
+		if u.TaskID != nil {
+			ids = append(ids, *u.TaskID)
+		}
+	}
+	rows, err := s.pool.Query(ctx, `select `+taskWithoutVideosColumns+` from tasks where id = any($1)`, ids)
+	found, err := many[Task](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("read tasks of uploads: %w", err)
+	}
+	tasks, all := make(map[uuid.UUID]*Task, len(found)), make([]*Task, len(found))
+	for i := range found {
+		tasks[found[i].ID], all[i] = &found[i], &found[i]
+	}
+	return tasks, readSubscriptions(ctx, s.pool, all...)
+}
+
+// UploadOfTask reads the first upload that became a task. It returns ErrNotFound where the task came otherwise.
+func (s *Store) UploadOfTask(ctx context.Context, task uuid.UUID) (Upload, error) {
+	rows, err := s.pool.Query(ctx, `select `+uploadColumns+` from uploads where task = $1 order by id limit 1`, task)
+	return one[Upload](rows, err)
+}
