@@ -34,6 +34,16 @@ func newest(r *http.Request) string {
 	return u.RequestURI()
 }
 
+// shown returns the URL of what a page shows, without what the last button did.
+func shown(r *http.Request) string {
+	u := *r.URL
+	q := u.Query()
+	q.Del("done")
+	q.Del("problem")
+	u.RawQuery = q.Encode()
+	return u.RequestURI()
+}
+
 // cursor returns the page that a request asks for.
 func cursor(r *http.Request) store.Page {
 	p := store.Page{Limit: pageRows}
