@@ -25,16 +25,15 @@ func (d *dashboard) endpoints(r *http.Request) (*view, error) {
 		read = d.store.TroubledEndpoints
 	}
 	var err error
-	if data.Rows, err = read(r.Context(), filterScope(data.Filter["app_id"]), cursor(r)); err != nil {
+	data.Rows, data.pager, err = paged(r, func(e *store.Endpoint) uuid.UUID { return e.ID }, whole(func(p store.Page) ([]store.Endpoint, error) {
+		return read(r.Context(), filterScope(data.Filter["app_id"]), p)
+	}))
+	if err != nil {
 		return nil, err
 	}
 	if data.Apps, err = d.appNames(r); err != nil {
 		return nil, err
 	}
-	if n := len(data.Rows); n > 0 {
-		data.Next = next(r, n, data.Rows[n-1].ID)
-	}
-	data.Newest = newest(r)
 	if data.Success, err = d.successes(r, data.Rows); err != nil {
 		return nil, err
 	}
