@@ -25,6 +25,10 @@ cover:
 	@$(GO) tool covdata textfmt -i=cover/processes -o cover/processes.txt
 	@.ci/coverage cover/tests.txt cover/processes.txt
 
+# For the tests of the chart, where the machine has no helm.
+bin/helm:
+	GOBIN=$(CURDIR)/bin $(GO) install -trimpath -ldflags "-s -w" helm.sh/helm/v3/cmd/helm@v3.18.4
+
 lint:
 	$(TOOLS) golangci-lint run ./...
 

@@ -14,28 +14,56 @@ import (
 
 // AuditEntry says who changed what.
 type AuditEntry struct {
-	ID     uuid.UUID  `json:"id" doc:"The id of the entry."`
-	At     Time       `json:"at" doc:"When it was changed."`
-	Actor  string     `json:"actor" enum:"admin,session,key" doc:"admin: the admin token. session: the dashboard. key: an app's API key."`
-	Name   string     `json:"name" doc:"The id of the key, or the beginning of the session's id."`
-	Client string     `json:"client" doc:"The address that the request came from."`
-	AppID  *uuid.UUID `json:"app_id" nullable:"true" doc:"The app of the key."`
-	Action string     `json:"action" example:"disable-endpoint" doc:"The operation of the API, or the dashboard's button."`
-	Target string     `json:"target" example:"/admin/v1/endpoints/01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2/disable" doc:"The path of the request."`
+	ID       uuid.UUID         `json:"id" doc:"The id of the entry."`
+	At       Time              `json:"at" doc:"When it was changed."`
+	Actor    string            `json:"actor" enum:"admin,session,key" doc:"admin: the admin token. session: the dashboard. key: an app's API key."`
+	Name     string            `json:"name" doc:"The id of the key, or the beginning of the session's id."`
+	Client   string            `json:"client" doc:"The address that the request came from."`
+	AppID    *uuid.UUID        `json:"app_id" nullable:"true" doc:"The app of the key."`
+	Action   string            `json:"action" example:"disable-endpoint" doc:"The operation of the API, or the dashboard's button."`
+	Target   string            `json:"target" example:"/admin/v1/endpoints/01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2/disable" doc:"The path of the request."`
+	ObjectID *uuid.UUID        `json:"object_id" nullable:"true" doc:"What was changed: an endpoint, account, app, task, delivery or bulk resend."`
+	Changes  map[string]Change `json:"changes" doc:"What is different, by field. Empty where an action has no fields, such as a test."`
 }
 
-func (s *server) listAudit(ctx context.Context, in *PageInput) (*listOutput[AuditEntry], error) {
+// Change is a field before and after a change.
+type Change struct {
+	Before any `json:"before" doc:"The value before; null for what was created. *** hides a secret."`
+	After  any `json:"after" doc:"The value after; null for what was deleted."`
+}
+
+// ListAuditInput are the filters of the audit log.
+type ListAuditInput struct {
+	PageInput
+	Actor  string `query:"actor" enum:"admin,session,key" doc:"Only what such an actor has changed."`
+	Name   string `query:"name" doc:"Only what the key with this id, or the session that begins so, has changed."`
+	Action string `query:"action" doc:"Only this operation or button."`
+	Object string `query:"object_id" doc:"Only changes of this object."`
+}
+
+func (s *server) listAudit(ctx context.Context, in *ListAuditInput) (*listOutput[AuditEntry], error) {
 	page, err := in.page()
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.store.AuditLog(ctx, scopeOf(ctx), page)
+	f := store.AuditFilter{Scope: scopeOf(ctx), Actor: in.Actor, Name: in.Name, Action: in.Action}
+	if in.Object != "" {
+		if f.Object, err = uuid.Parse(in.Object); err != nil {
+			return nil, invalid(FieldError{"object_id", "must be a UUID"})
+		}
+	}
+	list, err := s.store.AuditLog(ctx, f, page)
 	if err != nil {
 		return nil, err
 	}
 	return listOf(list, page.Limit, func(e *store.AuditEntry) uuid.UUID { return e.ID }, func(e *store.AuditEntry) AuditEntry {
+		changes := make(map[string]Change, len(e.Changes))
+		for field, pair := range e.Changes {
+			changes[field] = Change{pair[0], pair[1]}
+		}
 		return AuditEntry{
 			ID: e.ID, At: wireTime(e.At), Actor: e.Actor, Name: e.Name, Client: e.Client, AppID: e.AppID, Action: e.Action, Target: e.Target,
+			ObjectID: e.Object, Changes: changes,
 		}
 	}), nil
 }
@@ -45,15 +73,20 @@ var notAudited = map[string]bool{"create-task": true, "create-tasks": true, "cre
 
 // audited is a middleware that notes in the audit log what has been changed. An entry that cannot be written is logged.
 func (s *server) audited(ctx huma.Context, next func(huma.Context)) {
-	next(ctx)
 	op := ctx.Operation()
-	if op.Method == http.MethodGet || notAudited[op.OperationID] || ctx.Status() >= http.StatusBadRequest {
+	if op.Method == http.MethodGet || notAudited[op.OperationID] {
+		next(ctx)
 		return
 	}
 	u := ctx.URL()
 	e := store.AuditEntry{Actor: store.ActorAdmin, Client: middleware.GetClientIP(ctx.Context()), Action: op.OperationID, Target: u.Path}
 	if who := callerOf(ctx.Context()); who.KeyID != uuid.Nil {
 		e.Actor, e.Name, e.AppID = store.ActorKey, who.KeyID.String(), &who.AppID
+	}
+	audited, e := store.Auditing(ctx.Context(), e)
+	next(huma.WithContext(ctx, audited))
+	if ctx.Status() >= http.StatusBadRequest {
+		return
 	}
 	// What was changed is noted though the client has gone.
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx.Context()), 5*time.Second)

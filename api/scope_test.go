@@ -118,7 +118,7 @@ func TestRoutesWithoutMiddlewareAnswerNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.store.Audit(t.Context(), store.AuditEntry{Actor: store.ActorKey, AppID: &b.app}); err != nil {
+	if err := b.store.Audit(t.Context(), store.AuditEntry{ID: uuid.Must(uuid.NewV7()), Actor: store.ActorKey, AppID: &b.app}); err != nil {
 		t.Fatal(err)
 	}
 	of := strings.NewReplacer("/tasks/{id}", "/tasks/"+b.task, "/endpoints/{id}", "/endpoints/"+b.endpoint,

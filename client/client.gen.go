@@ -99,19 +99,19 @@ func (e AttemptOutcome) Valid() bool {
 
 // Defines values for AuditEntryActor.
 const (
-	Admin   AuditEntryActor = "admin"
-	Key     AuditEntryActor = "key"
-	Session AuditEntryActor = "session"
+	AuditEntryActorAdmin   AuditEntryActor = "admin"
+	AuditEntryActorKey     AuditEntryActor = "key"
+	AuditEntryActorSession AuditEntryActor = "session"
 )
 
 // Valid indicates whether the value is a known member of the AuditEntryActor enum.
 func (e AuditEntryActor) Valid() bool {
 	switch e {
-	case Admin:
+	case AuditEntryActorAdmin:
 		return true
-	case Key:
+	case AuditEntryActorKey:
 		return true
-	case Session:
+	case AuditEntryActorSession:
 		return true
 	default:
 		return false
@@ -547,6 +547,27 @@ func (e WebhookUploadStatus) Valid() bool {
 	}
 }
 
+// Defines values for AdminListAuditParamsActor.
+const (
+	AdminListAuditParamsActorAdmin   AdminListAuditParamsActor = "admin"
+	AdminListAuditParamsActorKey     AdminListAuditParamsActor = "key"
+	AdminListAuditParamsActorSession AdminListAuditParamsActor = "session"
+)
+
+// Valid indicates whether the value is a known member of the AdminListAuditParamsActor enum.
+func (e AdminListAuditParamsActor) Valid() bool {
+	switch e {
+	case AdminListAuditParamsActorAdmin:
+		return true
+	case AdminListAuditParamsActorKey:
+		return true
+	case AdminListAuditParamsActorSession:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for AdminListDeliveriesParamsStatus.
 const (
 	AdminListDeliveriesParamsStatusCancelled AdminListDeliveriesParamsStatus = "cancelled"
@@ -884,6 +905,9 @@ type AuditEntry struct {
 	// At When it was changed.
 	At time.Time `json:"at"`
 
+	// Changes What is different, by field. Empty where an action has no fields, such as a test.
+	Changes map[string]Change `json:"changes"`
+
 	// Client The address that the request came from.
 	Client string `json:"client"`
 
@@ -892,6 +916,9 @@ type AuditEntry struct {
 
 	// Name The id of the key, or the beginning of the session's id.
 	Name string `json:"name"`
+
+	// ObjectId What was changed: an endpoint, account, app, task, delivery or bulk resend.
+	ObjectId *openapi_types.UUID `json:"object_id"`
 
 	// Target The path of the request.
 	//
@@ -930,6 +957,15 @@ type BatchResultStatus int64
 type BatchResults struct {
 	// Results One result for each registration, in the same order.
 	Results []BatchResult `json:"results"`
+}
+
+// Change defines model for Change.
+type Change struct {
+	// After The value after; null for what was deleted.
+	After interface{} `json:"after"`
+
+	// Before The value before; null for what was created. *** hides a secret.
+	Before interface{} `json:"before"`
 }
 
 // Delivery defines model for Delivery.
@@ -2036,7 +2072,22 @@ type AdminListAuditParams struct {
 
 	// Cursor The next_cursor of the previous page.
 	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Actor Only what such an actor has changed.
+	Actor *AdminListAuditParamsActor `form:"actor,omitempty" json:"actor,omitempty"`
+
+	// Name Only what the key with this id, or the session that begins so, has changed.
+	Name *string `form:"name,omitempty" json:"name,omitempty"`
+
+	// Action Only this operation or button.
+	Action *string `form:"action,omitempty" json:"action,omitempty"`
+
+	// ObjectId Only changes of this object.
+	ObjectId *string `form:"object_id,omitempty" json:"object_id,omitempty"`
 }
+
+// AdminListAuditParamsActor defines parameters for AdminListAudit.
+type AdminListAuditParamsActor string
 
 // AdminListDeliveriesParams defines parameters for AdminListDeliveries.
 type AdminListDeliveriesParams struct {
@@ -5542,6 +5593,54 @@ func NewAdminListAuditRequest(server string, params *AdminListAuditParams) (*htt
 		if params.Cursor != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Actor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "actor", *params.Actor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Action != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "action", *params.Action, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ObjectId != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "object_id", *params.ObjectId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {

@@ -76,9 +76,10 @@ func (s *Store) Accounts(ctx context.Context, p Page) ([]Account, error) {
 	rows, err := s.pool.Query(ctx, `
 			select `+accountColumns+`
 			from accounts a
-			where a.id < $1
-			order by a.id desc limit $2`, p.before(), p.Limit)
-	return many[Account](rows, err)
+			where a.id < $1 and a.id > $3
+			order by a.id `+p.order()+` limit $2`, p.high(), p.Limit, p.low())
+	list, err := many[Account](rows, err)
+	return newestFirst(p, list), err
 }
 
 // AllAccounts lists all accounts by name.

@@ -29,20 +29,23 @@ func keyHash(apiKey string) []byte {
 
 // CreateAccount creates an account. A name or key that another account has is ErrConflict.
 func (s *Store) CreateAccount(ctx context.Context, n NewAccount) (Account, error) {
-	rows, err := s.pool.Query(ctx, `
-		insert into accounts as a (id, name, api_key, key_hash, api, requests_per_second, uploads_per_minute)
-		values ($1, $2, $3, $4, $5, $6, $7)
-		returning `+accountColumns,
-		newID(), n.Name, s.keys.Seal("account.api_key", []byte(n.APIKey)), keyHash(n.APIKey), cmp.Or(n.API, AccountV1), n.RequestsPerSecond,
-		n.UploadsPerMinute)
-	a, err := one[Account](rows, err)
+	var a Account
+	err := s.tx(ctx, "create account", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			insert into accounts as a (id, name, api_key, key_hash, api, requests_per_second, uploads_per_minute)
+			values ($1, $2, $3, $4, $5, $6, $7)
+			returning `+accountColumns,
+			newID(), n.Name, s.keys.Seal("account.api_key", []byte(n.APIKey)), keyHash(n.APIKey), cmp.Or(n.API, AccountV1), n.RequestsPerSecond,
+			n.UploadsPerMinute)
+		if a, err = one[Account](rows, err); err != nil {
+			return err
+		}
+		return s.note(ctx, tx, a.ID, nil, a.fields())
+	})
 	if isUnique(err) {
 		return a, s.accountTaken(ctx, uuid.Nil, n.Name, &n.APIKey)
 	}
-	if err != nil {
-		return a, fmt.Errorf("create account: %w", err)
-	}
-	return a, nil
+	return a, err
 }
 
 // accountTaken says what of an account another one has. No transaction of the caller's may be open, see urlTaken.
@@ -89,7 +92,12 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		if c.APIKey != nil {
 			sealed, hash = s.keys.Seal("account.api_key", []byte(*c.APIKey)), keyHash(*c.APIKey)
 		}
-		rows, err := tx.Query(ctx, `
+		rows, err := tx.Query(ctx, `select `+accountColumns+` from accounts a where a.id = $1 for no key update`, id)
+		before, err := one[Account](rows, err)
+		if err != nil {
+			return err
+		}
+		rows, err = tx.Query(ctx, `
 			update accounts a
 			set name = coalesce($2, name), requests_per_second = coalesce($3, requests_per_second), api_key = coalesce($4, api_key),
 				key_hash = coalesce($5, key_hash), api = coalesce($6, api),
@@ -97,6 +105,13 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 			where id = $1
 			returning `+accountColumns, id, c.Name, c.RequestsPerSecond, sealed, hash, c.API, c.UploadsPerMinute)
 		if a, err = one[Account](rows, err); err != nil {
+			return err
+		}
+		after := a.fields()
+		if c.APIKey != nil {
+			after["api_key"] = replaced
+		}
+		if err := s.note(ctx, tx, id, before.fields(), after); err != nil {
 			return err
 		}
 		if c.APIKey == nil && c.API == nil && c.RequestsPerSecond == nil {
@@ -127,12 +142,10 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
 	return s.tx(ctx, "delete account", func(tx pgx.Tx) error {
 		// FOR UPDATE waits for registrations, which hold the account FOR KEY SHARE, and for apps that are moved to it.
-		tag, err := tx.Exec(ctx, `select 1 from accounts where id = $1 for update`, id)
+		rows, err := tx.Query(ctx, `select `+accountColumns+` from accounts a where a.id = $1 for update`, id)
+		a, err := one[Account](rows, err)
 		if err != nil {
 			return err
-		}
-		if tag.RowsAffected() == 0 {
-			return ErrNotFound
 		}
 		var apps, tasks int
 		err = tx.QueryRow(ctx, `
@@ -147,8 +160,10 @@ func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
 			return conflict("it has %s and %s that are polled or to be submitted; move the apps to another account first",
 				counted(apps, "app"), counted(tasks, "task"))
 		}
-		_, err = tx.Exec(ctx, `delete from accounts where id = $1`, id)
-		return err
+		if _, err = tx.Exec(ctx, `delete from accounts where id = $1`, id); err != nil {
+			return err
+		}
+		return s.note(ctx, tx, id, a.fields(), nil)
 	})
 }
 

@@ -7,15 +7,17 @@ import (
 	"time"
 )
 
-// activityKept is for how long minutes are kept.
-const activityKept = 25 * time.Hour
+const (
+	// activityKept is for how long minutes are kept, hoursKept for how long hours and the attempts by endpoint are.
+	activityKept, hoursKept = 25 * time.Hour, 8 * 24 * time.Hour
+	// flushInterval is how often an instance adds what it has counted to the minutes of all. Every flushEndpoints-th time it adds
+	// the attempts by endpoint, which are as many rows as there are busy endpoints.
+	flushInterval, flushEndpoints = 3 * time.Second, 5
+)
 
-// flushInterval is how often an instance adds what it has counted to the minutes of all.
-const flushInterval = 3 * time.Second
-
-// Minute is what happened in a minute, on all instances together.
+// Minute is what happened in a minute or an hour, on all instances together.
 type Minute struct {
-	Minute         time.Time
+	Minute         time.Time // its beginning
 	Registrations  int64
 	Polls          int64
 	Deliveries     int64 // delivered
@@ -40,8 +42,9 @@ func Totals(minutes []Minute) Minute {
 
 // activity gathers an instance's counts until they are flushed.
 type activity struct {
-	mu       sync.Mutex
-	byMinute map[time.Time]*Minute
+	mu        sync.Mutex
+	byMinute  map[time.Time]*Minute
+	endpoints map[endpointSlot]*EndpointAttempts
 }
 
 // count changes the minute of a time.
@@ -73,10 +76,14 @@ func (a *activity) take() map[time.Time]*Minute {
 func (s *Store) KeepActivity(ctx context.Context, failed func(error)) {
 	ticker := time.NewTicker(flushInterval)
 	defer ticker.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ticker.C:
-			if err := s.FlushActivity(ctx); err != nil && ctx.Err() == nil {
+			flush := s.flushMinutes
+			if n%flushEndpoints == 0 {
+				flush = s.FlushActivity
+			}
+			if err := flush(ctx); err != nil && ctx.Err() == nil {
 				failed(err)
 			}
 		case <-ctx.Done():
@@ -88,30 +95,44 @@ func (s *Store) KeepActivity(ctx context.Context, failed func(error)) {
 	}
 }
 
-// FlushActivity adds what this store has counted to the minutes of all instances.
+// FlushActivity adds what this store has counted to the minutes and hours of all instances.
 func (s *Store) FlushActivity(ctx context.Context) error {
+	if err := s.flushMinutes(ctx); err != nil {
+		return err
+	}
+	return s.flushEndpoints(ctx)
+}
+
+func (s *Store) flushMinutes(ctx context.Context) error {
 	for _, m := range s.activity.take() {
-		_, err := s.pool.Exec(ctx, `
-			insert into activity as a (minute, registrations, polls, deliveries, failed_attempts, detection_lag, latency)
-			values ($1, $2, $3, $4, $5, $6, $7)
-			on conflict (minute) do update
-			set registrations = a.registrations + excluded.registrations, polls = a.polls + excluded.polls,
-				deliveries = a.deliveries + excluded.deliveries, failed_attempts = a.failed_attempts + excluded.failed_attempts,
-				detection_lag = array(select x + y from unnest(a.detection_lag, excluded.detection_lag) with ordinality as u (x, y, k) order by k),
-				latency = array(select x + y from unnest(a.latency, excluded.latency) with ordinality as u (x, y, k) order by k)`,
-			m.Minute, m.Registrations, m.Polls, m.Deliveries, m.FailedAttempts, m.DetectionLag, m.Latency)
-		if err != nil {
-			return fmt.Errorf("keep activity: %w", err)
+		for table, start := range map[string]time.Time{"activity": m.Minute, "activity_hours": m.Minute.Truncate(time.Hour)} {
+			_, err := s.pool.Exec(ctx, `
+				insert into `+table+` as a (minute, registrations, polls, deliveries, failed_attempts, detection_lag, latency)
+				values ($1, $2, $3, $4, $5, $6, $7)
+				on conflict (minute) do update
+				set registrations = a.registrations + excluded.registrations, polls = a.polls + excluded.polls,
+					deliveries = a.deliveries + excluded.deliveries, failed_attempts = a.failed_attempts + excluded.failed_attempts,
+					detection_lag = array(select x + y from unnest(a.detection_lag, excluded.detection_lag) with ordinality as u (x, y, k) order by k),
+					latency = array(select x + y from unnest(a.latency, excluded.latency) with ordinality as u (x, y, k) order by k)`,
+				start, m.Registrations, m.Polls, m.Deliveries, m.FailedAttempts, m.DetectionLag, m.Latency)
+			if err != nil {
+				return fmt.Errorf("keep activity: %w", err)
+			}
 		}
 	}
 	return nil
 }
 
-// Activity reads the minutes since a time, oldest first. Minutes in which nothing happened are missing.
+// Activity reads the minutes since a time, oldest first, or the hours if it is more than a day ago. Those in which nothing
+// happened are missing.
 func (s *Store) Activity(ctx context.Context, since time.Time) ([]Minute, error) {
+	table := "activity"
+	if s.now().Sub(since) > activityKept {
+		table = "activity_hours"
+	}
 	rows, err := s.pool.Query(ctx, `
 		select minute, registrations, polls, deliveries, failed_attempts, detection_lag, latency
-		from activity where minute >= $1 order by minute`, since)
+		from `+table+` where minute >= $1 order by minute`, since)
 	list, err := many[Minute](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read activity: %w", err)

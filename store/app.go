@@ -28,9 +28,10 @@ func (s *Store) Apps(ctx context.Context, p Page) ([]App, error) {
 	rows, err := s.pool.Query(ctx, `
 			select `+appColumns+`
 			from apps
-			where deleted_at is null and id < $1
-			order by id desc limit $2`, p.before(), p.Limit)
-	return many[App](rows, err)
+			where deleted_at is null and id < $1 and id > $3
+			order by id `+p.order()+` limit $2`, p.high(), p.Limit, p.low())
+	list, err := many[App](rows, err)
+	return newestFirst(p, list), err
 }
 
 // App reads one app.

@@ -16,22 +16,25 @@ func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (
 	if err != nil {
 		return App{}, fmt.Errorf("make signing key: %w", err)
 	}
-	rows, err := s.pool.Query(ctx, `
-		insert into apps (id, name, account_id, hint_token, signing_key, public_key)
-		select $1, $2, id, $4, $5, $6 from accounts where id = $3
-		returning `+appColumns,
-		newID(), name, account, randomText(24), s.keys.Seal("app.signing_key", private.Seed()), []byte(public))
-	a, err := one[App](rows, err)
+	var a App
+	err = s.tx(ctx, "create app", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			insert into apps (id, name, account_id, hint_token, signing_key, public_key)
+			select $1, $2, id, $4, $5, $6 from accounts where id = $3
+			returning `+appColumns,
+			newID(), name, account, randomText(24), s.keys.Seal("app.signing_key", private.Seed()), []byte(public))
+		if a, err = one[App](rows, err); err != nil {
+			return err
+		}
+		return s.note(ctx, tx, a.ID, nil, a.fields())
+	})
 	if isUnique(err) {
 		return a, conflict("the name %q is taken", name)
 	}
 	if isForeignKey(err) {
 		return a, ErrNotFound // the account was deleted just now
 	}
-	if err != nil {
-		return a, fmt.Errorf("create app: %w", err)
-	}
-	return a, nil
+	return a, err
 }
 
 // UpdateApp changes an app's name or moves it to another account, with its waiting tasks; nil leaves as it
@@ -42,7 +45,7 @@ func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, accou
 		if a, err = one[App](rows, err); err != nil {
 			return err
 		}
-		from := a.AccountID
+		from, before := a.AccountID, a.fields()
 		if account != nil {
 			a.AccountID = *account
 		}
@@ -64,8 +67,8 @@ func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, accou
 		if tag.RowsAffected() == 0 {
 			return ErrNotFound
 		}
-		if from == a.AccountID {
-			return nil
+		if err := s.note(ctx, tx, id, before, a.fields()); err != nil || from == a.AccountID {
+			return err
 		}
 		return s.moveTasks(ctx, tx, id, from, a.AccountID)
 	})
@@ -94,14 +97,18 @@ func (s *Store) moveTasks(ctx context.Context, tx pgx.Tx, app, from, to uuid.UUI
 // to be delivered are cancelled. What it has had is kept until its retention is over.
 func (s *Store) DeleteApp(ctx context.Context, id uuid.UUID) error {
 	return s.tx(ctx, "delete app", func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
-			update apps set deleted_at = now(), account_id = null, name = name || ' (deleted ' || id || ')'
-			where id = $1 and deleted_at is null`, id)
+		rows, err := tx.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null for update`, id)
+		a, err := one[App](rows, err)
 		if err != nil {
 			return err
 		}
-		if tag.RowsAffected() == 0 {
-			return ErrNotFound
+		if err := s.note(ctx, tx, id, a.fields(), nil); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `
+			update apps set deleted_at = now(), account_id = null, name = name || ' (deleted ' || id || ')' where id = $1`, id)
+		if err != nil {
+			return err
 		}
 		// Tasks before endpoints, as polls lock them. What polls and attempts add before they see the locks is cancelled, too.
 		for _, sql := range []string{

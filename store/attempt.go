@@ -104,6 +104,7 @@ func (s *Store) countAttempts(attempts []AttemptResult) {
 			m.Latency.observe(r.Latency)
 		}
 	})
+	s.activity.countEndpoints(s.now(), attempts)
 }
 
 // appendAttempts calls appendRound, which takes distinct deliveries, for all attempts.

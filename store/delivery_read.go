@@ -50,29 +50,29 @@ type DeliveryFilter struct {
 }
 
 // pendingNow is the SQL set of deliveries that may be pending: those with a live job and, of each endpoint
-// that has some, the newest parked ones. (An index on the status would cost every delivery its HOT update.)
+// that has some, the next parked ones in the order of the page. (An index on the status would cost every delivery its HOT update.)
 const pendingNow = `
 	select delivery from ` + withJob + ` j where state in ('available', 'running', 'retryable', 'scheduled')
 	union all
 	select p.id
 	from endpoints e
 	cross join lateral (
-		select id from deliveries where endpoint_id = e.id and parked and id < $1 order by id desc limit $4
+		select id from deliveries where endpoint_id = e.id and parked and id < $1 and id > $5 order by id %s limit $4
 	) p
 	where e.backlog and ($2::uuid is null or e.app_id = $2)`
 
 // Deliveries lists deliveries, newest first, without their attempts.
 func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Delivery, error) {
-	conditions := `d.id < $1 and ($2::uuid is null or d.app_id = $2) and ($3 = '' or d.status = $3)`
+	conditions := `d.id < $1 and d.id > $5 and ($2::uuid is null or d.app_id = $2) and ($3 = '' or d.status = $3)`
 	switch f.Status {
 	case DeliveryFailed:
 		conditions += ` and d.failed`
 	case DeliveryCancelled:
 		conditions += ` and d.cancelled`
 	case DeliveryPending:
-		conditions += ` and d.id in (` + pendingNow + `)`
+		conditions += ` and d.id in (` + fmt.Sprintf(pendingNow, p.order()) + `)`
 	}
-	args := []any{p.before(), f.Scope.arg(), f.Status, p.Limit}
+	args := []any{p.high(), f.Scope.arg(), f.Status, p.Limit, p.low()}
 	if f.EndpointID != uuid.Nil {
 		args = append(args, f.EndpointID)
 		conditions += fmt.Sprintf(` and d.endpoint_id = $%d`, len(args))
@@ -83,7 +83,7 @@ func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Del
 	}
 	rows, err := s.pool.Query(ctx, `
 		select `+deliveryColumns+`, `+callbackURLOf("e", "d")+` as callback_url
-		from (select * from deliveries d where `+conditions+` order by d.id desc limit $4) d
+		from (select * from deliveries d where `+conditions+` order by d.id `+p.order()+` limit $4) d
 		join endpoints e on e.id = d.endpoint_id
 		order by d.id desc`, args...)
 	list, err := many[Delivery](rows, err)

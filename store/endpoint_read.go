@@ -25,14 +25,14 @@ func (s *Store) Endpoints(ctx context.Context, scope Scope, p Page) ([]Endpoint,
 	rows, err := s.pool.Query(ctx, `
 		select `+endpointColumns+`
 		from endpoints e
-		where e.id < $1 and e.deleted_at is null and ($2::uuid is null or e.app_id = $2)
-		order by e.id desc
-		limit $3`, p.before(), scope.arg(), p.Limit)
+		where e.id < $1 and e.id > $4 and e.deleted_at is null and ($2::uuid is null or e.app_id = $2)
+		order by e.id `+p.order()+`
+		limit $3`, p.high(), scope.arg(), p.Limit, p.low())
 	list, err := many[Endpoint](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("list endpoints: %w", err)
 	}
-	return list, nil
+	return newestFirst(p, list), nil
 }
 
 // HeaderNames returns the names of an endpoint's custom headers; their values stay sealed.

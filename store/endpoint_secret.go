@@ -149,6 +149,9 @@ func (s *Store) RotateSecret(ctx context.Context, scope Scope, id uuid.UUID, ove
 		if tag.RowsAffected() == 0 {
 			return ErrNotFound
 		}
+		if err := s.note(ctx, tx, id, fields{"secret": hidden}, fields{"secret": replaced, "old_secret_until": until.UTC()}); err != nil {
+			return err
+		}
 		_, err = tx.Exec(ctx, `update endpoint_secrets set expires_at = $2 where endpoint_id = $1 and expires_at is null`, id, until)
 		return err
 	})

@@ -40,7 +40,10 @@ func (s *Store) CreateEndpoint(ctx context.Context, app uuid.UUID, set EndpointS
 		}
 		rest := set
 		rest.URL = nil
-		if ep, err = s.changeEndpoint(ctx, tx, OfApp(app), id, rest); err != nil || !isWildcard(ep.URL) {
+		if ep, err = s.changeEndpoint(ctx, tx, OfApp(app), id, rest); err != nil {
+			return err
+		}
+		if err := s.note(ctx, tx, id, nil, ep.fields()); err != nil || !isWildcard(ep.URL) {
 			return err
 		}
 		return s.absorb(ctx, tx, &ep)
@@ -74,8 +77,18 @@ func (s *Store) urlTaken(ctx context.Context, app uuid.UUID, url string) error {
 // UpdateEndpoint changes an endpoint.
 func (s *Store) UpdateEndpoint(ctx context.Context, scope Scope, id uuid.UUID, set EndpointSettings) (ep Endpoint, err error) {
 	err = s.tx(ctx, "update endpoint", func(tx pgx.Tx) error {
-		ep, err = s.changeEndpoint(ctx, tx, scope, id, set)
-		return err
+		before, err := lockEndpoint(ctx, tx, scope, id)
+		if err != nil {
+			return err
+		}
+		if ep, err = s.changeEndpoint(ctx, tx, scope, id, set); err != nil {
+			return err
+		}
+		after := ep.fields()
+		if before.Headers != nil && ep.Headers != nil && set.Headers != nil {
+			after["headers"] = replaced
+		}
+		return s.note(ctx, tx, id, before.fields(), after)
 	})
 	if isUnique(err) {
 		err = s.urlTaken(ctx, ep.AppID, ep.URL)
@@ -197,13 +210,17 @@ func (s *Store) EnableEndpoint(ctx context.Context, scope Scope, id uuid.UUID, o
 func (s *Store) DeleteEndpoint(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "delete endpoint", func(tx pgx.Tx) error {
 		// FOR UPDATE waits for registrations and events that hold the endpoint FOR KEY SHARE: what they add is seen below.
-		tag, err := tx.Exec(ctx, `
-			select 1 from endpoints where id = $1 and ($2::uuid is null or app_id = $2) and deleted_at is null for update`, id, scope.arg())
+		rows, err := tx.Query(ctx, `
+			select `+endpointColumns+`
+			from endpoints e
+			where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null
+			for update`, id, scope.arg())
+		ep, err := one[Endpoint](rows, err)
 		if err != nil {
 			return err
 		}
-		if tag.RowsAffected() == 0 {
-			return ErrNotFound
+		if err := s.note(ctx, tx, id, ep.fields(), nil); err != nil {
+			return err
 		}
 		return deleteEndpoints(ctx, tx, `id = $1`, id)
 	})

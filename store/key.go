@@ -47,9 +47,10 @@ func (s *Store) Keys(ctx context.Context, app uuid.UUID, p Page) ([]APIKey, erro
 	rows, err := s.pool.Query(ctx, `
 			select `+keyColumns+`
 			from api_keys
-			where app_id = $1 and id < $2
-			order by id desc limit $3`, app, p.before(), p.Limit)
-	return many[APIKey](rows, err)
+			where app_id = $1 and id < $2 and id > $4
+			order by id `+p.order()+` limit $3`, app, p.high(), p.Limit, p.low())
+	list, err := many[APIKey](rows, err)
+	return newestFirst(p, list), err
 }
 
 // Authenticate returns the identity that a key belongs to, or ErrNotFound where the key is unknown or revoked.
@@ -76,33 +77,37 @@ func (s *Store) CreateKey(ctx context.Context, app uuid.UUID, name string, rateL
 
 func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, plain string, rateLimit *float64) (APIKey, error) {
 	hash := sha256.Sum256([]byte(plain))
-	rows, err := s.pool.Query(ctx, `
-		insert into api_keys (id, app_id, name, prefix, hash, rate_limit)
-		values ($1, $2, $3, $4, $5, $6)
-		returning `+keyColumns, newID(), app, name, plain[:6], hash[:], rateLimit)
-	k, err := one[APIKey](rows, err)
+	var k APIKey
+	err := s.tx(ctx, "create key", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			insert into api_keys (id, app_id, name, prefix, hash, rate_limit)
+			values ($1, $2, $3, $4, $5, $6)
+			returning `+keyColumns, newID(), app, name, plain[:6], hash[:], rateLimit)
+		if k, err = one[APIKey](rows, err); err != nil {
+			return err
+		}
+		return s.note(ctx, tx, app, nil, k.fields())
+	})
 	if isUnique(err) {
 		return k, conflict("the key exists")
 	}
-	if err != nil {
-		return k, fmt.Errorf("create key: %w", err)
-	}
-	return k, nil
+	return k, err
 }
 
 // RevokeKey makes a key invalid.
 func (s *Store) RevokeKey(ctx context.Context, app, id uuid.UUID) error {
-	tag, err := s.pool.Exec(ctx, `
+	return s.tx(ctx, "revoke key", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
 			update api_keys
 			set revoked_at = coalesce(revoked_at, now())
-			where id = $1 and app_id = $2`, id, app)
-	if err != nil {
-		return fmt.Errorf("revoke key: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
-		return ErrNotFound
-	}
-	return nil
+			where id = $1 and app_id = $2
+			returning `+keyColumns, id, app)
+		k, err := one[APIKey](rows, err)
+		if err != nil {
+			return err
+		}
+		return s.note(ctx, tx, app, k.fields(), nil)
+	})
 }
 
 // TouchKeys notes when keys were last used.

@@ -203,6 +203,8 @@ func (s *Store) purgeByAge(ctx context.Context, now time.Time) (total int64, err
 	for sql, kept := range map[string]time.Duration{
 		`delete from idempotency_keys where created_at < $1`: idempotencyKept,
 		`delete from activity where minute < $1`:             activityKept,
+		`delete from activity_hours where minute < $1`:       hoursKept,
+		`delete from endpoint_activity where at < $1`:        hoursKept,
 		`delete from endpoint_secrets where expires_at < $1`: 0,
 		`delete from audit where at < $1`:                    auditKept,
 		`delete from resends where finished_at < $1`:         resendsKept,

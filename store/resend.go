@@ -96,15 +96,18 @@ func (s *Store) StartResend(ctx context.Context, f ResendFilter) (BulkResend, er
 	}
 	now := s.now()
 	args := f.args(now)
-	rows, err := s.pool.Query(ctx, `
-		insert into resends (id, app_id, action, endpoint_id, status, event_type, since, until, matched, after, created_at, finished_at)
-		values ($6, $1, $7, $2, $8, $3, $4, $5, $9::bigint, $10, $11::timestamptz, case when $9::bigint = 0 then $11::timestamptz end)
-		returning `+bulkColumns, append(args, newID(), f.Action, f.Status, matched, idBefore(f.Since), now)...)
-	b, err := one[BulkResend](rows, err)
-	if err != nil {
-		return b, fmt.Errorf("start resend: %w", err)
-	}
-	return b, nil
+	var b BulkResend
+	err = s.tx(ctx, "start resend", func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			insert into resends (id, app_id, action, endpoint_id, status, event_type, since, until, matched, after, created_at, finished_at)
+			values ($6, $1, $7, $2, $8, $3, $4, $5, $9::bigint, $10, $11::timestamptz, case when $9::bigint = 0 then $11::timestamptz end)
+			returning `+bulkColumns, append(args, newID(), f.Action, f.Status, matched, idBefore(f.Since), now)...)
+		if b, err = one[BulkResend](rows, err); err != nil {
+			return err
+		}
+		return s.note(ctx, tx, b.ID, nil, f.fields(matched))
+	})
+	return b, err
 }
 
 // idBefore returns an id below those of deliveries that were created at or after a time. Ids and times of creation may differ by

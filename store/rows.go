@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -70,20 +71,51 @@ func nullable(id *uuid.UUID) (out uuid.NullUUID) {
 
 // Page asks for a page of a list, newest first.
 type Page struct {
-	Before uuid.UUID // the last id of the page before; zero for the first page
-	Limit  int       // 1 to 500
+	Before       uuid.UUID // the last id of the page of newer rows; zero for the first page
+	After        uuid.UUID // the first id of the page of older rows, to read the page just newer than that
+	Since, Until time.Time // of the rows' creation; zero times are no bounds
+	Limit        int       // 1 to 500
 }
 
 // pageBytes bounds the texts that a page has of its rows: one that has more ends early, but not before its first row. What
 // serves a page has it in memory a few times over.
 const pageBytes = 2 << 20
 
-// before returns the bound of the page's ids as SQL compares them.
-func (p Page) before() uuid.UUID {
-	if p.Before == uuid.Nil {
-		return uuid.Max
+// high returns the id that the page's ids are below.
+func (p Page) high() uuid.UUID {
+	high := uuid.Max
+	if p.Before != uuid.Nil {
+		high = p.Before
 	}
-	return p.Before
+	if end := idAt(p.Until); !p.Until.IsZero() && slices.Compare(end[:], high[:]) < 0 {
+		high = end
+	}
+	return high
+}
+
+// low returns the id that the page's ids are above. idAt is the id of no row.
+func (p Page) low() uuid.UUID {
+	low := p.After
+	if start := idAt(p.Since); !p.Since.IsZero() && slices.Compare(start[:], low[:]) > 0 {
+		low = start
+	}
+	return low
+}
+
+// order returns the order in which SQL must read the rows for the page to be the one that is asked for.
+func (p Page) order() string {
+	if p.After != uuid.Nil {
+		return "asc"
+	}
+	return "desc"
+}
+
+// newestFirst turns rows that were read in a page's order.
+func newestFirst[T any](p Page, rows []T) []T {
+	if p.After != uuid.Nil {
+		slices.Reverse(rows)
+	}
+	return rows
 }
 
 // distinct returns the keys of the rows, each value once, in order of its first appearance.

@@ -43,23 +43,23 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) (tasks []Task, 
 		with page as (
 			select `+taskListColumns+`
 			from tasks
-			where id < $1
+			where id < $1 and id > $8
 				and ($2::uuid is null or app_id = $2)
 				and ($3 = '' or status = $3)
 				and ($3 <> 'waiting' or polling)
 				and ($4 = '' or task_id = $4)
 				and ($5 = '' or unique_id = $5)`+apps+`
-			order by id desc
+			order by id `+p.order()+`
 			limit $6
 		), sized as (
-			select *, sum(octet_length(videos::text) + octet_length(metadata::text)) over (order by id desc) as bytes,
-				row_number() over (order by id desc) as n
+			select *, sum(octet_length(videos::text) + octet_length(metadata::text)) over (order by id `+p.order()+`) as bytes,
+				row_number() over (order by id `+p.order()+`) as n
 			from page
 		)
 		select `+taskColumns+`, videos_omitted, (select count(*) from page) > count(*) over () as cut
 		from sized
 		where n = 1 or bytes <= $7
-		order by id desc`, p.before(), f.Scope.arg(), f.Status, f.UpstreamID, f.UniqueID, p.Limit, pageBytes)
+		order by id desc`, p.high(), f.Scope.arg(), f.Status, f.UpstreamID, f.UniqueID, p.Limit, pageBytes, p.low())
 	found, err := many[row](rows, err)
 	if err != nil {
 		return nil, false, fmt.Errorf("list tasks: %w", err)

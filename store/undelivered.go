@@ -76,15 +76,15 @@ func (s *Store) TroubledEndpoints(ctx context.Context, scope Scope, p Page) ([]E
 	rows, err := s.pool.Query(ctx, `
 		select `+endpointColumns+`
 		from endpoints e
-		where e.id < $1 and e.deleted_at is null and ($2::uuid is null or e.app_id = $2)
+		where e.id < $1 and e.id > $4 and e.deleted_at is null and ($2::uuid is null or e.app_id = $2)
 			and (not e.enabled or e.breaker <> 'closed' or e.backlog or e.failing_since is not null)
-		order by e.id desc
-		limit $3`, p.before(), scope.arg(), p.Limit)
+		order by e.id `+p.order()+`
+		limit $3`, p.high(), scope.arg(), p.Limit, p.low())
 	list, err := many[Endpoint](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("list endpoints in trouble: %w", err)
 	}
-	return list, nil
+	return newestFirst(p, list), nil
 }
 
 // LastAttempt is what lists show of a delivery beside itself.

@@ -6,12 +6,16 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/memhook/memhook/memories"
 	"github.com/memhook/memhook/store"
 )
 
 func (d *dashboard) accounts(r *http.Request) (*view, error) {
-	list, err := d.store.Accounts(r.Context(), cursor(r))
+	list, links, err := paged(r, func(a *store.Account) uuid.UUID { return a.ID }, whole(func(p store.Page) ([]store.Account, error) {
+		return d.store.Accounts(r.Context(), p)
+	}))
 	if err != nil {
 		return nil, err
 	}
@@ -20,12 +24,9 @@ func (d *dashboard) accounts(r *http.Request) (*view, error) {
 		return nil, err
 	}
 	byName := backlogsByName(backlogs)
-	data := listData[accountLine]{Rows: make([]accountLine, len(list))}
+	data := listData[accountLine]{pager: links, Rows: make([]accountLine, len(list))}
 	for i, a := range list {
 		data.Rows[i] = accountLineOf(a, byName)
-	}
-	if n := len(list); n > 0 {
-		data.Next = next(r, n, list[n-1].ID)
 	}
 	return &view{template: "accounts", Title: "Accounts", Live: 3, Data: data}, nil
 }

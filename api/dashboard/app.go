@@ -21,7 +21,9 @@ type appsData struct {
 }
 
 func (d *dashboard) apps(r *http.Request) (*view, error) {
-	list, err := d.store.Apps(r.Context(), cursor(r))
+	list, links, err := paged(r, func(a *store.App) uuid.UUID { return a.ID }, whole(func(p store.Page) ([]store.App, error) {
+		return d.store.Apps(r.Context(), p)
+	}))
 	if err != nil {
 		return nil, err
 	}
@@ -29,12 +31,9 @@ func (d *dashboard) apps(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	data := appsData{listData: listData[store.App]{Rows: list}, Accounts: accounts, Names: make(map[string]string, len(accounts))}
+	data := appsData{listData: listData[store.App]{pager: links, Rows: list}, Accounts: accounts, Names: make(map[string]string, len(accounts))}
 	for _, a := range accounts {
 		data.Names[a.ID.String()] = a.Name
-	}
-	if n := len(list); n > 0 {
-		data.Next = next(r, n, list[n-1].ID)
 	}
 	return &view{template: "apps", Title: "Apps and keys", Data: data}, nil
 }
@@ -112,11 +111,12 @@ func (d *dashboard) createKey(r *http.Request) (*view, error) {
 		}
 		limit = &n
 	}
+	r, e := d.auditing(r)
 	_, plain, err := d.store.CreateKey(r.Context(), id, formText(r, "name"), limit)
 	if err != nil {
 		return nil, err
 	}
-	d.audit(r)
+	d.audit(r, e)
 	v, err := d.app(r)
 	if err != nil {
 		return nil, err

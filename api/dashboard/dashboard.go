@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"path"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -203,10 +202,11 @@ func (d *dashboard) render(w http.ResponseWriter, r *http.Request, status int, v
 // action makes the handler of a button. Afterwards the browser is redirected to a page that reports what was done.
 func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		r, e := d.auditing(r)
 		to, done, err := do(r)
 		switch {
 		case err == nil:
-			d.audit(r)
+			d.audit(r, e)
 			http.Redirect(w, r, withQuery(to, "done", done), http.StatusSeeOther)
 		case errors.Is(err, store.ErrConflict) || errors.As(err, new(badInput)):
 			http.Redirect(w, r, withQuery(back(r), "problem", reason(err)), http.StatusSeeOther) //nolint:gosec // localPath keeps it here
@@ -216,18 +216,23 @@ func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) 
 	}
 }
 
-// audit notes in the log and in the audit log that an operator has changed something.
-func (d *dashboard) audit(r *http.Request) {
-	client, session := d.cfg.Client(r), sessionID(r)
-	d.log.Info("an operator changed something", "path", r.URL.Path, "client", client)
+// auditing returns a request whose changes are entered in the audit log as they are made, and the entry.
+func (d *dashboard) auditing(r *http.Request) (*http.Request, store.AuditEntry) {
+	session := sessionID(r)
+	ctx, e := store.Auditing(r.Context(), store.AuditEntry{
+		Actor: store.ActorSession, Name: session[:min(len(session), 8)], Client: d.cfg.Client(r),
+		Action: actionOf(r), Target: r.URL.Path,
+	})
+	return r.WithContext(ctx), e
+}
+
+// audit notes in the log, and in the audit log if it is not there yet, that an operator has changed something.
+func (d *dashboard) audit(r *http.Request, e store.AuditEntry) {
+	d.log.Info("an operator changed something", "path", r.URL.Path, "client", e.Client)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
 	defer cancel()
-	err := d.store.Audit(ctx, store.AuditEntry{
-		Actor: store.ActorSession, Name: session[:min(len(session), 8)], Client: client,
-		Action: path.Base(r.URL.Path), Target: r.URL.Path,
-	})
-	if err != nil {
-		d.log.Error("cannot write the audit log", "path", r.URL.Path, "client", client, "error", err)
+	if err := d.store.Audit(ctx, e); err != nil {
+		d.log.Error("cannot write the audit log", "path", r.URL.Path, "client", e.Client, "error", err)
 	}
 }
 

@@ -6,27 +6,28 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 )
 
 func (d *dashboard) deliveries(r *http.Request) (*view, error) {
-	data := deliveriesData{listData: listData[store.Delivery]{Filter: filters(r, "status", "app_id", "endpoint_id", "task")}}
+	data := deliveriesData{listData: listData[store.Delivery]{Filter: filters(r, "status", "app_id", "endpoint_id", "task", "since", "until")}}
 	f := store.DeliveryFilter{
 		Scope: filterScope(data.Filter["app_id"]), Status: data.Filter["status"],
 		EndpointID: filterID(data.Filter["endpoint_id"]), TaskID: filterID(data.Filter["task"]),
 	}
 	var err error
-	if data.Rows, err = d.store.Deliveries(r.Context(), f, cursor(r)); err != nil {
+	data.Rows, data.pager, err = paged(r, func(d *store.Delivery) uuid.UUID { return d.ID }, whole(func(p store.Page) ([]store.Delivery, error) {
+		return d.store.Deliveries(r.Context(), f, p)
+	}))
+	if err != nil {
 		return nil, err
 	}
 	if data.Apps, err = d.appNames(r); err != nil {
 		return nil, err
 	}
-	if n := len(data.Rows); n > 0 {
-		data.Next = next(r, n, data.Rows[n-1].ID)
-	}
-	data.Newest = newest(r)
 	if data.Lines, err = d.lines(r, data.Rows); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
 
 	"github.com/memhook/memhook/store"
 )
@@ -18,28 +19,60 @@ const stripAttempts = 100
 const rotateOverlap = 24 * time.Hour
 
 func (d *dashboard) endpoints(r *http.Request) (*view, error) {
-	data := listData[store.Endpoint]{Filter: filters(r, "app_id", "state")}
+	data := endpointsData{listData: listData[store.Endpoint]{Filter: filters(r, "app_id", "state")}}
 	read := d.store.Endpoints
 	if data.Filter["state"] == "failing" {
 		read = d.store.TroubledEndpoints
 	}
 	var err error
-	if data.Rows, err = read(r.Context(), filterScope(data.Filter["app_id"]), cursor(r)); err != nil {
+	data.Rows, data.pager, err = paged(r, func(e *store.Endpoint) uuid.UUID { return e.ID }, whole(func(p store.Page) ([]store.Endpoint, error) {
+		return read(r.Context(), filterScope(data.Filter["app_id"]), p)
+	}))
+	if err != nil {
 		return nil, err
 	}
 	if data.Apps, err = d.appNames(r); err != nil {
 		return nil, err
 	}
-	if n := len(data.Rows); n > 0 {
-		data.Next = next(r, n, data.Rows[n-1].ID)
+	if data.Success, err = d.successes(r, data.Rows); err != nil {
+		return nil, err
 	}
-	data.Newest = newest(r)
 	return &view{template: "endpoints", Title: "Endpoints", Live: 3, Data: data}, nil
+}
+
+// endpointsData is the list with how each endpoint did in the last day, by id.
+type endpointsData struct {
+	listData[store.Endpoint]
+	Success map[string]successLine
+}
+
+type successLine struct {
+	Share string
+	Spark template.HTML
+}
+
+func (d *dashboard) successes(r *http.Request, endpoints []store.Endpoint) (map[string]successLine, error) {
+	now, ids := time.Now(), make([]uuid.UUID, len(endpoints))
+	for i, ep := range endpoints {
+		ids[i] = ep.ID
+	}
+	since := now.UTC().Truncate(time.Hour).Add(-23 * time.Hour)
+	attempts, err := d.store.EndpointActivity(r.Context(), ids, since, time.Hour)
+	lines := make(map[string]successLine, len(attempts))
+	for id, list := range attempts {
+		var good, bad int64
+		for _, a := range list {
+			good, bad = good+a.Delivered, bad+a.Failed
+		}
+		lines[id.String()] = successLine{success(good, bad), sparkline(list, now)}
+	}
+	return lines, err
 }
 
 type endpointData struct {
 	store.Endpoint
 	store.Health
+	Charts    chartsData
 	Strip     template.HTML
 	App       string
 	Headers   []string
@@ -61,6 +94,9 @@ func (d *dashboard) endpoint(r *http.Request) (*view, error) {
 		return nil, err
 	}
 	data := endpointData{Endpoint: ep, Health: h, Strip: strip(h.Recent)}
+	if data.Charts, err = d.endpointCharts(r, id); err != nil {
+		return nil, err
+	}
 	if app, err := d.store.App(r.Context(), ep.AppID); err == nil {
 		data.App = app.Name
 	}
@@ -71,6 +107,23 @@ func (d *dashboard) endpoint(r *http.Request) (*view, error) {
 		data.Recovered, data.Sent = n, max(0, n-h.Queued)
 	}
 	return &view{template: "endpoint", Title: "Endpoint", Live: 2, Data: data}, nil
+}
+
+// endpointCharts draws the attempts at an endpoint. They are counted in steps of 5 minutes.
+func (d *dashboard) endpointCharts(r *http.Request, id uuid.UUID) (chartsData, error) {
+	now, span := time.Now(), timespanOf(r)
+	if span.step < 5*time.Minute {
+		span.bars, span.step = 12, 5*time.Minute
+	}
+	attempts, err := d.store.EndpointActivity(r.Context(), []uuid.UUID{id}, span.start(now), span.step)
+	if err != nil {
+		return chartsData{}, err
+	}
+	slots := span.foldAttempts(attempts[id], now)
+	return chartsData{
+		Choices: span.choices(r), Span: span, Figures: []chart{attemptBars(span, slots, now)}, Table: figures(slots), Moment: span.moment,
+		TableFor: "this endpoint",
+	}, nil
 }
 
 func (d *dashboard) testEndpoint(r *http.Request) (to, done string, err error) {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -15,41 +16,90 @@ const pageRows = 50
 
 // listData is a page of a list with its filters.
 type listData[T any] struct {
+	pager
 	Rows   []T
 	Filter map[string]string
 	Apps   map[string]string // names by id
-	Next   string            // the link to the next page
-	Newest string            // the link to the first page; empty on it
 }
 
-// newest returns the link to the first page of a list, or "" on it.
-func newest(r *http.Request) string {
-	if r.URL.Query().Get("cursor") == "" {
-		return ""
-	}
+// pager has the links to the pages beside one, or empty texts where there are none.
+type pager struct{ Newest, Newer, Older string }
+
+// shown returns the URL of what a page shows, without what the last button did.
+func shown(r *http.Request) string { return without(r, "done", "problem") }
+
+// without returns the request's URL without some parameters.
+func without(r *http.Request, parameters ...string) string {
 	u := *r.URL
 	q := u.Query()
-	q.Del("cursor")
+	for _, name := range parameters {
+		q.Del(name)
+	}
 	u.RawQuery = q.Encode()
 	return u.RequestURI()
 }
 
-// cursor returns the page that a request asks for.
-func cursor(r *http.Request) store.Page {
-	p := store.Page{Limit: pageRows}
-	if raw, err := base64.RawURLEncoding.DecodeString(r.URL.Query().Get("cursor")); err == nil && len(raw) == len(p.Before) {
-		p.Before = uuid.UUID(raw)
+// cursor reads an id from a request's URL.
+func cursor(r *http.Request, name string) (id uuid.UUID) {
+	if raw, err := base64.RawURLEncoding.DecodeString(r.URL.Query().Get(name)); err == nil && len(raw) == len(id) {
+		id = uuid.UUID(raw)
 	}
-	return p
+	return id
 }
 
-// next returns the link to the page after the one that ends with last.
-func next(r *http.Request, rows int, last uuid.UUID) string {
-	if rows < pageRows {
-		return ""
+// paged reads the page of a list that a request asks for, with the links to its neighbours. read returns the rows of a page, and
+// whether it has fewer than were asked for because they are large. Towards the newest rows a page may have no full
+// number of rows left: then it is the first page.
+func paged[T any](r *http.Request, id func(*T) uuid.UUID, read func(store.Page) (rows []T, cut bool, err error)) ([]T, pager, error) {
+	page := store.Page{Limit: pageRows, Before: cursor(r, "before"), After: cursor(r, "after")}
+	page.Since, page.Until = filterTime(r, "since"), filterTime(r, "until")
+	rows, cut, err := read(page)
+	full := len(rows) == pageRows || cut
+	if err == nil && page.After != uuid.Nil && !full {
+		page.After, page.Before = uuid.Nil, uuid.Nil
+		rows, cut, err = read(page)
+		full = len(rows) == pageRows || cut
 	}
-	return withQuery(r.URL.RequestURI(), "cursor", base64.RawURLEncoding.EncodeToString(last[:]))
+	if err != nil {
+		return nil, pager{}, err
+	}
+	var p pager
+	base := without(r, "done", "problem", "before", "after")
+	link := func(name string, row *T) string {
+		last := id(row)
+		return withQuery(base, name, base64.RawURLEncoding.EncodeToString(last[:]))
+	}
+	if page.Before != uuid.Nil || page.After != uuid.Nil {
+		p.Newest = base
+	}
+	if len(rows) > 0 && p.Newest != "" {
+		p.Newer = link("after", &rows[0])
+	}
+	if len(rows) > 0 && (full || page.After != uuid.Nil) {
+		p.Older = link("before", &rows[len(rows)-1])
+	}
+	return rows, p, nil
 }
+
+// whole makes a reader for [paged] of one that never cuts a page.
+func whole[T any](read func(store.Page) ([]T, error)) func(store.Page) ([]T, bool, error) {
+	return func(p store.Page) ([]T, bool, error) {
+		rows, err := read(p)
+		return rows, false, err
+	}
+}
+
+// filterTime reads a time in UTC, as the fields of forms send it. What is no time is no bound.
+func filterTime(r *http.Request, name string) time.Time {
+	t, err := time.Parse(formTime, r.URL.Query().Get(name))
+	if err != nil || t.Year() < 2000 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
+}
+
+// formTime is how forms send times.
+const formTime = "2006-01-02T15:04"
 
 // filters reads the named query parameters.
 func filters(r *http.Request, names ...string) map[string]string {

@@ -2,7 +2,6 @@ package dashboard
 
 import (
 	"fmt"
-	"html/template"
 	"net/http"
 	"slices"
 	"time"
@@ -24,14 +23,30 @@ type overviewData struct {
 	Total    store.Minute // of the last hour
 	Lag      quantiles
 	Latency  quantiles
-	Charts   []chart
+	Charts   chartsData
 	Queue    map[string]queueLine
 	Accounts []accountLine
 }
 
-type chart struct {
-	Title string
-	SVG   template.HTML
+// chartsData is what the charts of a page show, as pictures and as a table.
+type chartsData struct {
+	Choices  []choice
+	Span     timespan
+	Figures  []chart
+	Table    []store.Minute // by bar, the newest first, without those in which nothing happened
+	Bridge   bool           // the table also has what happened before attempts
+	Moment   string         // the format of its times
+	TableFor string
+}
+
+// figures returns the table of a chart's bars.
+func figures(slots []store.Minute) (table []store.Minute) {
+	for _, m := range slices.Backward(slots) {
+		if m.Registrations+m.Polls+m.Deliveries+m.FailedAttempts > 0 {
+			table = append(table, m)
+		}
+	}
+	return table
 }
 
 type quantiles struct{ P50, P95, P99 string }
@@ -71,10 +86,17 @@ func (d *dashboard) overview(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now, span := time.Now(), timespanOf(r)
+	minutes := st.Minutes
+	if span.Key != timespans[0].Key {
+		if minutes, err = d.store.Activity(r.Context(), span.start(now)); err != nil {
+			return nil, err
+		}
+	}
 	data := overviewData{Stats: st, Total: store.Totals(st.Minutes), Queue: make(map[string]queueLine)}
 	data.Lag, data.Latency = quantilesOf(data.Total.DetectionLag), quantilesOf(data.Total.Latency)
-	data.Charts = charts(st.Minutes, now)
+	data.Charts = charts(span, span.fold(minutes, now), now)
+	data.Charts.Choices = span.choices(r)
 	for name, queues := range store.Pausable {
 		line := queueLine{Paused: slices.ContainsFunc(queues, func(queue string) bool { return st.Paused[queue] })}
 		for _, j := range st.Jobs {
@@ -100,22 +122,18 @@ func (d *dashboard) overview(r *http.Request) (*view, error) {
 	return &view{template: "overview", Title: "Overview", Live: 5, Data: data}, nil
 }
 
-// charts draws the last hour, minute by minute.
-func charts(minutes []store.Minute, now time.Time) []chart {
-	bar := func(title string, value func(store.Minute) int64) chart {
-		return chart{title, bars(title, minutes, now, value)}
+// charts draws what happened in a timespan.
+func charts(span timespan, slots []store.Minute, now time.Time) chartsData {
+	data := chartsData{Span: span, Table: figures(slots), Bridge: true, Moment: span.moment, TableFor: "all apps"}
+	data.Figures = []chart{
+		bars("Registrations", "registration", span, slots, now, func(m store.Minute) int64 { return m.Registrations }, none),
+		bars("Polls", "poll", span, slots, now, func(m store.Minute) int64 { return m.Polls }, none),
+		attemptBars(span, slots, now),
+		lines("Detection lag", "first video of a list → the poll that saw it", span, slots, now,
+			func(m store.Minute) store.Histogram { return m.DetectionLag }),
+		lines("Delivery latency", "event → delivered", span, slots, now, func(m store.Minute) store.Histogram { return m.Latency }),
 	}
-	line := func(title, of string, value func(store.Minute) store.Histogram) chart {
-		return chart{title + ": " + of, lines(title, minutes, now, value)}
-	}
-	return []chart{
-		bar("Registrations", func(m store.Minute) int64 { return m.Registrations }),
-		bar("Polls", func(m store.Minute) int64 { return m.Polls }),
-		bar("Deliveries", func(m store.Minute) int64 { return m.Deliveries }),
-		bar("Failed attempts", func(m store.Minute) int64 { return m.FailedAttempts }),
-		line("Detection lag", "first video of a list → the poll that saw it", func(m store.Minute) store.Histogram { return m.DetectionLag }),
-		line("Delivery latency", "event → delivered", func(m store.Minute) store.Histogram { return m.Latency }),
-	}
+	return data
 }
 
 func backlogsByName[K interface {

@@ -33,7 +33,7 @@ func bulkFilter(get func(string) string) (store.ResendFilter, error) {
 		if text == "" {
 			continue
 		}
-		t, err := time.Parse("2006-01-02T15:04", text)
+		t, err := time.Parse(formTime, text)
 		if err != nil {
 			return f, badInput("Times are written as 2026-01-31T15:04, in UTC.")
 		}

@@ -9,29 +9,25 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 )
 
 func (d *dashboard) tasks(r *http.Request) (*view, error) {
-	data := listData[store.Task]{Filter: filters(r, "task_id", "status", "app_id")}
+	data := listData[store.Task]{Filter: filters(r, "task_id", "status", "app_id", "since", "until")}
 	f := store.TaskFilter{Scope: filterScope(data.Filter["app_id"]), Status: data.Filter["status"], UpstreamID: data.Filter["task_id"]}
-	var cut bool
 	var err error
-	if data.Rows, cut, err = d.store.Tasks(r.Context(), f, cursor(r)); err != nil {
+	data.Rows, data.pager, err = paged(r, func(t *store.Task) uuid.UUID { return t.ID }, func(p store.Page) ([]store.Task, bool, error) {
+		return d.store.Tasks(r.Context(), f, p)
+	})
+	if err != nil {
 		return nil, err
 	}
 	if data.Apps, err = d.appNames(r); err != nil {
 		return nil, err
 	}
-	if n := len(data.Rows); n > 0 {
-		last := data.Rows[n-1].ID
-		if cut {
-			n = pageRows // the page is full
-		}
-		data.Next = next(r, n, last)
-	}
-	data.Newest = newest(r)
 	return &view{template: "tasks", Title: "Tasks", Live: 3, Data: data}, nil
 }
 

@@ -68,6 +68,8 @@ var functions = template.FuncMap{
 	"seconds": func(s float64) string { return verdict.Span(time.Duration(s * float64(time.Second))) },
 	"ms":      millis,
 	"class":   stateClass,
+	"success": success, "quantiles": quantilesOf,
+	"moment": func(t time.Time, format string) string { return t.UTC().Format(format) },
 }
 
 // millis writes a duration that was measured in whole milliseconds.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/memhook/memhook/cmd/internal/proc"
 	"github.com/memhook/memhook/memories/memoriestest"
@@ -221,16 +224,31 @@ func (b *bench) seedService(accounts, tasks, attemptsEach int) {
 			from generate_series(1, %d) i
 			join (select *, row_number() over () as n from apps where name like 'seeded-%%') a on a.n = 1 + i %% %d
 			join endpoints e on e.app_id = a.id;
-			insert into tasks (id, app_id, account_id, task_id, unique_id, status, polling, urgent, videos, polls, created_at, expires_at)
-			select id, app_id, account_id, 'seeded-' || i, 'default', case when i %% 10 = 0 then 'waiting' else 'ready' end, i %% 10 = 0, false, '[{"video_id":"PI-1","status":null}]', 7, now(), now() + interval '1 day' from made;
+			insert into tasks (id, app_id, account_id, task_id, unique_id, status, polling, urgent, videos, metadata, polls, created_at, expires_at)
+			select id, app_id, account_id, 'seeded-' || i, 'default', case when i %% 10 = 0 then 'waiting' else 'ready' end, i %% 10 = 0, false, '[{"video_id":"PI-1","status":null}]', jsonb_build_object('order', 'order-' || i), 7, now(), now() + interval '1 day' from made;
 			insert into subscriptions (id, task, endpoint_id) select id, id, endpoint_id from made;
 			insert into events (id, app_id, task, type, payload, created_at) select id, app_id, id, 'task.ready', '{"type":"task.ready","data":{}}', now() from made;
 			insert into deliveries (id, app_id, event_id, event_type, task, endpoint_id, status, failed, attempt_count, created_at, delivered_at)
 			select id, app_id, id, 'task.ready', id, endpoint_id, case when i %% 20 = 0 then 'failed' else 'delivered' end, i %% 20 = 0, %d, now(), now() from made;
 			insert into attempts (delivery_id, number, at, duration_ms, outcome, response_status, response_body)
 			select id, n, now(), 12, case when n = %d then 'delivered' else 'failed' end, 500, 'no' from made, generate_series(1, %d) n;
+			insert into endpoint_activity select e.id, date_bin('5 min', now() - n * interval '5 min', '2000-01-01'), 10, n %% 2
+			from (select id from endpoints limit 50) e, generate_series(0, 2000) n;
+			insert into activity_hours select date_trunc('hour', now()) - n * interval '1 hour', 10, 70, 9, 1, array_fill(1, array[61]), array_fill(2, array[61]) from generate_series(1, 180) n;
+			insert into activity select date_trunc('minute', now()) - n * interval '1 min', 10, 70, 9, 1, array_fill(1, array[61]), array_fill(2, array[61]) from generate_series(1, 1440) n;
+			insert into audit (id, at, actor, name, client, action, target, object, changes)
+			select id, now(), 'admin', '', '192.0.2.1', 'update-endpoint', '/admin/v1/endpoints/' || endpoint_id, endpoint_id, '{"rate_limit": [null, 5]}' from made where i %% 10 = 0;
 		end $$`, tasks, accounts, attemptsEach, attemptsEach, attemptsEach))
 	b.exec(`vacuum analyze`)
+}
+
+func uuidBytes(t *testing.T, id string) []byte {
+	t.Helper()
+	u, err := uuid.Parse(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u[:]
 }
 
 // However much there is, every page is there at once, and an overview that is left open costs next to nothing.
@@ -248,14 +266,33 @@ func TestTheDashboardIsFastWithMuchInIt(t *testing.T) {
 		b.scan(&id, sql)
 		return id
 	}
+	// As a page in the middle of a list, or near its end, is asked for.
+	at := func(share float64) string {
+		return base64.RawURLEncoding.EncodeToString(uuidBytes(t, one(fmt.Sprintf(`select id::text from tasks order by id offset (select %g * count(*) from tasks)::int limit 1`, share))))
+	}
+	middle, deep := at(0.5), at(0.01)
+	task, endpoint, webhook := one(`select id::text from tasks where task_id = 'seeded-777'`), one(`select id::text from endpoints where url = 'https://customer.example/seeded-7'`),
+		one(`select event_id::text from deliveries where task = (select id from tasks where task_id = 'seeded-777')`)
+	day := time.Now().UTC().Add(-2 * time.Hour).Format("2006-01-02T15:04")
 	pages := []string{
-		"/admin/", "/admin/tasks", "/admin/tasks?status=waiting", "/admin/tasks?status=failed", "/admin/tasks?task_id=seeded-777", "/admin/tasks/" + one(`select id::text from tasks where task_id = 'seeded-777'`),
+		"/admin/?range=day", "/admin/?range=week", "/admin/tasks?before=" + middle, "/admin/tasks?before=" + deep, "/admin/tasks?after=" + deep, "/admin/tasks?status=failed&before=" + deep,
+		"/admin/tasks?status=waiting&before=" + deep, "/admin/tasks?status=expired&after=" + middle, "/admin/tasks?since=" + day, "/admin/tasks?until=" + day,
+		"/admin/deliveries?before=" + deep, "/admin/deliveries?after=" + deep, "/admin/deliveries?status=failed&before=" + deep, "/admin/deliveries?status=failed&after=" + deep,
+		"/admin/deliveries?status=delivered&after=" + middle, "/admin/deliveries?status=pending&before=" + deep, "/admin/deliveries?status=pending&after=" + deep,
+		"/admin/deliveries?endpoint_id=" + endpoint, "/admin/deliveries?endpoint_id=" + endpoint + "&status=failed&after=" + deep, "/admin/deliveries?endpoint_id=" + endpoint + "&status=cancelled",
+		"/admin/deliveries?task=" + task, "/admin/deliveries?status=failed&app_id=" + one(`select id::text from apps where name = 'seeded-7'`),
+		"/admin/endpoints?state=failing", "/admin/endpoints/" + endpoint + "?range=day", "/admin/endpoints/" + endpoint + "?range=week",
+		"/admin/audit", "/admin/audit?before=" + deep, "/admin/audit?after=" + deep, "/admin/audit?object=" + endpoint, "/admin/audit?object=" + task, "/admin/audit?actor=key", "/admin/audit?action=nothing",
+		"/admin/search?q=seeded-777", "/admin/search?q=nothing-like-it", "/admin/search?q=" + task, "/admin/search?q=" + task[:9], "/admin/search?q=evt_" + webhook, "/admin/search?q=order-777",
+		"/admin/search?q=order-7", "/admin/search?q=customer.example", "/admin/search?q=https://customer.example/seeded-7", "/admin/search?q=sha", "/admin/search?q=seeded",
+		"/admin/resends/new?action=resend&status=failed", "/admin/resends/new?action=resend&status=failed&endpoint_id=" + endpoint, "/admin/resends/new?action=resend&status=delivered",
+		"/admin/resends/new?action=cancel&status=pending", "/admin/", "/admin/tasks", "/admin/tasks?status=waiting", "/admin/tasks?status=failed", "/admin/tasks?task_id=seeded-777", "/admin/tasks/" + one(`select id::text from tasks where task_id = 'seeded-777'`),
 		"/admin/deliveries", "/admin/deliveries?status=failed", "/admin/deliveries?status=pending", "/admin/deliveries?status=cancelled", "/admin/deliveries/" + one(`select id::text from deliveries limit 1`),
 		"/admin/endpoints", "/admin/endpoints/" + one(`select id::text from endpoints where url = 'https://customer.example/seeded-7'`), "/admin/accounts", "/admin/accounts/" + one(`select id::text from accounts where name = 'seeded-7'`),
 		"/admin/apps", "/admin/apps/" + one(`select id::text from apps where name = 'seeded-7'`),
 	}
 	for _, path := range pages {
-		took := make([]time.Duration, 50)
+		took := make([]time.Duration, 20)
 		for i := range took {
 			start := time.Now()
 			if status, body := v.get(path); status != http.StatusOK {
@@ -264,9 +301,9 @@ func TestTheDashboardIsFastWithMuchInIt(t *testing.T) {
 			took[i] = time.Since(start)
 		}
 		slices.Sort(took)
-		t.Logf("%-60s p50 %s, p95 %s", path, took[25], took[47])
-		if most := pick(2*time.Second, 300*time.Millisecond); took[47] > most {
-			t.Errorf("%s: p95 %s", path, took[47])
+		t.Logf("%-60s p50 %s, max %s", path, took[10].Round(100*time.Microsecond), took[19].Round(100*time.Microsecond))
+		if most := pick(time.Second, 300*time.Millisecond); took[10] > most {
+			t.Errorf("%s: p50 %s", path, took[10])
 		}
 	}
 	// As a browser does that has the overview open.

@@ -71,7 +71,7 @@ func TestTheInstallationPagesNameWhatExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range []string{"docs/install-compose.md", "docs/install-debian.md", "docs/install-kubernetes.md"} {
+	for _, page := range []string{"docs/install-compose.md", "docs/install-debian.md", "docs/install-kubernetes.md", "docs/install-helm.md"} {
 		blocks, whole := blocksOf(t, page)
 		for _, b := range blocks {
 			check := exec.Command("bash", "-n")

@@ -1468,6 +1468,10 @@ export interface components {
              * @description When it was changed.
              */
             at: string;
+            /** @description What is different, by field. Empty where an action has no fields, such as a test. */
+            changes: {
+                [key: string]: components["schemas"]["Change"];
+            };
             /** @description The address that the request came from. */
             client: string;
             /**
@@ -1477,6 +1481,11 @@ export interface components {
             id: string;
             /** @description The id of the key, or the beginning of the session's id. */
             name: string;
+            /**
+             * Format: uuid
+             * @description What was changed: an endpoint, account, app, task, delivery or bulk resend.
+             */
+            object_id: string | null;
             /**
              * @description The path of the request.
              * @example /admin/v1/endpoints/01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2/disable
@@ -1504,6 +1513,12 @@ export interface components {
         BatchResults: {
             /** @description One result for each registration, in the same order. */
             results: components["schemas"]["BatchResult"][];
+        };
+        Change: {
+            /** @description The value after; null for what was deleted. */
+            after: unknown;
+            /** @description The value before; null for what was created. *** hides a secret. */
+            before: unknown;
         };
         Delivery: {
             /**
@@ -3354,6 +3369,14 @@ export interface operations {
                 limit?: number;
                 /** @description The next_cursor of the previous page. */
                 cursor?: string;
+                /** @description Only what such an actor has changed. */
+                actor?: "admin" | "session" | "key";
+                /** @description Only what the key with this id, or the session that begins so, has changed. */
+                name?: string;
+                /** @description Only this operation or button. */
+                action?: string;
+                /** @description Only changes of this object. */
+                object_id?: string;
             };
             header?: never;
             path?: never;
