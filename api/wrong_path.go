@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/go-chi/chi/v5"
+
+	"github.com/memhook/memhook/internal/nearest"
 )
 
 // wrongPath answers requests that no operation takes: 405 and the methods where the path has some, otherwise 404 and the path
@@ -91,7 +93,7 @@ func pathDistance(given, pattern []string) (letters int, filled string) {
 			continue
 		}
 		lower := strings.ToLower(given[i][:min(len(given[i]), 50)])
-		d := distance(lower, want)
+		d := nearest.Distance(lower, want)
 		if d > 0 && 3*d > max(len(lower), len(want)) && want != "v1" {
 			return many, ""
 		}
