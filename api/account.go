@@ -70,7 +70,7 @@ func (s *server) createAccount(ctx context.Context, in *createAccountInput) (*ac
 // checkKey refuses a key that cannot be sent in a header as it is, which memories.ai would refuse too, later and in worse words.
 func checkKey(field string, key *string) error {
 	if key != nil && !store.ValidKey(*key) {
-		return invalid(FieldError{field, "must have only printable ASCII characters and no blanks"})
+		return invalid(FieldError{field, "must have only printable ASCII characters and no blanks or line ends"})
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func do[I, O any](handle func(context.Context, *I) (*O, error)) handler {
 func operator[I, O any](handle func(context.Context, *I) (*O, error)) handler {
 	return do(func(ctx context.Context, in *I) (*O, error) {
 		if !scopeOf(ctx).All() {
-			return nil, unauthorizedProblem(askForAdminToken)
+			return nil, unauthorizedProblem("is missing; " + askForAdminToken)
 		}
 		return handle(ctx, in)
 	})

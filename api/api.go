@@ -74,10 +74,9 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 
 	r := chi.NewRouter()
 	r.Use(requestID, clientIP(cfg.Proxies), s.counts.counted, traced, s.logged, s.recovered, boundURL, middleware.GetHead)
-	r.NotFound(nothingHere)
-	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, r, problemFor(http.StatusMethodNotAllowed, codeMethod, "this path does not accept the method "+r.Method))
-	})
+	wrong := wrongPath(r)
+	r.NotFound(wrong)
+	r.MethodNotAllowed(wrong)
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
@@ -98,7 +97,7 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 }
 
 // dashboard mounts the operator's pages. Without an admin token their paths answer how to get them.
-func (s *server) dashboard(ctx context.Context, r chi.Router) error {
+func (s *server) dashboard(ctx context.Context, r *chi.Mux) error {
 	if s.cfg.AdminToken == "" {
 		off := func(w http.ResponseWriter, r *http.Request) { writeProblem(w, r, adminDisabled()) }
 		r.HandleFunc("/admin", off)
@@ -112,7 +111,9 @@ func (s *server) dashboard(ctx context.Context, r chi.Router) error {
 	if err != nil {
 		return err
 	}
-	r.HandleFunc("/admin/v1/*", nothingHere) // paths without an operation are not pages
+	for _, path := range []string{"/admin/v1", "/admin/v1/*"} { // paths without an operation are not pages
+		r.HandleFunc(path, wrongPath(r))
+	}
 	r.Handle("/admin", http.RedirectHandler("/admin/", http.StatusFound))
 	r.Mount("/admin/", pages)
 	return nil
@@ -131,10 +132,6 @@ func (s *server) secure(r *http.Request) bool {
 		p, err := netip.ParsePrefix(network)
 		return err == nil && p.Contains(peer.Addr().Unmap())
 	})
-}
-
-func nothingHere(w http.ResponseWriter, r *http.Request) {
-	writeProblem(w, r, problemFor(http.StatusNotFound, codeNotFound, "the API has no such path; /docs/ lists all operations"))
 }
 
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {

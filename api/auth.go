@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -27,6 +28,8 @@ const (
 	queryAppID       = "app_id"
 	askForKey        = "send an API key of an app as Authorization: Bearer <key>"
 	askForAdminToken = "send the admin token as Authorization: Bearer <token>"
+
+	headerAuthorization = "Authorization"
 )
 
 // caller is who sends a request and what it may see. The zero caller sees nothing.
@@ -49,7 +52,7 @@ func scopeOf(ctx context.Context) store.Scope { return callerOf(ctx).scope }
 func (s *server) authenticated(ctx huma.Context, next func(huma.Context)) {
 	id, err := s.keys.identity(ctx.Context(), bearer(ctx))
 	if errors.Is(err, store.ErrNotFound) {
-		refuse(ctx, unauthorizedProblem(askForKey))
+		refuse(ctx, unauthorizedProblem(cmp.Or(wrongForm(ctx), "holds an API key that is unknown or revoked, or another secret such as the admin token")+"; "+askForKey))
 		return
 	}
 	if err != nil {
@@ -71,14 +74,18 @@ func (s *server) administrator(ctx huma.Context, next func(huma.Context)) {
 		s.counts.refused.WithLabelValues("wrong-bearer").Inc()
 		s.log.Warn("refused at the admin API", "method", ctx.Method(), "path", ctx.Operation().Path,
 			"client", middleware.GetClientIP(ctx.Context()))
-		refuse(ctx, unauthorizedProblem(askForAdminToken))
+		text := "holds another token than the setting MEMHOOK_ADMIN_TOKEN"
+		if strings.HasPrefix(bearer(ctx), store.KeyPrefix) {
+			text = "holds an app's API key, which is for /v1"
+		}
+		refuse(ctx, unauthorizedProblem(cmp.Or(wrongForm(ctx), text)+"; "+askForAdminToken))
 		return
 	}
 	scope := store.Everything()
 	if app := ctx.Query(queryAppID); app != "" {
 		id, err := uuid.Parse(app)
 		if err != nil {
-			refuse(ctx, invalid(FieldError{queryAppID, "must be an app's id (a UUID)"}))
+			refuse(ctx, invalid(FieldError{queryAppID, "must be an app's id (a UUID), which GET /admin/v1/apps lists"}))
 			return
 		}
 		scope = store.OfApp(id)
@@ -101,15 +108,44 @@ func refuseWebhooks(ctx huma.Context, next func(huma.Context)) {
 }
 
 func bearer(ctx huma.Context) string {
-	scheme, token, _ := strings.Cut(ctx.Header("Authorization"), " ")
+	scheme, token, _ := strings.Cut(ctx.Header(headerAuthorization), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return ""
 	}
 	return strings.TrimSpace(token)
 }
 
-func unauthorizedProblem(detail string) *Problem {
-	return problemFor(http.StatusUnauthorized, codeUnauthorized, detail)
+// wrongForm says what is wrong with the form of a request's Authorization; empty if nothing is. What the header holds is not
+// told: guesses are not helped.
+func wrongForm(ctx huma.Context) string {
+	header := ctx.Header(headerAuthorization)
+	scheme, token, _ := strings.Cut(header, " ")
+	token = strings.TrimSpace(token)
+	elsewhere := ctx.Header("X-API-Key") + ctx.Query("api_key") + ctx.Query("access_token") + ctx.Query("token") + ctx.Query("key")
+	switch {
+	case header == "" && elsewhere != "":
+		return "is missing; other headers and the URL are not searched for it"
+	case header == "":
+		return "is missing"
+	case !strings.EqualFold(scheme, "Bearer"):
+		return "must begin with Bearer and a blank"
+	case token == "":
+		return "must have the key after Bearer"
+	case strings.HasPrefix(strings.ToLower(token), "bearer "):
+		return "must have Bearer only once"
+	case strings.ContainsAny(token, " \"'<>{}\\$"):
+		return "must have the key as it is, without quotes, brackets, blanks and line ends"
+	case strings.HasPrefix(token, "sk-m"):
+		return "holds a key of memories.ai, not of memhook"
+	case strings.HasPrefix(token, webhook.SecretPrefix):
+		return "holds a signing secret of webhooks"
+	}
+	return ""
+}
+
+func unauthorizedProblem(message string) *Problem {
+	wrong := FieldError{headerAuthorization, message}
+	return problemFor(http.StatusUnauthorized, codeUnauthorized, fieldsDetail([]FieldError{wrong}), wrong)
 }
 
 // refuse answers with a problem from a middleware.

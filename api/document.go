@@ -1,11 +1,7 @@
 package api
 
 import (
-	"bytes"
-	"cmp"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -16,9 +12,6 @@ import (
 	"github.com/google/uuid"
 	swgui "github.com/swaggest/swgui/v5emb"
 )
-
-// maxDepth is the maximum depth of a request's JSON. A batch needs five levels.
-const maxDepth = 20
 
 // OpenAPI returns the OpenAPI document of the whole API as JSON.
 func OpenAPI(version string) ([]byte, error) {
@@ -59,49 +52,6 @@ func openAPI(version string) huma.Config {
 	cfg.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[uuid.UUID](), reflect.TypeFor[documentedUUID]())
 	cfg.Webhooks = documentWebhooks(cfg.Components.Schemas)
 	return cfg
-}
-
-var (
-	errDepth = fmt.Errorf("is nested deeper than %d levels", maxDepth)
-	errBOM   = errors.New("begins with a byte order mark (BOM); send UTF-8 without one")
-)
-
-// unmarshal reads a request's JSON. Its errors say what is wrong with the body in terms of JSON.
-func unmarshal(data []byte, v any) error {
-	if bytes.HasPrefix(data, []byte("\uFEFF")) {
-		return errBOM
-	}
-	depth, quoted := 0, false
-	for i := 0; i < len(data); i++ {
-		switch c := data[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			if depth++; depth > maxDepth {
-				return errDepth
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return jsonFault(err)
-	}
-	return nil
-}
-
-// jsonFault words an error of encoding/json, which speaks of Go types, for clients.
-func jsonFault(err error) error {
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fmt.Errorf("is not valid JSON: %w at byte %d", err, syntax.Offset)
-	}
-	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("has a value of the wrong type or out of range at %s: %s", cmp.Or(wrong.Field, "its top"), wrong.Value)
-	}
-	return errors.New("is not valid JSON")
 }
 
 // docs serves a readable form of the document. It loads nothing from other hosts.

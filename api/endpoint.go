@@ -67,7 +67,7 @@ func (s *server) createEndpoint(ctx context.Context, in *createEndpointInput) (*
 	if b.RateLimit != nil {
 		p.RateLimit = given(*b.RateLimit)
 	}
-	if len(b.Signatures) > 0 {
+	if b.Signatures != nil {
 		p.Signatures = given(b.Signatures)
 	}
 	set, err := s.settings(p, b.Secret)

@@ -34,7 +34,7 @@ func (s *server) settings(p EndpointPatch, secret string) (set store.EndpointSet
 	}
 	for i, t := range p.EventTypes.Value {
 		if !slices.Contains(store.EventTypes, t) {
-			bad(fmt.Sprintf("event_types[%d]", i), "must be one of "+strings.Join(store.EventTypes, ", "))
+			bad(fmt.Sprintf("event_types[%d]", i), oneOf(t, store.EventTypes)+"; leave event_types out for all events of the tasks")
 		}
 	}
 	if p.Headers.Set {
@@ -54,8 +54,8 @@ func (s *server) settings(p EndpointPatch, secret string) (set store.EndpointSet
 		if list := p.Signatures.Value; slices.Contains(list, store.SignatureEd25519) {
 			*set.Signatures = append(*set.Signatures, store.SignatureEd25519)
 		}
-		if !validSignatures(p.Signatures.Value) {
-			bad("signatures", `must be ["v1"] or ["v1","v1a"]`)
+		if p.Signatures.Value != nil && !validSignatures(p.Signatures.Value) {
+			bad("signatures", `must be ["v1"] or ["v1","v1a"]; leave it out for ["v1"]`)
 		}
 	}
 	if secret != "" {
@@ -72,9 +72,9 @@ func (s *server) settings(p EndpointPatch, secret string) (set store.EndpointSet
 	return set, nil
 }
 
-// validSignatures reports whether a list, which may be empty, has v1 and otherwise at most v1a.
+// validSignatures reports whether a list has v1 and otherwise at most v1a.
 func validSignatures(list []string) bool {
-	return len(list) == 0 || slices.Contains(list, store.SignatureHMAC) && (len(list) == 1 || slices.Contains(list, store.SignatureEd25519))
+	return slices.Contains(list, store.SignatureHMAC) && (len(list) == 1 || slices.Contains(list, store.SignatureEd25519))
 }
 
 // endpointURL returns the normal form of an endpoint's URL.
@@ -104,15 +104,22 @@ func checkHeaders(headers map[string]string) (wrong []FieldError) {
 	if len(headers) > maxHeaders {
 		wrong = append(wrong, FieldError{"headers", fmt.Sprintf("must be at most %d headers", maxHeaders)})
 	}
+	seen := make(map[string]bool, len(headers))
 	for name, value := range headers {
 		lower := strings.ToLower(name)
+		twice := seen[lower]
+		seen[lower] = true
 		switch {
+		case twice:
+			wrong = append(wrong, FieldError{"headers." + name, "is given twice: the case of a header's name does not matter"})
 		case !headerName.MatchString(name):
-			wrong = append(wrong, FieldError{"headers." + name, "must be the name of an HTTP header"})
+			wrong = append(wrong, FieldError{"headers." + name[:min(len(name), 100)],
+				"must be the name of an HTTP header: up to 100 letters, digits and hyphens, without colon and blanks"})
 		case slices.Contains(reservedHeaders, lower) || strings.HasPrefix(lower, "webhook-"):
-			wrong = append(wrong, FieldError{"headers." + name, "is set by memhook and cannot be changed"})
+			wrong = append(wrong, FieldError{"headers." + name, "is set by memhook and cannot be changed; leave it out"})
 		case len(value) > maxHeaderValue || strings.ContainsFunc(value, notInHeader):
-			wrong = append(wrong, FieldError{"headers." + name, fmt.Sprintf("must be at most %d printable ASCII characters", maxHeaderValue)})
+			wrong = append(wrong, FieldError{"headers." + name,
+				fmt.Sprintf("must have a value of at most %d printable ASCII characters, without line ends", maxHeaderValue)})
 		}
 	}
 	return wrong

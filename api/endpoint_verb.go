@@ -87,10 +87,9 @@ func (s *server) rotateSecret(ctx context.Context, in *rotateInput) (*secretOutp
 	}
 	overlap := standardOverlap
 	if in.Body != nil && in.Body.Overlap != "" {
-		overlap, err = time.ParseDuration(in.Body.Overlap)
-	}
-	if err != nil || overlap < 0 || overlap > maxOverlap {
-		return nil, invalid(FieldError{"overlap", "must be a duration from 0s to 720h, such as 24h"})
+		if overlap, err = parseDuration(in.Body.Overlap, 0, maxOverlap); err != nil {
+			return nil, invalid(FieldError{"overlap", err.Error()})
+		}
 	}
 	secret, err := s.store.RotateSecret(ctx, scopeOf(ctx), id, overlap)
 	if err != nil {
@@ -124,11 +123,22 @@ func (s *server) recoverEndpoint(ctx context.Context, in *recoverInput) (*recove
 	if err != nil {
 		return nil, err
 	}
+	if err := notAhead(in.Body.Since); err != nil {
+		return nil, err
+	}
 	out := &recoverOutput{}
 	if out.Body.Recovered, err = s.store.Recover(ctx, scopeOf(ctx), id, in.Body.Since); err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// notAhead refuses a time from which on nothing can have happened yet. Clocks may differ by a minute.
+func notAhead(since time.Time) error {
+	if since.After(time.Now().Add(time.Minute)) {
+		return invalid(FieldError{"since", "must not be in the future: it is " + time.Now().UTC().Format(time.RFC3339) + " here"})
+	}
+	return nil
 }
 
 // publicKey answers with the key that verifies an endpoint's v1a signatures.

@@ -49,7 +49,7 @@ func (s *server) listTaskEvents(ctx context.Context, in *IDInput) (*eventListOut
 
 func (s *server) listEvents(ctx context.Context, in *EventsFilter) (*eventListOutput, error) {
 	if in.Type != "" && !slices.Contains(store.EventTypes, in.Type) {
-		return nil, invalid(FieldError{"type", "must be one of " + strings.Join(store.EventTypes, ", ")})
+		return nil, invalid(FieldError{"type", oneOf(in.Type, store.EventTypes)})
 	}
 	after := uuid.Nil
 	if in.After != "" {
@@ -73,7 +73,7 @@ func (s *server) listEvents(ctx context.Context, in *EventsFilter) (*eventListOu
 func (s *server) getEvent(ctx context.Context, in *IDInput) (*eventOutput, error) {
 	id, err := parseEventID(in.ID)
 	if err != nil {
-		return nil, store.ErrNotFound
+		return nil, noID(in.ID)
 	}
 	ev, err := s.store.Event(ctx, scopeOf(ctx), id)
 	if err != nil {

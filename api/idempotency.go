@@ -39,14 +39,13 @@ func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 	body, err := io.ReadAll(io.LimitReader(ctx.BodyReader(), maxBody+1))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		refuse(ctx, problemFor(http.StatusRequestTimeout, codeOf(http.StatusRequestTimeout),
-			"the body did not arrive within "+bodyTimeout.String()))
+		refuse(ctx, problemFor(http.StatusRequestTimeout, codeTimeout, fieldsDetail(bodyTooSlow), bodyTooSlow...))
 		return
 	case err != nil:
 		refuse(ctx, problemFor(http.StatusBadRequest, codeBadRequest, "the body could not be read"))
 		return
 	case len(body) > maxBody:
-		refuse(ctx, problemFor(http.StatusRequestEntityTooLarge, codeTooLarge, "the body is larger than 1 MiB"))
+		refuse(ctx, problemFor(http.StatusRequestEntityTooLarge, codeTooLarge, fieldsDetail(bodyTooLarge), bodyTooLarge...))
 		return
 	}
 	url := ctx.URL()
@@ -71,8 +70,8 @@ func (s *server) answerOnce(ctx huma.Context, key string, hash, body []byte, nex
 			s.keepAnswer(ctx.Context(), app, key, claim, r)
 			return
 		case claim.Differs:
-			refuse(ctx, problemFor(http.StatusUnprocessableEntity, codeKeyReused,
-				"this Idempotency-Key was used for another request within 24 hours; use a new key"))
+			reused := FieldError{headerIdempotency, "was used for another request within 24 hours; use a new key for each request"}
+			refuse(ctx, problemFor(http.StatusUnprocessableEntity, codeKeyReused, fieldsDetail([]FieldError{reused}), reused))
 			return
 		case claim.Status != 0:
 			replay(ctx, claim.Status, claim.Response)

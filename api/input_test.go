@@ -34,9 +34,9 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"NUL", "GET", "/v1/tasks?task_id=a%00b", "", nil, 422, "invalid-request", "task_id", "must not contain the character NUL (%00)"},
 		{"a broken escape", "GET", "/v1/tasks?task_id=%zz", "", nil, 422, "invalid-request", "query", "not correctly percent-encoded"},
 		{"a parameter twice", "GET", "/v1/tasks?status=ready&status=failed", "", nil, 422, "invalid-request", "status", "is given 2 times"},
-		{"a status that is none", "GET", "/v1/tasks?status=done", "", nil, 422, "invalid-request", "status", `must be one of "waiting, ready, failed, expired, cancelled"`},
+		{"a status that is none", "GET", "/v1/tasks?status=done", "", nil, 422, "invalid-request", "status", `must be one of waiting, ready, failed, expired, cancelled, not "done"`},
 		{"a limit that is none", "GET", "/v1/tasks?limit=many", "", nil, 422, "invalid-request", "limit", "must be an integer"},
-		{"a limit too large", "GET", "/v1/tasks?limit=501", "", nil, 422, "invalid-request", "limit", "must be <= 500"},
+		{"a limit too large", "GET", "/v1/tasks?limit=501", "", nil, 422, "invalid-request", "limit", "must be at most 500, not 501"},
 		{"a cursor of elsewhere", "GET", "/v1/tasks?cursor=x", "", nil, 422, "invalid-request", "cursor", "must be the next_cursor"},
 		{"a filter that is no id", "GET", "/v1/deliveries?endpoint_id=x", "", nil, 422, "invalid-request", "endpoint_id", "must be an id (a UUID)"},
 		{"an event type that is none", "GET", "/v1/events?type=x", "", nil, 422, "invalid-request", "type", "must be one of task.ready"},
@@ -50,19 +50,19 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"a resend for an unknown endpoint", "POST", "/v1/deliveries/resend", `{"endpoint_id":"` + unknown + `"}`, jsonBody, 422, "invalid-request", "endpoint_id", "must be the id of an endpoint"},
 		{"a resend of no time", "POST", "/v1/deliveries/resend", `{"since":"2026-01-02T00:00:00Z","until":"2026-01-01T00:00:00Z"}`, jsonBody, 422, "invalid-request", "until", "must be after since"},
 
-		{"another media type", "POST", "/v1/tasks", `{}`, []string{"Content-Type", "text/plain"}, 415, "unsupported-media-type", "", "send the body as Content-Type: application/json; text/plain is not supported"},
-		{"another media type of a batch", "POST", "/v1/tasks/batch", `{}`, []string{"Content-Type", "text/plain"}, 415, "unsupported-media-type", "", "text/plain is not supported"},
-		{"no body", "POST", "/v1/tasks", ``, jsonBody, 400, "bad-request", "", "the request has no body; send a JSON object"},
-		{"broken JSON", "POST", "/v1/tasks", `{"task_id":}`, jsonBody, 400, "bad-request", "body", "body is not valid JSON: invalid character '}'"},
-		{"a byte order mark", "POST", "/v1/tasks", "\uFEFF{}", jsonBody, 400, "bad-request", "body", "begins with a byte order mark (BOM); send UTF-8 without one"},
-		{"too deep", "POST", "/v1/tasks", strings.Repeat("[", 30), jsonBody, 400, "bad-request", "body", "is nested deeper than 20 levels"},
-		{"too large", "POST", "/v1/tasks", `{"task_id":"` + strings.Repeat("a", maxBody) + `"}`, jsonBody, 413, "body-too-large", "", "the body is larger than 1 MiB"},
+		{"another media type", "POST", "/v1/tasks", `{}`, []string{"Content-Type", "text/plain"}, 415, "unsupported-media-type", "Content-Type", "Content-Type must be application/json, and the body JSON; text/plain is not supported"},
+		{"another media type of a batch", "POST", "/v1/tasks/batch", `{}`, []string{"Content-Type", "text/plain"}, 415, "unsupported-media-type", "Content-Type", "text/plain is not supported"},
+		{"no body", "POST", "/v1/tasks", ``, jsonBody, 400, "bad-request", "body", "body is missing; send a JSON object"},
+		{"broken JSON", "POST", "/v1/tasks", `{"task_id":}`, jsonBody, 400, "bad-request", "body", "body cannot be read as JSON: line 1, column 12: a value must be"},
+		{"a byte order mark", "POST", "/v1/tasks", "\uFEFF{}", jsonBody, 400, "bad-request", "body", "it begins with a byte order mark (BOM); send UTF-8 without one"},
+		{"too deep", "POST", "/v1/tasks", strings.Repeat("[", 30), jsonBody, 400, "bad-request", "body", "it is nested deeper than 20 levels"},
+		{"too large", "POST", "/v1/tasks", `{"task_id":"` + strings.Repeat("a", maxBody) + `"}`, jsonBody, 413, "body-too-large", "body", "body is larger than 1 MiB"},
 		{"an array", "POST", "/v1/tasks", `[]`, jsonBody, 422, "invalid-request", "body", "body must be an object"},
-		{"an unknown field", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"colour":"red"}`, jsonBody, 422, "invalid-request", "colour", "colour is not a field of this request"},
-		{"a number for a text", "POST", "/v1/tasks", `{"task_id":7,` + ok + `}`, jsonBody, 422, "invalid-request", "task_id", "task_id must be a string"},
+		{"an unknown field", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"colour":"red"}`, jsonBody, 422, "invalid-request", "colour", "colour is not a field of this request, which takes callback_url, "},
+		{"a number for a text", "POST", "/v1/tasks", `{"task_id":7,` + ok + `}`, jsonBody, 422, "invalid-request", "task_id", `task_id must be a string, not the number 7: write "7"`},
 		{"no task id", "POST", "/v1/tasks", `{` + ok + `}`, jsonBody, 422, "invalid-request", "task_id", "task_id is required"},
 		{"a number out of range", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"expected_videos":1e300}`, jsonBody, 422, "invalid-request", "expected_videos", "expected_videos must be"},
-		{"NUL in metadata", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"metadata":{"k":"\u0000"}}`, jsonBody, 422, "invalid-request", "metadata.k", "without the character NUL"},
+		{"NUL in metadata", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"metadata":{"k":"\u0000"}}`, jsonBody, 422, "invalid-request", "metadata.k", "must not contain the character NUL"},
 
 		{"a batch that is an array", "POST", "/v1/tasks/batch", `[]`, jsonBody, 422, "invalid-request", "body", "body must be an object"},
 		{"a batch of a number", "POST", "/v1/tasks/batch", `{"tasks":5}`, jsonBody, 422, "invalid-request", "tasks", "tasks must be an array"},
@@ -74,7 +74,7 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"a task that has ended", "DELETE", "/v1/tasks/" + b.task, "", nil, 409, "conflict", "", "task " + b.task + " is ready and can no longer be cancelled; register it again"},
 		{"an endpoint that exists", "POST", "/v1/endpoints", `{"url":"https://customer.example/"}`, jsonBody, 409, "conflict", "", "the endpoint " + b.endpoint + " has this URL"},
 		{"an unknown task", "GET", "/v1/tasks/" + unknown, "", nil, 404, "not-found", "", "no task has this id: it never existed, has been deleted, or belongs to another app"},
-		{"no id at all", "GET", "/v1/deliveries/x", "", nil, 404, "not-found", "", "no delivery has this id"},
+		{"no id at all", "GET", "/v1/deliveries/x", "", nil, 404, "not-found", "", "no delivery has this id: x is not a UUID"},
 		{"an unknown event", "GET", "/v1/events/evt_" + unknown, "", nil, 404, "not-found", "", "no event has this id"},
 		{"an unknown key", "DELETE", "/admin/v1/apps/" + b.app.String() + "/keys/" + unknown, "", nil, 404, "not-found", "", "no key has this id"},
 		{"an app on an unknown account", "POST", "/admin/v1/apps", `{"name":"x","account_id":"` + unknown + `"}`, jsonBody, 404, "not-found", "account_id", "account_id refers to no existing account"},
@@ -82,9 +82,9 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"an unknown app moved", "PATCH", "/admin/v1/apps/" + unknown, `{"account_id":"` + b.account.String() + `"}`, jsonBody, 404, "not-found", "", "no app has this id"},
 		{"an account that is no id", "POST", "/admin/v1/apps", `{"name":"x","account_id":"y"}`, jsonBody, 422, "invalid-request", "account_id", "account_id must be an id (a UUID)"},
 		{"a name with NUL", "POST", "/admin/v1/accounts", `{"name":"a\u0000","api_key":"x"}`, jsonBody, 422, "invalid-request", "name", "name must not contain the character NUL"},
-		{"an account that is used", "DELETE", "/admin/v1/accounts/" + b.account.String(), "", nil, 409, "conflict", "", "it has 1 app and 1 task that are polled"},
+		{"an account that is used", "DELETE", "/admin/v1/accounts/" + b.account.String(), "", nil, 409, "conflict", "", "the account has 1 app and 1 task that are polled"},
 		{"a time that is none", "POST", "/v1/endpoints/" + b.endpoint + "/recover", `{"since":"yesterday"}`, jsonBody, 422, "invalid-request", "since", "must be a time such as 2026-01-02T15:04:05Z"},
-		{"a reserved header", "POST", "/v1/endpoints", `{"url":"https://customer.example/2","headers":{"Host":"x"}}`, jsonBody, 422, "invalid-request", "headers.Host", "is set by memhook and cannot be changed"},
+		{"a reserved header", "POST", "/v1/endpoints", `{"url":"https://customer.example/2","headers":{"Host":"x"}}`, jsonBody, 422, "invalid-request", "headers.Host", "is set by memhook and cannot be changed; leave it out"},
 	} {
 		token := b.key
 		if strings.HasPrefix(c.target, "/admin/") {
@@ -103,13 +103,13 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		if w.Code != c.status || p.Status != c.status || p.Code != c.code || !named || !strings.Contains(p.Detail, c.detail) {
 			t.Errorf("%s: %d %s", c.name, w.Code, w.Body)
 		}
-		for _, ours := range []string{"Go value", "json:", "api.", "validation failed", "RFC 4122", "SQLSTATE", "expected "} {
+		for _, ours := range []string{"Go value", "json:", "api.", "validation failed", "RFC 4122", "SQLSTATE", "expected ", "invalid character"} {
 			if strings.Contains(w.Body.String(), ours) {
 				t.Errorf("%s: %q in %s", c.name, ours, w.Body)
 			}
 		}
 	}
-	if batch := ask(h, "POST", "/v1/tasks/batch", b.key, `{"tasks":[5]}`, jsonBody...); !strings.Contains(batch.Body.String(), `"field":"body","message":"must be an object"`) {
+	if batch := ask(h, "POST", "/v1/tasks/batch", b.key, `{"tasks":[5]}`, jsonBody...); !strings.Contains(batch.Body.String(), `"field":"body","message":"must be an object, not the number 5"`) {
 		t.Errorf("a number in a batch: %d %s", batch.Code, batch.Body)
 	}
 	if list := ask(h, "GET", "/v1/tasks?limit=500&cursor=&status=&task_id=", b.key, ""); list.Code != http.StatusOK {

@@ -59,10 +59,19 @@ type IDInput struct {
 // id reads the parameter. What is not a UUID is not the id of anything.
 func (in IDInput) id() (uuid.UUID, error) { return parseID(in.ID) }
 
+// noID is the error of a text in a path that is no id at all. It counts as [store.ErrNotFound].
+type noID string
+
+// Error repeats the text.
+func (text noID) Error() string { return string(text) + " is not an id" }
+
+// Is makes the text the id of nothing.
+func (noID) Is(target error) bool { return target == store.ErrNotFound }
+
 func parseID(s string) (uuid.UUID, error) {
 	id, err := uuid.Parse(s)
 	if err != nil {
-		return id, store.ErrNotFound
+		return id, noID(s)
 	}
 	return id, nil
 }
@@ -79,9 +88,17 @@ func optionalID(field, s string) (uuid.UUID, error) {
 func requiredID(field, s string) (uuid.UUID, error) {
 	id, err := uuid.Parse(s)
 	if err != nil {
-		return id, invalid(FieldError{field, "must be an id (a UUID)"})
+		return id, invalid(FieldError{field, "must be an id (a UUID)" + notThisID(s)})
 	}
 	return id, nil
+}
+
+// notThisID says what a text is that stands where an id is wanted.
+func notThisID(s string) string {
+	if _, err := parseEventID(s); err == nil {
+		return ", not that of an event"
+	}
+	return ""
 }
 
 // checkName refuses a name that PostgreSQL cannot store.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/memhook/memhook/store"
@@ -103,11 +104,14 @@ func (s *server) problemOf(ctx context.Context, err error, subject string) *Prob
 }
 
 func (s *server) problemOfStore(ctx context.Context, err error, subject string) *Problem {
+	var noHeader store.NoHeaderError
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return problemFor(http.StatusNotFound, codeNotFound, notFoundDetail(subject))
+		return problemFor(http.StatusNotFound, codeNotFound, notFoundDetail(err, subject, scopeOf(ctx)))
 	case errors.Is(err, store.ErrConflict):
 		return problemFor(http.StatusConflict, codeConflict, store.ConflictReason(err))
+	case errors.As(err, &noHeader):
+		return invalid(FieldError{"headers." + noHeader.Name, "must have its value: " + masked + " stands for a stored one, and there is none"})
 	case store.IsUnstorable(err):
 		return invalid(FieldError{"body", "must be UTF-8 text without the character NUL"})
 	case ctx.Err() != nil:
@@ -122,11 +126,28 @@ func (s *server) problemOfStore(ctx context.Context, err error, subject string) 
 }
 
 // notFoundDetail is the same for what does not exist and for what belongs to another app.
-func notFoundDetail(subject string) string {
+func notFoundDetail(err error, subject string, scope store.Scope) string {
 	if subject == "" {
 		return "nothing with this id exists"
 	}
-	return "no " + subject + " has this id: it never existed, has been deleted, or belongs to another app"
+	text := "no " + subject + " has this id: "
+	none, malformed := errors.AsType[noID](err)
+	_, noEvent := parseEventID(string(none))
+	given := printableName(string(none))
+	switch {
+	case !malformed && scope.All():
+		return text + "it never existed or has been deleted"
+	case !malformed:
+		return text + "it never existed, has been deleted, or belongs to another app"
+	case noEvent == nil:
+		return text + given + " is the id of an event; get it at /events/" + given + ", or find what belongs to it at /search?q=" + given
+	case subject == "task":
+		return text + given + " is not an id of memhook, which is a UUID; find a task by its id at memories.ai with /tasks?task_id=" + url.QueryEscape(given)
+	case subject == "event":
+		return text + given + " is not evt_ followed by a UUID"
+	default:
+		return text + given + " is not a UUID"
+	}
 }
 
 func writeProblem(w http.ResponseWriter, r *http.Request, p *Problem) {

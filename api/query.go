@@ -25,7 +25,7 @@ func checkQuery(ctx huma.Context, next func(huma.Context)) {
 func wrongParameters(query string, params []*huma.Param) (wrong []FieldError) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return []FieldError{{"query", "is not correctly percent-encoded: " + err.Error()}}
+		return []FieldError{{"query", "is not correctly percent-encoded (% is written %25, and & separates parameters): " + err.Error()}}
 	}
 	var known []string
 	for _, p := range params {
@@ -37,8 +37,11 @@ func wrongParameters(query string, params []*huma.Param) (wrong []FieldError) {
 		switch {
 		case len(known) == 0:
 			wrong = append(wrong, FieldError{printableName(name), "is unknown; this operation takes no query parameters"})
+		case name == "":
+			wrong = append(wrong, FieldError{"query", "has a value without a name; write name=value"})
 		case !slices.Contains(known, name):
-			wrong = append(wrong, FieldError{printableName(name), "is unknown; this operation takes " + strings.Join(known, ", ")})
+			text := "is unknown; this operation takes " + strings.Join(known, ", ") + meant(name, known)
+			wrong = append(wrong, FieldError{printableName(name), text})
 		case len(all) > 1:
 			wrong = append(wrong, FieldError{name, fmt.Sprintf("is given %d times; give it once", len(all))})
 		case !utf8.ValidString(all[0]):

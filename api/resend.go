@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -65,10 +64,12 @@ func (n *NewResend) filter(scope store.Scope) (f store.ResendFilter, err error) 
 		return f, err
 	}
 	if f.EventType != "" && !slices.Contains(store.EventTypes, f.EventType) {
-		return f, invalid(FieldError{"event_type", "must be one of " + strings.Join(store.EventTypes, ", ")})
+		return f, invalid(FieldError{"event_type", oneOf(f.EventType, store.EventTypes)})
 	}
 	if n.Since != nil {
-		f.Since = *n.Since
+		if f.Since = *n.Since; notAhead(f.Since) != nil {
+			return f, notAhead(f.Since)
+		}
 	}
 	if n.Until != nil {
 		f.Until = *n.Until

@@ -171,7 +171,7 @@ const feed = "Oldest first. To catch up by pulling, pass the id of the last even
 func (s *server) operations(api huma.API) {
 	s.registry = api.OpenAPI().Components.Schemas
 	v1 := huma.NewGroup(api, "/v1")
-	v1.UseMiddleware(refuseWebhooks, s.authenticated, s.limited, checkQuery, s.audited, s.idempotent)
+	v1.UseMiddleware(refuseWebhooks, s.authenticated, s.limited, checkQuery, checkMedia, s.audited, s.idempotent)
 	v1.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"apiKey": {}}}
 		if op.Method == post {
@@ -187,7 +187,7 @@ func (s *server) operations(api huma.API) {
 		s.register(v1, tag, routes)
 	}
 	admin := huma.NewGroup(api, "/admin/v1")
-	admin.UseMiddleware(refuseWebhooks, s.administrator, checkQuery, s.audited)
+	admin.UseMiddleware(refuseWebhooks, s.administrator, checkQuery, checkMedia, s.audited)
 	admin.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"adminToken": {}}}
 		documentProblems(op, http.StatusUnauthorized)
@@ -195,6 +195,7 @@ func (s *server) operations(api huma.API) {
 	s.register(admin, "admin", s.adminRoutes())
 	documentHints(api)
 	openAnswers(api.OpenAPI())
+	nameFields(api.OpenAPI())
 }
 
 func (s *server) register(api huma.API, tag string, routes []route) {
@@ -202,6 +203,7 @@ func (s *server) register(api huma.API, tag string, routes []route) {
 		op := huma.Operation{
 			Method: r.method, Path: r.path, OperationID: r.id, Summary: r.summary, Description: descriptions[r.id], Tags: []string{tag},
 			DefaultStatus: r.statuses[0], Errors: r.statuses[1:], MaxBodyBytes: maxBody + 1,
+			Metadata: map[string]any{metadataFields: &fieldNames{}},
 		}
 		switch r.id {
 		case "create-task":

@@ -25,19 +25,19 @@ type NewTasks struct {
 func (n *NewTasks) UnmarshalJSON(data []byte) error {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(data, &fields) != nil || fields == nil {
-		n.wrong = []FieldError{{"body", "must be an object"}}
+		n.wrong = []FieldError{{fieldBody, `must be an object: {"tasks":[…]}`}}
 		return nil //nolint:nilerr // the handler reports it
 	}
 	for name := range fields {
 		if name != "tasks" {
-			n.wrong = append(n.wrong, FieldError{name, "is not a field of this request"})
+			n.wrong = append(n.wrong, FieldError{name, fieldNames{takes: []string{"tasks"}}.unknown(name)})
 		}
 	}
 	switch list, ok := fields["tasks"]; {
 	case !ok:
-		n.wrong = append(n.wrong, FieldError{"tasks", "is required"})
-	case json.Unmarshal(list, &n.Tasks) != nil:
-		n.wrong = append(n.wrong, FieldError{"tasks", "must be an array"})
+		n.wrong = append(n.wrong, FieldError{"tasks", "is required: an array of registrations"})
+	case json.Unmarshal(list, &n.Tasks) != nil, string(list) == "null":
+		n.wrong = append(n.wrong, FieldError{"tasks", "must be an array of registrations"})
 	case len(n.Tasks) < 1 || len(n.Tasks) > maxBatch:
 		n.wrong = append(n.wrong, FieldError{"tasks", fmt.Sprintf("must have 1 to %d registrations, not %d", maxBatch, len(n.Tasks))})
 	}
@@ -116,20 +116,26 @@ func (s *server) createTasks(ctx context.Context, in *batchInput) (*batchOutput,
 type taskParser struct {
 	registry huma.Registry
 	schema   *huma.Schema
+	names    fieldNames
 	path     *huma.PathBuffer
 	result   huma.ValidateResult
 }
 
 func (s *server) newTaskParser() *taskParser {
-	return &taskParser{
+	p := &taskParser{
 		registry: s.registry, schema: s.registry.Schema(reflect.TypeFor[NewTask](), true, "NewTask"), path: huma.NewPathBuffer(nil, 0),
 	}
+	p.names = fieldNames{
+		takes:   propertiesOf(s.registry, p.schema),
+		answers: propertiesOf(s.registry, s.registry.Schema(reflect.TypeFor[Task](), true, "Task")),
+	}
+	return p
 }
 
 func (p *taskParser) parse(raw []byte) (task NewTask, problem *Problem) {
 	var plain any
 	if err := json.Unmarshal(raw, &plain); err != nil {
-		return task, invalid(FieldError{"body", jsonFault(err).Error()})
+		return task, invalid(FieldError{fieldBody, jsonFault(raw, err).Error()})
 	}
 	p.path.Reset()
 	p.result.Reset()
@@ -137,14 +143,14 @@ func (p *taskParser) parse(raw []byte) (task NewTask, problem *Problem) {
 	if len(p.result.Errors) > 0 {
 		var wrong []FieldError
 		for _, err := range p.result.Errors {
-			if d, ok := err.(huma.ErrorDetailer); ok { //nolint:errorlint // huma's own list
-				wrong = append(wrong, fieldError(d.ErrorDetail().Location, d.ErrorDetail().Message))
+			if d, ok := err.(*huma.ErrorDetail); ok { //nolint:errorlint // huma's own list
+				wrong = append(wrong, fieldError(d, p.names))
 			}
 		}
 		return task, invalid(wrong...)
 	}
 	if err := json.Unmarshal(raw, &task); err != nil {
-		return task, invalid(FieldError{"body", jsonFault(err).Error()})
+		return task, invalid(fieldError(&huma.ErrorDetail{Message: jsonFault(raw, err).Error()}, p.names))
 	}
 	return task, nil
 }

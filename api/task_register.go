@@ -70,30 +70,30 @@ func (s *server) newTask(ctx context.Context, who caller, in NewTask) (store.Reg
 		wrong = append(wrong, FieldError{field, fmt.Sprintf(format, args...)})
 	}
 	if !printable(in.TaskID) || utf8.RuneCountInString(in.TaskID) > maxTaskID || in.TaskID == "" {
-		bad("task_id", "must be 1 to %d printable characters", maxTaskID)
+		bad("task_id", "must be 1 to %d printable characters, without line ends and tabs", maxTaskID)
 	}
 	if !printable(in.UniqueID) {
-		bad("unique_id", "must have printable characters only")
+		bad("unique_id", "must have printable characters only, without line ends and tabs")
 	}
 	target, err := s.cfg.Guard.Target(in.CallbackURL)
 	if err != nil {
 		bad("callback_url", "%s", err)
 	} else if strings.HasSuffix(target.Endpoint(), "/*") {
-		bad("callback_url", "must not have a path that ends in /*, which names an endpoint of many callback URLs")
+		bad("callback_url", "must not end in /*, which is for the URL of an endpoint only; write the whole path")
+	}
+	if _, nameless := in.Metadata[""]; nameless {
+		bad("metadata", "must not have a member without a name")
 	}
 	for k, v := range in.Metadata {
-		if k == "" || len(k) > maxMetadataKey || len(v) > maxMetadataText || !storable(k+v) {
-			bad("metadata."+k, "must have a key of 1 to %d bytes and a value of at most %d bytes, both without the character NUL",
-				maxMetadataKey, maxMetadataText)
+		if message := metadataFault(k, v); message != "" {
+			bad("metadata."+k[:min(len(k), maxMetadataKey)], "%s", message)
 		}
 	}
 	expires := s.cfg.ExpiresIn
 	if in.ExpiresIn != "" {
-		d, err := time.ParseDuration(in.ExpiresIn)
-		if err != nil || d < time.Second || d > maxExpiresIn {
-			bad("expires_in", "must be a duration from 1s to %s, such as 24h", "2160h")
+		if expires, err = parseDuration(in.ExpiresIn, time.Second, maxExpiresIn); err != nil {
+			bad("expires_in", "%s", err)
 		}
-		expires = d
 	}
 	if wrong != nil {
 		return store.Registration{}, invalid(wrong...)
@@ -103,6 +103,28 @@ func (s *server) newTask(ctx context.Context, who caller, in NewTask) (store.Reg
 		Metadata: in.Metadata, Until: in.Until, ExpectedVideos: in.ExpectedVideos, ExpiresAt: time.Now().Add(expires).Truncate(time.Microsecond),
 		Traceparent: traceparent(ctx),
 	}, nil
+}
+
+// metadataFault says what is wrong with a member of metadata; empty if nothing is.
+func metadataFault(key, value string) string {
+	switch {
+	case len(key) > maxMetadataKey:
+		return fmt.Sprintf("must have a name of at most %d bytes", maxMetadataKey)
+	case len(value) > maxMetadataText:
+		return fmt.Sprintf("must have at most %d bytes, not %d", maxMetadataText, len(value))
+	case !storable(key + value):
+		return "must not contain the character NUL"
+	}
+	return ""
+}
+
+// parseDuration reads a duration within bounds. Its error says what is wanted.
+func parseDuration(text string, least, most time.Duration) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < least || d > most {
+		return 0, fmt.Errorf("must be a duration from %s to %gh with a unit, such as 90m or 24h; a day is 24h", least, most.Hours())
+	}
+	return d, nil
 }
 
 // storable reports whether PostgreSQL can store a text.

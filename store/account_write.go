@@ -57,7 +57,7 @@ func (s *Store) accountTaken(ctx context.Context, id uuid.UUID, name string, api
 			return conflict("the account %q has this API key: one key of memories.ai is one budget", other)
 		}
 	}
-	return conflict("another account has the name %q", name)
+	return conflict("another account has the name %q; choose another name", name)
 }
 
 // HashKeys notes which key each account has, of accounts that a version before has created. Accounts that share a key keep
@@ -157,7 +157,7 @@ func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
 			return err
 		}
 		if apps+tasks > 0 {
-			return conflict("it has %s and %s that are polled or to be submitted; move the apps to another account first",
+			return conflict("the account has %s and %s that are polled or to be submitted; move the apps to another account first",
 				counted(apps, "app"), counted(tasks, "task"))
 		}
 		if _, err = tx.Exec(ctx, `delete from accounts where id = $1`, id); err != nil {

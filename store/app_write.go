@@ -29,7 +29,7 @@ func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (
 		return s.note(ctx, tx, a.ID, nil, a.fields())
 	})
 	if isUnique(err) {
-		return a, conflict("the name %q is taken", name)
+		return a, conflict("another app has the name %q; choose another name", name)
 	}
 	if isForeignKey(err) {
 		return a, ErrNotFound // the account was deleted just now
@@ -56,7 +56,7 @@ func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, accou
 			update apps set name = $2, account_id = $3
 			where id = $1 and exists (select 1 from accounts where id = $3)`, id, a.Name, a.AccountID)
 		if isUnique(err) {
-			return conflict("the name %q is taken", a.Name)
+			return conflict("another app has the name %q; choose another name", a.Name)
 		}
 		if isForeignKey(err) {
 			return ErrNotFound // the account was deleted just now

@@ -37,7 +37,7 @@ func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
 			return err
 		}
 		if !stored {
-			return conflict("its event is older than the retention and no longer stored")
+			return conflict("the delivery's event is older than the retention and no longer stored")
 		}
 		err = tx.QueryRow(ctx, `
 			update deliveries
@@ -46,7 +46,7 @@ func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
 			where id = $1 and status <> 'cancelled'
 			returning generation`, id, to.Parked, s.now()).Scan(&job.Generation)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return conflict("it was cancelled")
+			return conflict("the delivery was cancelled and cannot be sent again")
 		}
 		if err != nil || to.Parked {
 			return err

@@ -58,7 +58,7 @@ func (s *Store) ensureEndpoints(ctx context.Context, tx pgx.Tx, regs []Registrat
 			return nil, fmt.Errorf("insert endpoints: %w", err)
 		}
 	}
-	return nil, conflict("the endpoint was deleted while a task was being registered")
+	return nil, conflict("the endpoint was deleted while a task was being registered; register it again")
 }
 
 var callbackColumns = []column[callback]{

@@ -71,7 +71,7 @@ func (s *Store) urlTaken(ctx context.Context, app uuid.UUID, url string) error {
 	if err != nil {
 		return conflict("another endpoint has this URL")
 	}
-	return conflict("the endpoint %s has this URL", id)
+	return conflict("the endpoint %s has this URL; change that one with PATCH", id)
 }
 
 // UpdateEndpoint changes an endpoint.
@@ -176,6 +176,8 @@ func (s *Store) choose(ep *Endpoint, set EndpointSettings) error {
 			headers[name] = *value
 		} else if old, ok := known[name]; ok {
 			headers[name] = old
+		} else {
+			return NoHeaderError{name}
 		}
 	}
 	ep.Headers = nil
@@ -249,7 +251,7 @@ func (s *Store) TestEndpoint(ctx context.Context, scope Scope, id uuid.UUID) (de
 			return err
 		}
 		if !ep.Enabled {
-			return conflict("the endpoint is disabled; enable it first")
+			return conflict("the endpoint is disabled; enable it first: POST /endpoints/%s/enable", id)
 		}
 		event := Event{AppID: ep.AppID, Type: EventTest, CreatedAt: s.now(), Endpoint: &ep}
 		// Parked, so that it has no shared job; its own job is released past rate limit and breaker.

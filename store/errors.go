@@ -16,6 +16,12 @@ var (
 	ErrConflict = errors.New("conflict")
 )
 
+// NoHeaderError is returned where a stored header of an endpoint is to be kept and there is none.
+type NoHeaderError struct{ Name string }
+
+// Error names the header.
+func (e NoHeaderError) Error() string { return "the endpoint has no header " + e.Name }
+
 // isUnique reports whether err is the violation of a unique constraint.
 func isUnique(err error) bool {
 	var pg *pgconn.PgError

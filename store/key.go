@@ -64,13 +64,16 @@ func (s *Store) Authenticate(ctx context.Context, plain string) (Identity, error
 	return one[Identity](rows, err)
 }
 
+// KeyPrefix is what API keys begin with, but for one that an operator chose with MEMHOOK_API_KEY.
+const KeyPrefix = "mh_"
+
 // CreateKey makes a new key for an app and returns it in clear, for the only time. rateLimit is in requests a
 // second; nil means the service's default.
 func (s *Store) CreateKey(ctx context.Context, app uuid.UUID, name string, rateLimit *float64) (APIKey, string, error) {
 	if _, err := s.App(ctx, app); err != nil {
 		return APIKey{}, "", fmt.Errorf("create key: %w", err)
 	}
-	plain := "mh_" + randomText(32)
+	plain := KeyPrefix + randomText(32)
 	k, err := s.insertKey(ctx, app, name, plain, rateLimit)
 	return k, plain, err
 }

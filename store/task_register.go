@@ -170,7 +170,7 @@ func (s *Store) ensureTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
 			return tasks, created, nil
 		}
 	}
-	return nil, nil, conflict("the task ended while it was being registered")
+	return nil, nil, conflict("the task ended while it was being registered; register it again")
 }
 
 var newTaskColumns = []column[*Task]{

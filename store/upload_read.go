@@ -33,20 +33,20 @@ func (s *Store) Uploads(ctx context.Context, f UploadFilter, p Page) (uploads []
 		with page as (
 			select `+uploadColumns+`
 			from uploads
-			where id < $1
+			where id < $1 and id > $6
 				and ($2::uuid is null or app_id = $2)
 				and ($3 = '' or status = $3)
-			order by id desc
+			order by id `+p.order()+`
 			limit $4
 		), sized as (
-			select *, sum(octet_length(request::text) + 2 * octet_length(metadata::text)) over (order by id desc) as bytes, -- and its task's
-				row_number() over (order by id desc) as n
+			select *, sum(octet_length(request::text) + 2 * octet_length(metadata::text)) over (order by id `+p.order()+`) as bytes, -- and its task's
+				row_number() over (order by id `+p.order()+`) as n
 			from page
 		)
 		select `+uploadColumns+`, (select count(*) from page) > count(*) over () as cut
 		from sized
 		where n = 1 or bytes <= $5
-		order by id desc`, p.before(), f.Scope.arg(), f.Status, p.Limit, pageBytes)
+		order by id desc`, p.high(), f.Scope.arg(), f.Status, p.Limit, pageBytes, p.low())
 	found, err := many[row](rows, err)
 	if err != nil {
 		return nil, false, fmt.Errorf("list uploads: %w", err)

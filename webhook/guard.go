@@ -13,7 +13,7 @@ import (
 )
 
 // ErrForbidden is returned for a callback URL whose target the policy forbids.
-var ErrForbidden = errors.New("the address is not a public one")
+var ErrForbidden = errors.New("not permitted")
 
 // Policy is the set of targets that webhooks may reach.
 type Policy struct {
@@ -55,10 +55,17 @@ func NewGuard(p Policy) *Guard {
 
 // Control is the net.Dialer.Control that refuses forbidden addresses.
 func (g *Guard) Control(network, address string, conn syscall.RawConn) error {
-	if err := g.allow(network, address, conn); err != nil {
+	err := g.allow(network, address, conn)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ssrf.ErrProhibitedIP):
+		host, _, _ := net.SplitHostPort(address)
+		return fmt.Errorf("%w: %s is not a public address; "+
+			"the operator can permit its network with MEMHOOK_ALLOWED_CALLBACK_NETWORKS", ErrForbidden, host)
+	default:
 		return fmt.Errorf("%w: %w", ErrForbidden, err)
 	}
-	return nil
 }
 
 func (g *Guard) allow(network, address string, conn syscall.RawConn) error {
@@ -67,16 +74,20 @@ func (g *Guard) allow(network, address string, conn syscall.RawConn) error {
 		return err
 	}
 	if slices.Contains(g.policy.DenyPorts, target.Port()) {
-		return fmt.Errorf("port %d is denied", target.Port())
+		return portDenied(target.Port())
 	}
 	if g.isListener(target) {
-		return errors.New("it is memhook's own")
+		return errors.New("it is memhook's own address")
 	}
 	// An IPv4 address in IPv6 clothes is judged as the IPv4 address that it is.
 	if ip := target.Addr().WithZone(""); ip.Is4In6() {
 		return g.dial.Safe("tcp4", netip.AddrPortFrom(ip.Unmap(), target.Port()).String(), conn)
 	}
 	return g.dial.Safe(network, address, conn)
+}
+
+func portDenied(port uint16) error {
+	return fmt.Errorf("port %d is one of MEMHOOK_DENIED_CALLBACK_PORTS", port)
 }
 
 // isListener reports whether memhook itself listens at an address.
@@ -112,13 +123,13 @@ func localAddresses() (out []netip.Addr) {
 func (g *Guard) Target(raw string) (Target, error) {
 	t, err := ParseTarget(raw)
 	if err == nil && t.scheme == "http" && !g.policy.AllowHTTP {
-		err = errors.New("must be https: http is not permitted here (MEMHOOK_ALLOW_HTTP_CALLBACKS)")
+		err = errors.New("must begin with https://; the operator can permit http:// with MEMHOOK_ALLOW_HTTP_CALLBACKS")
 	}
 	if err == nil {
 		err = g.check(t)
 	}
 	if errors.Is(err, ErrForbidden) {
-		err = fmt.Errorf("is not permitted: %w", err)
+		err = fmt.Errorf("is %w", err)
 	}
 	return t, err
 }
@@ -126,7 +137,7 @@ func (g *Guard) Target(raw string) (Target, error) {
 // check judges what a target's text shows: a literal address, a name that means this machine, the port.
 func (g *Guard) check(t Target) error {
 	if self := g.policy.Self; self != nil && t.below(*self) {
-		return fmt.Errorf("%w: it is memhook's own", ErrForbidden)
+		return fmt.Errorf("%w: it is memhook's own address", ErrForbidden)
 	}
 	host := t.host
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
@@ -136,7 +147,7 @@ func (g *Guard) check(t Target) error {
 	ip, err := netip.ParseAddr(host)
 	if err != nil {
 		if slices.Contains(g.policy.DenyPorts, t.port) {
-			return fmt.Errorf("%w: port %d is denied", ErrForbidden, t.port)
+			return fmt.Errorf("%w: %w", ErrForbidden, portDenied(t.port))
 		}
 		return nil
 	}

@@ -76,14 +76,18 @@ func ParseTarget(raw string) (Target, error) {
 	switch {
 	case err != nil && errors.As(err, new(url.EscapeError)):
 		return Target{}, errEscape
+	case err != nil && strings.Contains(err.Error(), "invalid port"):
+		return Target{}, errPort
 	case err != nil:
 		return Target{}, errors.New("must be a URL such as https://example.com/hooks")
-	case !absolute, defaultPorts[u.Scheme] == 0, u.Opaque != "", u.Hostname() == "":
-		return Target{}, errors.New("must be an absolute URL such as https://example.com/hooks")
+	case !absolute || defaultPorts[u.Scheme] == 0:
+		return Target{}, errors.New("must begin with https:// and a host, such as https://example.com/hooks")
+	case u.Opaque != "" || u.Hostname() == "":
+		return Target{}, errors.New("must have a host after https://, such as https://example.com/hooks")
 	case u.User != nil:
-		return Target{}, errors.New("must not contain a user name or password")
+		return Target{}, errors.New("must not contain a user name or password; an endpoint's headers can hold credentials")
 	case strings.Contains(raw, "#"):
-		return Target{}, errors.New("must not contain a fragment")
+		return Target{}, errors.New("must not contain a fragment (#), which is never sent; %23 is the character itself")
 	}
 	t := Target{scheme: u.Scheme}
 	if t.port, err = parsePort(u); err != nil {
@@ -106,6 +110,8 @@ func ParseTarget(raw string) (Target, error) {
 	return t, nil
 }
 
+var errPort = errors.New("must have a number from 1 to 65535 as its port")
+
 var errEscape = errors.New("must have two hexadecimal digits after each %, which itself is written %25")
 
 func parsePort(u *url.URL) (uint16, error) {
@@ -117,7 +123,7 @@ func parsePort(u *url.URL) (uint16, error) {
 	}
 	n, err := strconv.ParseUint(u.Port(), 10, 16)
 	if err != nil || n == 0 {
-		return 0, errors.New("must have a port from 1 to 65535")
+		return 0, errPort
 	}
 	return uint16(n), nil
 }
@@ -179,7 +185,7 @@ func checkLabels(name string) error {
 		}
 	}
 	if strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x") && strings.Trim(last[2:], "0123456789abcdef") == "" {
-		return fmt.Errorf("%w: write an IP address in its usual notation", ErrForbidden)
+		return fmt.Errorf("%w: an IP address must have its usual notation, such as 203.0.113.7", ErrForbidden)
 	}
 	return nil
 }

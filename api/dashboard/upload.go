@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/memhook/memhook/store"
 )
 
@@ -53,26 +55,21 @@ func (d *dashboard) uploadLines(r *http.Request, uploads []store.Upload) ([]uplo
 }
 
 func (d *dashboard) uploads(r *http.Request) (*view, error) {
-	data := listData[uploadLine]{Filter: filters(r, "status", "app_id")}
+	data := listData[uploadLine]{Filter: filters(r, "status", "app_id", "since", "until")}
 	f := store.UploadFilter{Scope: filterScope(data.Filter["app_id"]), Status: data.Filter["status"]}
-	list, cut, err := d.store.Uploads(r.Context(), f, cursor(r))
+	list, links, err := paged(r, func(u *store.Upload) uuid.UUID { return u.ID }, func(p store.Page) ([]store.Upload, bool, error) {
+		return d.store.Uploads(r.Context(), f, p)
+	})
 	if err != nil {
 		return nil, err
 	}
+	data.pager = links
 	if data.Rows, err = d.uploadLines(r, list); err != nil {
 		return nil, err
 	}
 	if data.Apps, err = d.appNames(r); err != nil {
 		return nil, err
 	}
-	if n := len(list); n > 0 {
-		last := list[n-1].ID
-		if cut {
-			n = pageRows // the page is full
-		}
-		data.Next = next(r, n, last)
-	}
-	data.Newest = newest(r)
 	return &view{template: "uploads", Title: "Uploads", Live: 3, Data: data}, nil
 }
 

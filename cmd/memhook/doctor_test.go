@@ -51,7 +51,7 @@ func TestDoctor(t *testing.T) {
 		{"a refused key of memories.ai", "refuses the key of the account default", "replace the account's key", map[string]string{"MEMORIES_BASE_URL": refused.URL}, nil},
 		{"no credits", "has no credits left", "buy credits", map[string]string{"MEMORIES_BASE_URL": empty.URL}, nil},
 		{"no memories.ai there", "does not answer as it should", "MEMORIES_BASE_URL", map[string]string{"MEMORIES_BASE_URL": "http://127.0.0.1:1"}, nil},
-		{"a forbidden way out", "not a public one", "MEMHOOK_ALLOWED_CALLBACK_NETWORKS", nil, []string{"--egress", "http://10.0.0.1/"}},
+		{"a forbidden way out", "not a public address", "MEMHOOK_ALLOWED_CALLBACK_NETWORKS", nil, []string{"--egress", "http://10.0.0.1/"}},
 		{"nobody at the way out", "FAIL  egress", "firewall", nil, []string{"--egress", "http://127.0.0.1:1/"}},
 		{"an address in use", "FAIL  address", "choose another MEMHOOK_ADDR", map[string]string{"MEMHOOK_ADDR": busy.Addr().String()}, nil},
 	}

@@ -26,6 +26,9 @@ func (c serveCommand) Run(ctx context.Context) error {
 	}
 	log := cfg.Logger()
 	app.AdoptStandardLog(log)
+	for _, line := range app.MisspeltSettings(os.Environ()) {
+		log.Warn(line)
+	}
 	stopTraces, err := startTraces(ctx)
 	if err != nil {
 		return err

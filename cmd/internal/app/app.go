@@ -30,11 +30,14 @@ type ExitError struct {
 func (e ExitError) Error() string { return e.Err.Error() }
 
 // Main parses args into cmds, runs the command that they name, and returns the exit status: 0, 1 or that of an
-// [ExitError] if the command failed, or 2 if a flag or a setting is missing or wrong. Without args it prints the help. SIGINT
-// and SIGTERM cancel the context that the command's Run method gets.
+// [ExitError] if the command failed, or 2 if a flag or a setting is missing or wrong. Without args, and for the
+// command help, it prints the help. SIGINT and SIGTERM cancel the context that the command's Run method gets.
 func Main(name, description string, cmds any, args []string) int {
-	if len(args) == 0 || len(args) == 1 && args[0] == "help" {
+	if len(args) == 0 {
 		args = []string{"--help"}
+	}
+	if args[0] == "help" {
+		args = append(args[1:len(args):len(args)], "--help")
 	}
 	parser, err := kong.New(cmds, kong.Name(name), kong.Description(description), kong.Vars{"version": name + " " + Version()},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}), kong.UsageOnError())

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/memhook/memhook/internal/nearest"
 	"github.com/memhook/memhook/store"
 )
 
@@ -89,6 +90,23 @@ func ReadSettings(getenv func(string) string, required ...string) (*Settings, er
 		return nil, wrong
 	}
 	return s, nil
+}
+
+// MisspeltSettings returns a line for each variable of an environment that is no setting and probably means one: it has no
+// effect.
+func MisspeltSettings(environ []string) (lines []string) {
+	var known []string
+	for _, st := range settingList {
+		known = append(known, st.name)
+	}
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		near := nearest.Of(name, known)
+		if near != "" && !slices.Contains(known, name) {
+			lines = append(lines, name+" is not a setting; did you mean "+near+"?")
+		}
+	}
+	return lines
 }
 
 // SettingsHelp lists the settings for --help.

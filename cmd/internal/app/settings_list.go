@@ -186,7 +186,7 @@ var settingList = []setting{
 			"0s on a terminal",
 		func(s *Settings, v string) (err error) {
 			if s.DrainTime, err = time.ParseDuration(v); err != nil || s.DrainTime < 0 {
-				return errors.New("must be a duration, at least 0s")
+				return errors.New("must be a duration with a unit, at least 0s")
 			}
 			return nil
 		},
@@ -271,7 +271,7 @@ func retrySchedule(s *Settings, v string) error {
 	for part := range strings.SplitSeq(v, ",") {
 		d, err := time.ParseDuration(strings.TrimSpace(part))
 		if err != nil || d <= 0 {
-			return fmt.Errorf("%q is not a duration above 0", part)
+			return fmt.Errorf("%q is not a duration above 0 with a unit", part)
 		}
 		s.RetrySchedule = append(s.RetrySchedule, d)
 	}
@@ -328,7 +328,7 @@ func duration(field func(*Settings) *time.Duration) func(*Settings, string) erro
 	return func(s *Settings, v string) error {
 		d, err := time.ParseDuration(v)
 		if err != nil || d <= 0 {
-			return errors.New("must be a duration above 0")
+			return errors.New("must be a duration above 0 with a unit (a day is 24h)")
 		}
 		*field(s) = d
 		return nil
@@ -340,7 +340,7 @@ func networks(field func(*Settings) *[]netip.Prefix) func(*Settings, string) err
 		for part := range strings.SplitSeq(v, ",") {
 			p, err := netip.ParsePrefix(strings.TrimSpace(part))
 			if err != nil {
-				return fmt.Errorf("%q is not a network in CIDR notation", part)
+				return fmt.Errorf("%q is not a network in CIDR notation (an address alone ends in /32 or /128)", part)
 			}
 			*field(s) = append(*field(s), p)
 		}

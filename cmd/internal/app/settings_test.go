@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,5 +110,24 @@ func TestReadSettings(t *testing.T) {
 		if (name == "DATABASE_URL" || strings.HasSuffix(name, "KEY") || strings.HasSuffix(name, "TOKEN")) && strings.Contains(err.Error(), value) {
 			t.Errorf("the value of %s is repeated", name)
 		}
+	}
+}
+
+// A variable that is nearly a setting has no effect, which is said; variables of others are let be.
+func TestMisspeltSettings(t *testing.T) {
+	t.Parallel()
+	got := MisspeltSettings([]string{
+		"MEMHOOK_RETRY_SCHEDUL=5s", "MEMHOOK_ADMINTOKEN=secret", "MEMORIES_APIKEY=secret", "DATABASEURL=x", // these are meant
+		"MEMHOOK_RETRY_SCHEDULE=5s", "MEMHOOK_URL=x", "MEMHOOK_SECRET=x", "MEMHOOK_PORT=tcp://10.0.0.1:8080", "MEMHOOK_SERVICE_HOST=10.0.0.1",
+		"MEMHOOK_PORT_8080_TCP_ADDR=10.0.0.1", "PATH=/bin", "HOME=/", "PGPASSWORD=x", "",
+	})
+	want := []string{
+		"MEMHOOK_RETRY_SCHEDUL is not a setting; did you mean MEMHOOK_RETRY_SCHEDULE?",
+		"MEMHOOK_ADMINTOKEN is not a setting; did you mean MEMHOOK_ADMIN_TOKEN?",
+		"MEMORIES_APIKEY is not a setting; did you mean MEMORIES_API_KEY?",
+		"DATABASEURL is not a setting; did you mean DATABASE_URL?",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }

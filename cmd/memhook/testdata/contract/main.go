@@ -235,12 +235,7 @@ func (d *driver) customers() {
 	d.want(200, "list tasks")(app.ListTasks(ctx, &ListTasksParams{Status: ptr(ListTasksParamsStatus("waiting")), Limit: ptr(int64(10))}))
 	d.want(200, "read a task")(app.GetTask(ctx, id))
 
-	urls := []string{"https://videos.example/contract"}
-	upload := d.want(202, "upload")(app.CreateUpload(ctx, nil, NewUpload{Urls: &urls, CallbackUrl: d.callback}))
-	d.want(200, "read an upload")(app.GetUpload(ctx, text(upload, "id")))
-	d.want(200, "list uploads")(app.ListUploads(ctx, &ListUploadsParams{Limit: ptr(int64(10))}))
-	d.want(422, "upload nothing")(app.CreateUpload(ctx, nil, NewUpload{CallbackUrl: d.callback}))
-
+	d.uploads()
 	ready := d.until("an event", func() map[string]any {
 		return d.want(200, "a task's events")(app.ListTaskEvents(ctx, id))
 	})
@@ -256,14 +251,7 @@ func (d *driver) customers() {
 		return map[string]any{"data": got["attempts"]}
 	})
 
-	d.want(200, "search")(app.Search(ctx, &SearchParams{Q: "contract-task"}))
-	counted := d.want(202, "count what would be sent again")(app.ResendDeliveries(ctx, nil, NewResend{DryRun: ptr(true)}))
-	if counted["id"] != nil {
-		d.wrongf("a dry run has an id: %v", counted)
-	}
-	resend := d.want(202, "resend what has failed")(app.ResendDeliveries(ctx, nil, NewResend{}))
-	d.want(200, "its progress")(app.GetResend(ctx, text(resend, "id")))
-
+	d.findAndResend()
 	headers := map[string]string{"X-Gateway": "open"}
 	endpoint := d.want(201, "create an endpoint")(app.CreateEndpoint(ctx, nil, NewEndpoint{Url: d.callback + "/second", Headers: &headers}))
 	ep := text(endpoint, "id")
@@ -277,16 +265,14 @@ func (d *driver) customers() {
 	d.want(202, "test it")(app.TestEndpoint(ctx, ep, nil))
 	d.want(200, "enable it")(app.EnableEndpoint(ctx, ep, nil))
 	d.want(202, "recover it")(app.RecoverEndpoint(ctx, ep, nil, RecoverEndpointJSONRequestBody{Since: time.Now().Add(-time.Hour)}))
-	d.want(409, "the public key of one without v1a")(app.GetEndpointPublicKey(ctx, ep))
-	d.want(200, "ask for v1a")(app.UpdateEndpointWithBody(ctx, ep, "application/json", strings.NewReader(`{"signatures":["v1","v1a"]}`)))
-	d.want(200, "the public key")(app.GetEndpointPublicKey(ctx, ep))
+	d.publicKey(ep)
 	hint := d.want(200, "the hint URL")(app.ReadHintUrl(ctx))
 	url := text(hint, "url")
 	d.want(204, "a hint")(d.nobody.HintWithBody(ctx, url[strings.LastIndex(url, "/")+1:], "application/json", strings.NewReader(`{"taskId":"contract-task"}`)))
 	d.want(204, "delete an endpoint")(app.DeleteEndpoint(ctx, ep))
 	never := d.want(201, "register")(app.CreateTask(ctx, nil, NewTask{TaskId: "never", CallbackUrl: d.callback}))
-	d.want(204, "cancel")(app.CancelTask(ctx, text(never, "id"), nil))
-	d.want(409, "cancel again")(app.CancelTask(ctx, text(never, "id"), nil))
+	d.want(204, "cancel")(d.cancel(text(never, "id")))
+	d.want(409, "cancel again")(d.cancel(text(never, "id")))
 }
 
 // until repeats a call until its list is not empty.
@@ -347,10 +333,7 @@ func (d *driver) operators() {
 	d.want(200, "enable it")(admin.AdminEnableEndpoint(ctx, ep))
 	d.want(202, "recover it")(admin.AdminRecoverEndpoint(ctx, ep, AdminRecoverEndpointJSONRequestBody{Since: time.Now().Add(-time.Hour)}))
 	d.want(200, "the feed")(admin.AdminListEvents(ctx, nil))
-	d.want(200, "search")(admin.AdminSearch(ctx, &AdminSearchParams{Q: "contract-task"}))
-	resend := d.want(202, "resend what has failed")(admin.AdminResendDeliveries(ctx, nil, NewResend{}))
-	d.want(200, "its progress")(admin.AdminGetResend(ctx, text(resend, "id")))
-	d.want(200, "the audit log")(admin.AdminListAudit(ctx, nil))
+	d.findAndResendAsOperator()
 	d.want(204, "pause polling")(admin.AdminPausePolling(ctx))
 	d.want(204, "resume polling")(admin.AdminResumePolling(ctx))
 	d.want(204, "pause deliveries")(admin.AdminPauseDeliveries(ctx))
