@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -146,16 +149,21 @@ func (s *server) newUpload(ctx context.Context, in NewUpload, api string) (store
 	case !given[field] || (field == "urls" && len(in.URLs) == 0):
 		bad(field, "is required, since the account is of the API %s", api)
 	}
-	if in.CollectionID != "" && (api != store.AccountDatalake || !printable(in.CollectionID)) {
-		bad("collection_id", "must be printable characters, with an account of the API datalake only")
+	switch {
+	case in.CollectionID != "" && api != store.AccountDatalake:
+		bad("collection_id", "must be absent, since the account is of the API %s, which has no collections", api)
+	case !printable(in.CollectionID):
+		bad("collection_id", "must be printable characters")
 	}
 	for i, text := range in.URLs {
-		if !isWebURL(text) {
-			bad(fmt.Sprintf("urls[%d]", i), "must be an absolute http or https URL of at most %d characters", maxUploadURL)
+		if fault := videoURLFault(text); fault != "" {
+			bad(fmt.Sprintf("urls[%d]", i), "%s", fault)
 		}
 	}
-	if in.SourceURL != "" && !isWebURL(in.SourceURL) {
-		bad("source_url", "must be an absolute http or https URL of at most %d characters", maxUploadURL)
+	if in.SourceURL != "" {
+		if fault := videoURLFault(in.SourceURL); fault != "" {
+			bad("source_url", "%s", fault)
+		}
 	}
 	task := NewTask{
 		TaskID: "not known yet", CallbackURL: in.CallbackURL, Metadata: in.Metadata,
@@ -183,11 +191,28 @@ func (s *server) newUpload(ctx context.Context, in NewUpload, api string) (store
 	}, nil
 }
 
-// isWebURL reports whether memories.ai can be asked to fetch a video from the URL.
-func isWebURL(text string) bool {
+// videoURLFault returns what is wrong with the URL of a video, or "": memories.ai refuses what is no URL only after the upload
+// has taken its place in the account's budget.
+func videoURLFault(text string) string {
 	u, err := url.Parse(text)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" &&
-		printable(text) && utf8.RuneCountInString(text) <= maxUploadURL
+	switch {
+	case utf8.RuneCountInString(text) > maxUploadURL:
+		return fmt.Sprintf("must have at most %d characters", maxUploadURL)
+	case strings.ContainsFunc(text, unicode.IsSpace):
+		return "must not contain blanks; a blank inside a URL is written %20"
+	case !printable(text):
+		return "must be printable characters"
+	case err != nil && strings.Contains(err.Error(), "invalid URL escape"):
+		return "must be a URL; a percent sign that stands for itself is written %25"
+	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "":
+		return "must be an absolute http or https URL, such as https://videos.example/1.mp4"
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "must have a port from 1 to 65535"
+		}
+	}
+	return ""
 }
 
 func wireUpload(u *store.Upload, t *store.Task) Upload {

@@ -38,7 +38,7 @@ func (d *datalake) authorization(key string) string {
 func (d *datalake) taskStatus(ctx context.Context, key, taskID, _ string) Status {
 	id := operationID(taskID)
 	if id == "" || id == "." || id == ".." { // a path cannot name it
-		return Status{Outcome: TaskRefused, Message: "this is not the id of an operation"}
+		return Status{Outcome: TaskRefused, Code: "invalid_operation", Message: "this is not the id of an operation"}
 	}
 	authorization := d.authorization(key)
 	a := d.wire.get(ctx, datalakeOperations+url.PathEscape(id), authorization)

@@ -24,7 +24,8 @@ func TestNoTaskExpiresUnasked(t *testing.T) {
 	}{
 		{"never asked", active, "1 second", "", false, false},
 		{"asked too early", active, "1 second", "61 seconds", false, false},
-		{"asked in its last minute", active, "1 second", "59 seconds", false, true},
+		{"asked in its last minute", active, "13 seconds", "59 seconds", false, true},
+		{"a poll may be in flight", active, "11 seconds", "59 seconds", false, false},
 		{"asked in vain", active, "1 second", "10 seconds", true, false},
 		{"asked in vain for minutes", active, "301 seconds", "-200 seconds", true, true},
 		{"unasked for half an hour", active, "29 minutes", "", false, false},
@@ -130,5 +131,37 @@ func TestOverdueTasksCostNothing(t *testing.T) {
 	}
 	if all != 200 {
 		t.Errorf("%d tasks expired", all)
+	}
+}
+
+// The answer to a poll that was in flight when its task ended changes nothing of what the task ended with.
+func TestAnAnswerAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	for name, poll := range map[string]store.Poll{
+		"empty":    {Bare: true, Progress: &store.Progress{Percent: new(50.0)}},
+		"videos":   {Videos: []store.Video{{ID: "PI-1"}}},
+		"fault":    {Fault: &store.TaskError{Code: "unavailable"}},
+		"refusal":  {Refusal: &store.TaskError{Code: "0001"}},
+		"progress": {Fault: &store.TaskError{Code: "not_ready"}, Progress: &store.Progress{Percent: new(50.0)}},
+	} {
+		task := b.register(name, "https://a.example/").Task
+		fault := store.Poll{TaskID: task.ID, SentAt: time.Now(), At: time.Now(), Fault: &store.TaskError{Code: "before"}}
+		if _, err := b.RecordPoll(t.Context(), fault); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.CancelTask(t.Context(), store.OfApp(b.app.ID), task.ID); err != nil {
+			t.Fatal(err)
+		}
+		poll.TaskID, poll.SentAt, poll.At = task.ID, time.Now(), time.Now()
+		polled, err := b.RecordPoll(t.Context(), poll)
+		if err != nil || polled.Polling || polled.Ready {
+			t.Errorf("%s: %+v, %v", name, polled, err)
+		}
+		got, err := b.Task(t.Context(), store.Everything(), task.ID)
+		if err != nil || got.Status != store.TaskCancelled || got.LastError == nil || got.LastError.Code != "before" || got.Progress != nil ||
+			len(got.Videos) != 0 || got.Polls != 2 || b.count(`select count(*) from events where task = $1`, task.ID) != 0 {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
 	}
 }

@@ -88,7 +88,7 @@ var countedPollColumns = []column[Poll]{
 	col("outcome", "text", Poll.outcome),
 }
 
-// countPolls records polls that change nothing but counters.
+// countPolls records polls that change nothing but counters. Of a task that has ended meanwhile, what it ended with stays.
 func countPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Polled, error) {
 	if len(polls) == 0 {
 		return nil, nil
@@ -100,8 +100,9 @@ func countPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Polled, error) 
 	from, args := unnest("n", polls, countedPollColumns)
 	rows, err := tx.Query(ctx, `
 		update tasks t
-		set polls = t.polls + 1, last_polled_at = n.at, next_poll_at = n.next_poll_at, last_error = n.fault,
-			progress = coalesce(n.progress, t.progress),
+		set polls = t.polls + 1, last_polled_at = n.at, next_poll_at = n.next_poll_at,
+			last_error = case when t.polling then n.fault else t.last_error end,
+			progress = case when t.polling then coalesce(n.progress, t.progress) else t.progress end,
 			poll_log = `+pollLogWith("n.at", "n.outcome")+`
 		from `+from+`
 		where t.id = n.id

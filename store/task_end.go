@@ -36,6 +36,9 @@ func (s *Store) CancelTask(ctx context.Context, scope Scope, id uuid.UUID) error
 // applyPolls). ExpireTasks ends the tasks that were asked before they expired, and those of which nobody can be asked.
 const (
 	lastCall = time.Minute // package polling has the same
+	// pollGrace is how long a poll that was sent before a task expired may take to be recorded: memories.ai has 10 s to answer.
+	// The task does not end before, since the answer may have its videos.
+	pollGrace = 12 * time.Second
 	// answerGrace is how long a task that was asked, and whose poll failed, is asked again after it has expired.
 	answerGrace = 5 * time.Minute
 	// unaskedGrace is how long an expired task waits to be asked: longer than an account at 1 request/s takes for 1,500
@@ -58,7 +61,7 @@ const (
 // Tasks that only settle end by themselves, or here after settleGrace.
 func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n int, next time.Time, err error) {
 	now := s.now()
-	next = now.Add(-committed)
+	next = now.Add(-committed - pollGrace)
 	err = s.tx(ctx, "expire tasks", func(tx pgx.Tx) error {
 		// This runs every second: where the table's statistics are old the conditions would let the planner read all of it.
 		if _, err := tx.Exec(ctx, `set local enable_seqscan = off`); err != nil {
@@ -69,7 +72,7 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 			from tasks t
 			where polling and expires_at between $1 and $2
 				and (status <> 'ready' or (until = 'indexed' and indexed_at is null) or expires_at <= $4)
-				and (last_polled_at >= expires_at - $5::interval and (last_error is null or expires_at <= $6)
+				and (last_polled_at >= expires_at - $5::interval and expires_at <= case when last_error is null then $9::timestamptz else $6 end
 					or expires_at <= $7
 					or not exists (
 						select 1
@@ -79,7 +82,8 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 			order by expires_at
 			limit $3
 			for update of t skip locked`,
-			from, now, limit, now.Add(-settleGrace), lastCall, now.Add(-answerGrace), now.Add(-unaskedGrace), outage)
+			from, now, limit, now.Add(-settleGrace), lastCall, now.Add(-answerGrace), now.Add(-unaskedGrace), outage,
+			now.Add(-pollGrace))
 		expired, err := many[Task](rows, err)
 		if err != nil {
 			return err

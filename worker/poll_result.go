@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -20,7 +21,7 @@ import (
 // pollOf returns what is recorded of the task.
 func pollOf(a *answer) store.Poll {
 	p := store.Poll{TaskID: a.target.id, SentAt: a.sentAt, At: a.at, Bare: a.target.bare, Lag: a.lag}
-	taskErr := &store.TaskError{Code: a.status.Code, Message: messageOf(a.status)}
+	taskErr := &store.TaskError{Code: cmp.Or(a.status.Code, a.status.Outcome.String()), Message: messageOf(a.status)}
 	if progress := a.status.Progress; progress != nil {
 		p.Progress = &store.Progress{Percent: progress.Percent, Stages: progress.Stages}
 	}
@@ -32,7 +33,7 @@ func pollOf(a *answer) store.Poll {
 	case a.status.Outcome == memories.Failed:
 		p.Failure = taskErr
 	default:
-		if a.status.Outcome == memories.ForeignTask || a.status.Outcome == memories.Malformed || taskErr.Code == "" {
+		if a.status.Outcome == memories.ForeignTask || a.status.Outcome == memories.Malformed {
 			taskErr.Code = a.status.Outcome.String()
 		}
 		p.Fault = taskErr

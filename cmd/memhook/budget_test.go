@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/memhook/memhook/memories/memoriestest"
+	"github.com/memhook/memhook/webhook"
 	"github.com/memhook/memhook/worker/polling/simulate"
 )
 
@@ -280,4 +281,22 @@ func TestPausesHoldEverywhere(t *testing.T) {
 	}
 	other.admin(http.MethodPost, "/admin/v1/deliveries/resume", nil, nil)
 	b.receiver.await(t, 1, 5*time.Second)
+}
+
+// A poll that is in flight when its task expires is awaited: its answer decides.
+func TestAPollInFlightWhenTheTaskExpires(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{})
+	b.fast()
+	in := b.start("")
+	b.sim.Add(readyAfter("late", time.Second, "PI-1"))
+	in.register("late", map[string]any{"expires_in": "4s"})
+	until(t, 3*time.Second, "it is polled", func() bool { return b.query(`select polls from tasks`) == 1 })
+	b.sim.Stall(7 * time.Second) // the next poll is sent before the task expires, and answered afterwards
+	if got := b.receiver.await(t, 1, 20*time.Second)[0]; got.event.Type != webhook.TaskReady {
+		t.Errorf("event %s", got.body)
+	}
+	if n := b.query(`select count(*) from events`); n != 1 || b.sim.Stats().Requests != 2 {
+		t.Errorf("%d events after %d polls", n, b.sim.Stats().Requests)
+	}
 }

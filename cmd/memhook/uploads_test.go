@@ -258,11 +258,11 @@ func TestUploadsAreChecked(t *testing.T) {
 	if datalake.API != "datalake" || datalake.UploadsPerMinute != 60 {
 		t.Errorf("account %+v", datalake)
 	}
-	check := func(field string, body map[string]any) {
+	check := func(field string, body map[string]any, says ...string) {
 		t.Helper()
 		var problem struct {
 			Code   string
-			Errors []struct{ Field string }
+			Errors []struct{ Field, Message string }
 		}
 		if _, ok := body["callback_url"]; !ok {
 			body["callback_url"] = b.receiver.URL
@@ -270,13 +270,34 @@ func TestUploadsAreChecked(t *testing.T) {
 		status := in.call(http.MethodPost, "/v1/uploads", body, &problem)
 		if status != http.StatusUnprocessableEntity || len(problem.Errors) != 1 || problem.Errors[0].Field != field {
 			t.Errorf("%v: %d %+v, want a problem with %s", body, status, problem, field)
+			return
+		}
+		for _, want := range says {
+			if !strings.Contains(problem.Errors[0].Message, want) {
+				t.Errorf("%v: %q does not say %q", body, problem.Errors[0].Message, want)
+			}
+		}
+	}
+	for text, says := range map[string]string{
+		"": "absolute", "ftp://a.example/": "absolute", "file:///etc/passwd": "absolute", "javascript:1": "absolute", "/v": "absolute",
+		"a.example/v": "absolute", "//a.example/v": "absolute", "https:///v": "absolute", "https://:443/v": "absolute", "http://[::1/v": "absolute",
+		"https://a.example:x/": "absolute", "https://a.example:0/": "port", "https://a.example:65536/": "port",
+		"https://a.example/a b": "%20", "https://a.example/v ": "blanks", "https://a.example/\n": "blanks", "https://a.example/%zz": "%25",
+		"https://a.example/\x00": "printable", "https://a.example/\u202e": "printable",
+		"https://a.example/" + strings.Repeat("x", 2048): "2048",
+	} {
+		check("urls[0]", map[string]any{"urls": []string{text}}, says)
+	}
+	for _, text := range []string{"HTTPS://A.EXAMPLE:443/é?x=%20#t=1", "http://[2001:db8::1]:8080/v", "https://a.example"} {
+		if status := in.call(http.MethodPost, "/v1/uploads", map[string]any{"urls": []string{text}, "callback_url": b.receiver.URL}, nil); status != http.StatusAccepted {
+			t.Errorf("%s: %d", text, status)
 		}
 	}
 	check("urls", map[string]any{})
 	check("urls", map[string]any{"urls": []string{}})
 	check("urls[1]", map[string]any{"urls": []string{"https://a.example/", "ftp://a.example/"}})
-	check("source_url", map[string]any{"source_url": "https://a.example/"})
-	check("collection_id", map[string]any{"urls": []string{"https://a.example/"}, "collection_id": "c1"})
+	check("source_url", map[string]any{"source_url": "https://a.example/"}, "API v1", "pass urls")
+	check("collection_id", map[string]any{"urls": []string{"https://a.example/"}, "collection_id": "c1"}, "absent", "API v1")
 	check("callback_url", map[string]any{"urls": []string{"https://a.example/"}, "callback_url": "https://10.0.0.1/"})
 	check("expires_in", map[string]any{"urls": []string{"https://a.example/"}, "expires_in": "soon"})
 	var app struct {
@@ -287,7 +308,9 @@ func TestUploadsAreChecked(t *testing.T) {
 		t.Fatalf("move the app: %d", status)
 	}
 	check("source_url", map[string]any{})
-	check("urls", map[string]any{"urls": []string{"https://a.example/"}})
+	check("urls", map[string]any{"urls": []string{"https://a.example/"}}, "API datalake", "pass source_url")
+	check("source_url", map[string]any{"source_url": "https://a.example/a b"}, "%20")
+	check("collection_id", map[string]any{"source_url": "https://a.example/", "collection_id": "c\x001"}, "printable")
 	if status := in.call(http.MethodGet, "/v1/uploads/"+datalake.ID, nil, nil); status != http.StatusNotFound {
 		t.Errorf("an upload that does not exist: %d", status)
 	}
