@@ -61,6 +61,7 @@ type AccountChange struct {
 	API               *string
 	RequestsPerSecond *float64
 	UploadsPerMinute  *float64
+	Resume            bool // end the account's backoff: memories.ai is asked again at once
 }
 
 // Backoff is why and until when an account is not polled.

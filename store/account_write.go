@@ -85,7 +85,8 @@ func (s *Store) HashKeys(ctx context.Context) (doubled []string, err error) {
 	return doubled, nil
 }
 
-// UpdateAccount changes an account. A new key, generation or budget ends the account's pause: its next poll comes at once.
+// UpdateAccount changes an account. A new key, generation or budget, and Resume, end the account's backoff: its next poll comes
+// at once.
 func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange) (a Account, err error) {
 	err = s.tx(ctx, "update account", func(tx pgx.Tx) error {
 		var sealed, hash []byte
@@ -114,7 +115,7 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		if err := s.note(ctx, tx, id, before.fields(), after); err != nil {
 			return err
 		}
-		if c.APIKey == nil && c.API == nil && c.RequestsPerSecond == nil {
+		if c.APIKey == nil && c.API == nil && c.RequestsPerSecond == nil && !c.Resume {
 			return nil
 		}
 		// A new poll job takes the change up at once. It replaces the lease of a poller that runs.
