@@ -126,6 +126,9 @@ func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*acco
 	if err != nil {
 		return nil, err
 	}
+	if change.Resumes() {
+		s.log.Info("an operator changed an account: memories.ai is asked for it at once", "account", a.Name)
+	}
 	return s.answerAccount(ctx, a)
 }
 

@@ -64,6 +64,11 @@ type AccountChange struct {
 	Resume            bool // end the account's backoff: memories.ai is asked again at once
 }
 
+// Resumes reports whether the change ends the account's backoff.
+func (c AccountChange) Resumes() bool {
+	return c.APIKey != nil || c.API != nil || c.RequestsPerSecond != nil || c.Resume
+}
+
 // Backoff is why and until when an account is not polled.
 type Backoff struct {
 	State  string // AccountActive ends the backoff

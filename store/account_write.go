@@ -108,14 +108,17 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		if a, err = one[Account](rows, err); err != nil {
 			return err
 		}
-		after := a.fields()
+		was, is := before.fields(), a.fields()
 		if c.APIKey != nil {
-			after["api_key"] = replaced
+			is["api_key"] = replaced
 		}
-		if err := s.note(ctx, tx, id, before.fields(), after); err != nil {
+		if c.Resume {
+			was["state"], is["state"] = before.State, AccountActive
+		}
+		if err := s.note(ctx, tx, id, was, is); err != nil {
 			return err
 		}
-		if c.APIKey == nil && c.API == nil && c.RequestsPerSecond == nil && !c.Resume {
+		if !c.Resumes() {
 			return nil
 		}
 		// A new poll job takes the change up at once. It replaces the lease of a poller that runs.
