@@ -42,6 +42,7 @@ type AccountPatch struct {
 	API               *string  `json:"api,omitempty" enum:"v1,datalake" doc:"Absent, with a new api_key: by the key's prefix."`
 	RequestsPerSecond *float64 `json:"requests_per_second,omitempty" minimum:"0.01" maximum:"1000" doc:"The account's budget."`
 	UploadsPerMinute  *float64 `json:"uploads_per_minute,omitempty" minimum:"0.01" maximum:"6000" doc:"The account's budget of submissions."`
+	State             *string  `json:"state,omitempty" doc:"Only active, which asks memories.ai again at once, for example after credits were added to a refused account."`
 }
 
 type (
@@ -109,8 +110,13 @@ func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*acco
 	if err := errors.Join(checkName(in.Body.Name), checkKey("api_key", in.Body.APIKey)); err != nil {
 		return nil, err
 	}
+	if state := in.Body.State; state != nil && *state != store.AccountActive {
+		return nil, invalid(FieldError{"state", "can only be set to active, which asks memories.ai again at once; " +
+			"POST /admin/v1/polling/pause pauses all accounts, and a small requests_per_second slows one down"})
+	}
 	change := store.AccountChange{
-		Name: in.Body.Name, APIKey: in.Body.APIKey, API: in.Body.API,
+		Resume: in.Body.State != nil,
+		Name:   in.Body.Name, APIKey: in.Body.APIKey, API: in.Body.API,
 		RequestsPerSecond: in.Body.RequestsPerSecond, UploadsPerMinute: in.Body.UploadsPerMinute,
 	}
 	if change.API == nil && change.APIKey != nil {
@@ -119,6 +125,9 @@ func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*acco
 	a, err := s.store.UpdateAccount(ctx, id, change)
 	if err != nil {
 		return nil, err
+	}
+	if change.Resumes() {
+		s.log.Info("an operator changed an account: memories.ai is asked for it at once", "account", a.Name)
 	}
 	return s.answerAccount(ctx, a)
 }

@@ -22,7 +22,7 @@ type Delivery struct {
 	NextAttemptAt *Time      `json:"next_attempt_at" nullable:"true" doc:"When it is attempted next; null if it is not."`
 	CreatedAt     Time       `json:"created_at" doc:"When the event happened."`
 	DeliveredAt   *Time      `json:"delivered_at" nullable:"true" doc:"When the endpoint accepted it; null if it has not."`
-	Attempts      []Attempt  `json:"attempts,omitempty" nullable:"false" doc:"Absent in lists."`
+	Attempts      []Attempt  `json:"attempts,omitzero" nullable:"false" doc:"Absent in lists."`
 }
 
 // Attempt is one POST request of a delivery.

@@ -819,6 +819,9 @@ type AccountPatch struct {
 	// RequestsPerSecond The account's budget.
 	RequestsPerSecond *float64 `json:"requests_per_second,omitempty"`
 
+	// State Only active, which asks memories.ai again at once, for example after credits were added to a refused account.
+	State *string `json:"state,omitempty"`
+
 	// UploadsPerMinute The account's budget of submissions.
 	UploadsPerMinute *float64 `json:"uploads_per_minute,omitempty"`
 }
@@ -3090,7 +3093,7 @@ type ClientInterface interface {
 
 	// AdminUpdateAccountWithBody Update an account
 	//
-	// A new API key or budget takes effect at once.
+	// A new API key or budget takes effect at once. The state active ends a backoff: memories.ai is asked again at once.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3099,7 +3102,7 @@ type ClientInterface interface {
 
 	// AdminUpdateAccount Update an account
 	//
-	// A new API key or budget takes effect at once.
+	// A new API key or budget takes effect at once. The state active ends a backoff: memories.ai is asked again at once.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3701,7 +3704,7 @@ func (c *Client) AdminDeleteAccount(ctx context.Context, id string, reqEditors .
 
 // AdminUpdateAccountWithBody Update an account
 //
-// A new API key or budget takes effect at once.
+// A new API key or budget takes effect at once. The state active ends a backoff: memories.ai is asked again at once.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3720,7 +3723,7 @@ func (c *Client) AdminUpdateAccountWithBody(ctx context.Context, id string, cont
 
 // AdminUpdateAccount Update an account
 //
-// A new API key or budget takes effect at once.
+// A new API key or budget takes effect at once. The state active ends a backoff: memories.ai is asked again at once.
 //
 // Takes a body of the `application/json` content type.
 //

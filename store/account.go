@@ -61,6 +61,12 @@ type AccountChange struct {
 	API               *string
 	RequestsPerSecond *float64
 	UploadsPerMinute  *float64
+	Resume            bool // end the account's backoff: memories.ai is asked again at once
+}
+
+// Resumes reports whether the change ends the account's backoff.
+func (c AccountChange) Resumes() bool {
+	return c.APIKey != nil || c.API != nil || c.RequestsPerSecond != nil || c.Resume
 }
 
 // Backoff is why and until when an account is not polled.

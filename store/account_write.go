@@ -85,7 +85,8 @@ func (s *Store) HashKeys(ctx context.Context) (doubled []string, err error) {
 	return doubled, nil
 }
 
-// UpdateAccount changes an account. A new key, generation or budget ends the account's pause: its next poll comes at once.
+// UpdateAccount changes an account. A new key, generation or budget, and Resume, end the account's backoff: its next poll comes
+// at once.
 func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange) (a Account, err error) {
 	err = s.tx(ctx, "update account", func(tx pgx.Tx) error {
 		var sealed, hash []byte
@@ -107,14 +108,17 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		if a, err = one[Account](rows, err); err != nil {
 			return err
 		}
-		after := a.fields()
+		was, is := before.fields(), a.fields()
 		if c.APIKey != nil {
-			after["api_key"] = replaced
+			is["api_key"] = replaced
 		}
-		if err := s.note(ctx, tx, id, before.fields(), after); err != nil {
+		if c.Resume {
+			was["state"], is["state"] = before.State, AccountActive
+		}
+		if err := s.note(ctx, tx, id, was, is); err != nil {
 			return err
 		}
-		if c.APIKey == nil && c.API == nil && c.RequestsPerSecond == nil {
+		if !c.Resumes() {
 			return nil
 		}
 		// A new poll job takes the change up at once. It replaces the lease of a poller that runs.

@@ -135,11 +135,15 @@ func (p *poller) setBackoff(a *answer) {
 	if backoff == p.backoff {
 		return
 	}
+	before := p.backoff.State
 	p.backoff = backoff
-	if backoff.State == store.AccountActive {
+	switch until := backoff.Until.Format(time.RFC3339); {
+	case backoff.State == store.AccountActive:
 		p.log.Info("account is active again")
-	} else {
-		p.log.Warn("account backs off", "state", backoff.State, "reason", backoff.Reason, "until", backoff.Until.Format(time.RFC3339))
+	case backoff.State != before:
+		p.log.Warn("account backs off: none of its tasks is polled", "state", backoff.State, "reason", backoff.Reason, "until", until)
+	default: // one line for each change of state is enough
+		p.log.Debug("account still backs off", "state", backoff.State, "reason", backoff.Reason, "until", until)
 	}
 	if err := p.w.cfg.Store.SetBackoff(context.Background(), p.lease.Account.ID, p.lease.ID, backoff); err != nil {
 		p.log.Warn("poller cannot record the account's backoff", "error", err)

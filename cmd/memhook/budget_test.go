@@ -201,8 +201,19 @@ func TestForgedHintsChangeNothing(t *testing.T) {
 	}
 }
 
+// A refused account rests until it gets another key, or until an operator who has added credits asks again with the same one.
 func TestARefusedAccountRestsAndResumes(t *testing.T) {
 	t.Parallel()
+	for change, topUp := range map[string]bool{`{"api_key":"sk-mavi-new"}`: false, `{"state":"active"}`: true} {
+		t.Run(change, func(t *testing.T) {
+			t.Parallel()
+			refusedAccountResumes(t, change, topUp)
+		})
+	}
+}
+
+func refusedAccountResumes(t *testing.T, change string, topUp bool) {
+	t.Helper()
 	b := newBench(t, memoriestest.Config{})
 	b.sim.SetAccount("a", []string{"sk-mavi-test"}, 0, "0402")
 	in := b.start("")
@@ -243,8 +254,11 @@ func TestARefusedAccountRestsAndResumes(t *testing.T) {
 	if in.call(http.MethodGet, "/v1/tasks/"+task.ID, nil, &got); got.Status != "waiting" {
 		t.Errorf("the task is %s", got.Status)
 	}
-	if status := in.admin(http.MethodPatch, "/admin/v1/accounts/"+accounts.Data[0].ID, map[string]any{"api_key": "sk-mavi-new"}, nil); status != http.StatusOK {
-		t.Errorf("replace the key: %d", status)
+	if topUp {
+		b.sim.SetAccount("a", []string{"sk-mavi-test"}, 0, "")
+	}
+	if status := in.admin(http.MethodPatch, "/admin/v1/accounts/"+accounts.Data[0].ID, change, nil); status != http.StatusOK {
+		t.Errorf("%s: %d", change, status)
 	}
 	b.receiver.await(t, 1, 5*time.Second)
 	accounts.Data = nil // null leaves what is there

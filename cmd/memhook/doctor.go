@@ -66,7 +66,7 @@ func (c doctorCommand) Run(ctx context.Context) error {
 			name, what, _ := strings.Cut(line, ": ")
 			d.failf("settings", "set "+name+" as `memhook --help` says", "%s: %s", name, what)
 		}
-		return d.verdict()
+		return app.ExitError{Status: app.ExitUsage, Err: d.verdict()}
 	}
 	d.cfg = cfg
 	d.okf("settings", "all are valid")

@@ -41,6 +41,7 @@ func TestCommandMistakesAreExplained(t *testing.T) {
 		{"serve", "MEMORIES_REQUESTS_PER_SECOND=1/s", "must be a number from 0.01 to 1000"},
 		{"serve", "MEMHOOK_PUBLIC_URL=memhook.example", "must be an absolute http or https URL"},
 		{"serve", "MEMHOOK_LOG_LEVEL=trace", "must be debug, info, warn or error"},
+		{"doctor", "MEMHOOK_LOG_LEVEL=trace", "MEMHOOK_LOG_LEVEL: must be debug, info, warn or error"},
 	} {
 		cmd := exec.Command(binary, strings.Fields(c.args)...)
 		cmd.Env = []string{

@@ -425,6 +425,8 @@ var adminMistakes = []mistake{
 	posted("an account without a key", "POST /admin/v1/accounts", `{"name":"x"}`, 422, "api_key", "is required"),
 	posted("a key with a line end", "POST /admin/v1/accounts", `{"name":"x","api_key":"sk-mavi-1\n"}`, 422, "api_key", "no blanks or line ends"),
 	posted("a budget of nothing", "POST /admin/v1/accounts", `{"name":"x","api_key":"k","requests_per_second":0}`, 422, "requests_per_second", "at least 0.01, not 0"),
+	posted("an account to be paused", "PATCH /admin/v1/accounts/ACCOUNT", `{"state":"paused"}`, 422, "state", "can only be set to active", "/admin/v1/polling/pause pauses all"),
+	posted("an account's id", "PATCH /admin/v1/accounts/ACCOUNT", `{"id":"x"}`, 422, "id", "is set by memhook"),
 	posted("a name that is taken", "POST /admin/v1/accounts", `{"name":"taken","api_key":"k"}`, 409, "", `another account has the name "taken"; choose another name`),
 	posted("a key that is taken", "POST /admin/v1/accounts", `{"name":"x","api_key":"sk-mavi-taken"}`, 409, "", `the account "taken" has this API key`),
 	posted("an app by an account's name", "POST /admin/v1/apps", `{"name":"x","account_id":"taken"}`, 422, "account_id", "must be an id (a UUID)"),

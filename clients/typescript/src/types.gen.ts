@@ -41,7 +41,7 @@ export interface paths {
         head?: never;
         /**
          * Update an account
-         * @description A new API key or budget takes effect at once.
+         * @description A new API key or budget takes effect at once. The state active ends a backoff: memories.ai is asked again at once.
          */
         patch: operations["admin-update-account"];
         trace?: never;
@@ -1375,6 +1375,8 @@ export interface components {
              * @description The account's budget.
              */
             requests_per_second?: number;
+            /** @description Only active, which asks memories.ai again at once, for example after credits were added to a refused account. */
+            state?: string;
             /**
              * Format: double
              * @description The account's budget of submissions.

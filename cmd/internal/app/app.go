@@ -17,7 +17,7 @@ import (
 // The exit statuses of a program.
 const (
 	exitFailure = 1
-	exitUsage   = 2 // a missing or bad setting or flag
+	ExitUsage   = 2 // a missing or bad setting or flag
 )
 
 // ExitError is an error of a command that ends the program with an exit status of its own.
@@ -48,7 +48,7 @@ func Main(name, description string, cmds any, args []string) int {
 	command, err := parser.Parse(args)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %s\nTry: %s --help\n", name, err, name)
-		return exitUsage
+		return ExitUsage
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -63,7 +63,7 @@ func Main(name, description string, cmds any, args []string) int {
 		return exit.Status
 	case errors.As(err, new(SettingErrors)):
 		fmt.Fprintln(os.Stderr, err)
-		return exitUsage
+		return ExitUsage
 	default:
 		fmt.Fprintf(os.Stderr, "%s: %s\n", name, err)
 		return exitFailure

@@ -38,7 +38,7 @@ func logChange(log *slog.Logger, c store.Change) {
 	case store.EventEndpointRecovered:
 		level, what = slog.LevelInfo, "an endpoint's breaker closed: it is well again"
 	case store.ChangeUsedUp:
-		what = "a delivery failed for good: its retries are used up"
+		what = "a delivery failed for good: it has no retries left"
 	}
 	log.Log(context.Background(), level, what, "endpoint", c.EndpointID, "url", c.URL, "delivery", c.DeliveryID, "reason", c.Reason)
 }
