@@ -13,7 +13,7 @@ func TestNobodyWaitsForACostlyAnswer(t *testing.T) {
 	t.Parallel()
 	var reads atomic.Int64
 	release := make(chan struct{}, 10)
-	c := costly[int64]{read: func(context.Context) (int64, error) {
+	c := costly[int64]{fresh: time.Hour, read: func(context.Context) (int64, error) {
 		<-release
 		return reads.Add(1), nil
 	}}
