@@ -130,6 +130,14 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		if a, err = one[Account](rows, err); err != nil {
 			return err
 		}
+		// The next refusal is an alert again.
+		err = settleAlert(ctx, tx, Alert{
+			Subject: "account:" + id.String(), State: AccountActive, Summary: "The account " + a.Name + " was changed and is polled again.",
+			Link: "/admin/accounts/" + id.String(), At: s.now(),
+		})
+		if err != nil {
+			return err
+		}
 		var busy bool
 		if err := tx.QueryRow(ctx, `select poll_job from accounts where id = $1`, id).Scan(&busy); err != nil || !busy {
 			return err

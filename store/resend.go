@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -66,9 +67,17 @@ func bulkMatches(status string) string {
 
 // CountResend counts the deliveries that a filter selects.
 func (s *Store) CountResend(ctx context.Context, f ResendFilter) (n int64, err error) {
+	return s.CountResendUpTo(ctx, f, math.MaxInt32)
+}
+
+// CountResendUpTo counts the deliveries that a filter selects, and stops at most.
+func (s *Store) CountResendUpTo(ctx context.Context, f ResendFilter, most int) (n int64, err error) {
 	err = s.pool.QueryRow(ctx, `
-		select count(*) from (select '00000000-0000-0000-0000-000000000000'::uuid as after) r, deliveries d
-		where `+bulkMatches(f.Status), f.args(s.now())...).Scan(&n)
+		select count(*) from (
+			select from (select $7::uuid as after) r, deliveries d
+			where `+bulkMatches(f.Status)+`
+			limit $6
+		) d`, append(f.args(s.now()), most, idBefore(f.Since))...).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("count deliveries to resend: %w", err)
 	}

@@ -84,15 +84,21 @@ func (s *Store) countDeliveries(ctx context.Context) (map[string]int64, error) {
 }
 
 // costly caches the answer of a query that may read millions of rows, for 400 times as long as the query took. So it never
-// costs more than 0.25 % of a core, and is fresh where it is cheap.
+// costs more than 0.25 % of a core, and is fresh where it is cheap. An answer that has just expired is given once more while the
+// next one is read, so that nobody waits for it.
 type costly[T any] struct {
 	read  func(context.Context) (T, error)
 	fresh time.Duration // for how long an answer is cached at least
 
-	mu    sync.Mutex
-	value T
-	until time.Time
+	mu      sync.Mutex
+	value   T
+	lasts   time.Duration
+	until   time.Time
+	reading bool
 }
+
+// slowRead is how long a read takes for which nobody should wait.
+const slowRead = 20 * time.Millisecond
 
 func (c *costly[T]) get(ctx context.Context) (T, error) {
 	c.mu.Lock()
@@ -100,11 +106,36 @@ func (c *costly[T]) get(ctx context.Context) (T, error) {
 	if time.Now().Before(c.until) {
 		return c.value, nil
 	}
-	start := time.Now()
-	value, err := c.read(allowing(ctx, longTimeout))
-	if err != nil {
-		return value, err
+	if c.lasts > 400*slowRead && time.Since(c.until) < c.lasts {
+		if !c.reading {
+			c.reading = true
+			go func() { _, _ = c.next(context.WithoutCancel(ctx)) }() // an error is met by whoever asks later
+		}
+		return c.value, nil
 	}
-	c.value, c.until = value, time.Now().Add(max(c.fresh, 400*time.Since(start)))
-	return value, nil
+	return c.set(c.timed(ctx))
+}
+
+// next reads the next answer beside those who get the last one.
+func (c *costly[T]) next(ctx context.Context) (T, error) {
+	value, took, err := c.timed(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading = false
+	return c.set(value, took, err)
+}
+
+func (c *costly[T]) timed(ctx context.Context) (value T, took time.Duration, err error) {
+	start := time.Now()
+	value, err = c.read(allowing(ctx, longTimeout))
+	return value, time.Since(start), err
+}
+
+// set keeps an answer. The caller holds the lock.
+func (c *costly[T]) set(value T, took time.Duration, err error) (T, error) {
+	if err == nil {
+		c.lasts = max(c.fresh, 400*took)
+		c.value, c.until = value, time.Now().Add(c.lasts)
+	}
+	return value, err
 }

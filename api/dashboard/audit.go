@@ -50,7 +50,8 @@ var pagesOf = map[string]string{
 
 func lineOf(e store.AuditEntry) auditLine {
 	line := auditLine{AuditEntry: e}
-	for _, part := range strings.Split(e.Target, "/") {
+	target := strings.Replace(e.Target, "/deliveries/resend", "/resends", 1) // as the API names it
+	for _, part := range strings.Split(target, "/") {
 		if kind, ok := pagesOf[part]; ok && e.Object != nil {
 			line.Kind, line.Page = kind, "/admin/"+part+"/"+e.Object.String()
 			break

@@ -13,9 +13,15 @@ import (
 
 // The size of a chart in its own units; the page scales it.
 const (
-	chartWidth, chartHeight = 600.0, 150.0
-	chartLeft, chartRight   = 50.0, 4.0
-	chartTop, chartBottom   = 8.0, 20.0
+	chartHeight           = 150.0
+	chartLeft, chartRight = 50.0, 4.0
+	chartTop, chartBottom = 8.0, 20.0
+)
+
+// The widths of a chart that has half a row, and of one that has a whole one.
+const (
+	halfWide = 600.0
+	rowWide  = 1220.0
 )
 
 // chart is a figure: a headline, a word about it, and the picture.
@@ -23,6 +29,7 @@ type chart struct {
 	Title, Headline, About string
 	Kind                   string // of its legend: quantiles, attempts, or empty
 	SVG                    template.HTML
+	Wide                   bool // it has a row of its own
 }
 
 // canvas draws a chart of a timespan.
@@ -30,12 +37,13 @@ type canvas struct {
 	strings.Builder
 	span timespan
 	now  time.Time
+	wide float64
 }
 
-func newCanvas(span timespan, now time.Time, label string) *canvas {
-	c := &canvas{span: span, now: now}
+func newCanvas(wide float64, span timespan, now time.Time, label string) *canvas {
+	c := &canvas{span: span, now: now, wide: wide}
 	fmt.Fprintf(c, `<svg class="chart" viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">`,
-		chartWidth, chartHeight, template.HTMLEscapeString(label))
+		wide, chartHeight, template.HTMLEscapeString(label))
 	return c
 }
 
@@ -45,7 +53,7 @@ func (c *canvas) done() template.HTML {
 }
 
 // width is that of a bar.
-func (c *canvas) width() float64 { return (chartWidth - chartLeft - chartRight) / float64(c.span.bars) }
+func (c *canvas) width() float64 { return (c.wide - chartLeft - chartRight) / float64(c.span.bars) }
 
 // x returns where a bar begins.
 func (c *canvas) x(bar float64) float64 { return chartLeft + bar*c.width() }
@@ -65,11 +73,11 @@ type tick struct {
 func (c *canvas) axis(ticks []tick) {
 	for _, t := range ticks {
 		fmt.Fprintf(c, `<path class="grid" d="M%.0f %.1fH%.0f"/><text class="tick" x="%.0f" y="%.1f" text-anchor="end">%s</text>`,
-			chartLeft, c.y(t.at), chartWidth-chartRight, chartLeft-6, c.y(t.at)+4, t.label)
+			chartLeft, c.y(t.at), c.wide-chartRight, chartLeft-6, c.y(t.at)+4, t.label)
 	}
 	for i := range c.span.bars {
 		at := c.span.at(c.now, i)
-		if !at.Equal(at.Truncate(c.span.tick)) || c.x(float64(i)) > chartWidth-40 {
+		if !at.Equal(at.Truncate(c.span.tick)) || c.x(float64(i)) > c.wide-40 {
 			continue
 		}
 		fmt.Fprintf(c, `<path class="mark" d="M%.1f %.1fv4"/><text class="tick" x="%.1f" y="%.0f">%s</text>`,
@@ -95,7 +103,7 @@ func niceTop(n int64) int64 {
 }
 
 // bars draws a count by bar, and where there is a second one, on top of the first. noun is what is counted.
-func bars(title, noun string, span timespan, slots []store.Minute, now time.Time, good, bad func(store.Minute) int64) chart {
+func bars(wide float64, title, noun string, span timespan, slots []store.Minute, now time.Time, good, bad func(store.Minute) int64) chart {
 	var most, total, totalBad int64
 	for _, m := range slots {
 		most, total = max(most, good(m)+bad(m)), total+good(m)
@@ -105,7 +113,7 @@ func bars(title, noun string, span timespan, slots []store.Minute, now time.Time
 	if totalBad > 0 {
 		said += ", " + number(totalBad) + " failed"
 	}
-	c := newCanvas(span, now, fmt.Sprintf("%s in the last %s: %s, at most %s in %s", title, span.Text, said, number(most), verdict.Span(span.step)))
+	c := newCanvas(wide, span, now, fmt.Sprintf("%s in the last %s: %s, at most %s in %s", title, span.Text, said, number(most), verdict.Span(span.step)))
 	top := niceTop(most)
 	c.axis([]tick{{0, "0"}, {0.5, short(top / 2)}, {1, short(top)}})
 	for i, m := range slots {
@@ -121,7 +129,7 @@ func bars(title, noun string, span timespan, slots []store.Minute, now time.Time
 		}
 		c.explain(i, text)
 	}
-	return chart{Title: title, Headline: number(total), SVG: c.done()}
+	return chart{Title: title, Headline: number(total), SVG: c.done(), Wide: wide == rowWide}
 }
 
 func (c *canvas) bar(i int, class string, from, to float64) {
@@ -141,7 +149,7 @@ func failedAttempts(m store.Minute) int64 { return m.FailedAttempts }
 
 // attemptBars draws how many attempts succeeded and failed, with the share of those that succeeded.
 func attemptBars(span timespan, slots []store.Minute, now time.Time) chart {
-	f := bars("Attempts", "delivery", span, slots, now, delivered, failedAttempts)
+	f := bars(rowWide, "Attempts", "delivery", span, slots, now, delivered, failedAttempts)
 	total := store.Totals(slots)
 	f.Kind, f.Headline = "attempts", success(total.Deliveries, total.FailedAttempts)
 	f.About = "of " + count(total.Deliveries+total.FailedAttempts, "attempt") + " succeeded"

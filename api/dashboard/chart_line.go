@@ -31,7 +31,7 @@ func lines(title, about string, span timespan, slots []store.Minute, now time.Ti
 	}
 	f := chart{Title: title, About: about, Headline: "–", Kind: "quantiles"}
 	if most == 0 {
-		c := newCanvas(span, now, fmt.Sprintf("%s in the last %s: no measurements", title, span.Text))
+		c := newCanvas(halfWide, span, now, fmt.Sprintf("%s in the last %s: no measurements", title, span.Text))
 		c.axis([]tick{{0, ""}, {0.5, ""}, {1, ""}})
 		f.SVG = c.done()
 		return f
@@ -39,7 +39,7 @@ func lines(title, about string, span timespan, slots []store.Minute, now time.Ti
 	f.Headline = quantilesOf(value(store.Totals(slots))).P50
 	low, high := math.Floor(math.Log10(least)), math.Ceil(math.Log10(most)+1e-9)
 	high = max(high, low+1)
-	c := newCanvas(span, now, fmt.Sprintf("%s in the last %s, p50, p95 and p99, from %s to %s",
+	c := newCanvas(halfWide, span, now, fmt.Sprintf("%s in the last %s, p50, p95 and p99, from %s to %s",
 		title, span.Text, verdict.Span(time.Duration(least*1e9)), verdict.Span(time.Duration(most*1e9))))
 	var ticks []tick
 	for e := low; e <= high; e++ {

@@ -126,9 +126,9 @@ func (d *dashboard) overview(r *http.Request) (*view, error) {
 func charts(span timespan, slots []store.Minute, now time.Time) chartsData {
 	data := chartsData{Span: span, Table: figures(slots), Bridge: true, Moment: span.moment, TableFor: "all apps"}
 	data.Figures = []chart{
-		bars("Registrations", "registration", span, slots, now, func(m store.Minute) int64 { return m.Registrations }, none),
-		bars("Polls", "poll", span, slots, now, func(m store.Minute) int64 { return m.Polls }, none),
 		attemptBars(span, slots, now),
+		bars(halfWide, "Registrations", "registration", span, slots, now, func(m store.Minute) int64 { return m.Registrations }, none),
+		bars(halfWide, "Polls", "poll", span, slots, now, func(m store.Minute) int64 { return m.Polls }, none),
 		lines("Detection lag", "first video of a list → the poll that saw it", span, slots, now,
 			func(m store.Minute) store.Histogram { return m.DetectionLag }),
 		lines("Delivery latency", "event → delivered", span, slots, now, func(m store.Minute) store.Histogram { return m.Latency }),

@@ -14,7 +14,11 @@ import (
 type newBulkData struct {
 	Filter  map[string]string
 	Matched int64
+	More    bool // there are more than Matched
 }
+
+// countMost is how many deliveries are counted before a bulk resend. It takes milliseconds.
+const countMost = 10_000
 
 // bulkFilter reads what a bulk resend is to do from a page's or a form's parameters.
 func bulkFilter(get func(string) string) (store.ResendFilter, error) {
@@ -50,9 +54,11 @@ func (d *dashboard) newBulk(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	if data.Matched, err = d.store.CountResend(r.Context(), f); err != nil {
+	if data.Matched, err = d.store.CountResendUpTo(r.Context(), f, countMost+1); err != nil {
 		return nil, err
 	}
+	data.More = data.Matched > countMost
+	data.Matched = min(data.Matched, countMost)
 	return &view{template: "resend-new", Title: "Resend deliveries", Data: data}, nil
 }
 

@@ -69,7 +69,17 @@ var functions = template.FuncMap{
 	"ms":      millis,
 	"class":   stateClass,
 	"success": success, "quantiles": quantilesOf,
+	"cut":    cut,
 	"moment": func(t time.Time, format string) string { return t.UTC().Format(format) },
+}
+
+// cut shortens a text to what a button holds.
+func cut(text string) string {
+	const most = 60
+	if r := []rune(text); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return text
 }
 
 // millis writes a duration that was measured in whole milliseconds.
