@@ -119,10 +119,7 @@ func (s *Store) TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) err
 	for id, at := range used {
 		batch.Queue(`update api_keys set last_used_at = greatest(last_used_at, $2) where id = $1`, id, at)
 	}
-	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("note key use: %w", err)
-	}
-	return nil
+	return wrapped("note key use", s.pool.SendBatch(ctx, batch).Close())
 }
 
 // randomText returns n random bytes as URL-safe text.

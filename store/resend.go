@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -69,10 +68,7 @@ func (s *Store) CountResend(ctx context.Context, f ResendFilter) (n int64, err e
 	err = s.pool.QueryRow(ctx, `
 		select count(*) from (select '00000000-0000-0000-0000-000000000000'::uuid as after) r, deliveries d
 		where `+bulkMatches(f.Status), f.args(s.now())...).Scan(&n)
-	if err != nil {
-		return 0, fmt.Errorf("count deliveries to resend: %w", err)
-	}
-	return n, nil
+	return n, wrapped("count deliveries to resend", err)
 }
 
 // args are the parameters of bulkMatches. What is created after now does not match.
