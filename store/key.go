@@ -38,7 +38,6 @@ func ValidKey(key string) bool {
 type Identity struct {
 	KeyID     uuid.UUID
 	AppID     uuid.UUID
-	AccountID uuid.UUID
 	RateLimit *float64
 }
 
@@ -57,7 +56,7 @@ func (s *Store) Keys(ctx context.Context, app uuid.UUID, p Page) ([]APIKey, erro
 func (s *Store) Authenticate(ctx context.Context, plain string) (Identity, error) {
 	hash := sha256.Sum256([]byte(plain))
 	rows, err := s.pool.Query(ctx, `
-		select k.id as key_id, k.app_id, a.account_id, k.rate_limit
+		select k.id as key_id, k.app_id, k.rate_limit
 		from api_keys k
 		join apps a on a.id = k.app_id
 		where k.hash = $1 and k.revoked_at is null and a.deleted_at is null`, hash[:])

@@ -120,10 +120,7 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 // deliveries finds deliveries by their own ids and those of their events, and those of tasks that were found.
 func (q search) deliveries(ctx context.Context, tasks []Task) ([]Delivery, error) {
 	from, to, isID := idRange(q.text)
-	ids := make([]uuid.UUID, 0, len(tasks))
-	for _, t := range tasks {
-		ids = append(ids, t.ID)
-	}
+	ids := distinct(tasks, func(t Task) uuid.UUID { return t.ID })
 	// Deliveries have no index by event. Those of a task's event are the task's, and any other's are made with the event, so
 	// their ids follow its own within moments.
 	rows, err := q.tx.Query(ctx, `

@@ -91,10 +91,7 @@ type LastAttempt struct {
 
 // LastAttempts reads the last attempts of deliveries, by the delivery's id.
 func (s *Store) LastAttempts(ctx context.Context, deliveries []Delivery) (map[uuid.UUID]LastAttempt, error) {
-	ids := make([]uuid.UUID, len(deliveries))
-	for i, d := range deliveries {
-		ids[i] = d.ID
-	}
+	ids := distinct(deliveries, func(d Delivery) uuid.UUID { return d.ID })
 	rows, err := s.pool.Query(ctx, `
 		select d.id, t.task_id as upstream_id, a.response_status, a.error
 		from deliveries d
