@@ -45,16 +45,12 @@ type AccountPatch struct {
 	State             *string  `json:"state,omitempty" doc:"Only active, which asks memories.ai again at once, for example after credits were added to a refused account."`
 }
 
-type (
-	createAccountInput struct{ Body NewAccount }
-	patchAccountInput  struct {
-		IDInput
-		Body AccountPatch
-	}
-	accountOutput struct{ Body Account }
-)
+type patchAccountInput struct {
+	IDInput
+	Body AccountPatch
+}
 
-func (s *server) createAccount(ctx context.Context, in *createAccountInput) (*accountOutput, error) {
+func (s *server) createAccount(ctx context.Context, in *body[NewAccount]) (*body[Account], error) {
 	if err := errors.Join(checkName(&in.Body.Name), checkKey("api_key", &in.Body.APIKey)); err != nil {
 		return nil, err
 	}
@@ -77,20 +73,16 @@ func checkKey(field string, key *string) error {
 }
 
 // answerAccount answers with one account and its backlog.
-func (s *server) answerAccount(ctx context.Context, a store.Account) (*accountOutput, error) {
+func (s *server) answerAccount(ctx context.Context, a store.Account) (*body[Account], error) {
 	backlogs, err := s.store.Backlogs(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &accountOutput{wireAccount(&a, backlogs)}, nil
+	return &body[Account]{wireAccount(&a, backlogs)}, nil
 }
 
-func (s *server) listAccounts(ctx context.Context, in *PageInput) (*listOutput[Account], error) {
-	page, err := in.page()
-	if err != nil {
-		return nil, err
-	}
-	list, err := s.store.Accounts(ctx, page)
+func (s *server) listAccounts(ctx context.Context, in *PageInput) (*body[List[Account]], error) {
+	list, err := s.store.Accounts(ctx, in.page)
 	if err != nil {
 		return nil, err
 	}
@@ -99,14 +91,10 @@ func (s *server) listAccounts(ctx context.Context, in *PageInput) (*listOutput[A
 		return nil, err
 	}
 	wire := func(a *store.Account) Account { return wireAccount(a, backlogs) }
-	return listOf(list, page.Limit, func(a *store.Account) uuid.UUID { return a.ID }, wire), nil
+	return listOf(list, in.page.Limit, func(a *store.Account) uuid.UUID { return a.ID }, wire), nil
 }
 
-func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*accountOutput, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
+func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*body[Account], error) {
 	if err := errors.Join(checkName(in.Body.Name), checkKey("api_key", in.Body.APIKey)); err != nil {
 		return nil, err
 	}
@@ -122,7 +110,7 @@ func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*acco
 	if change.API == nil && change.APIKey != nil {
 		change.API = new(string(memories.APIOf(*change.APIKey)))
 	}
-	a, err := s.store.UpdateAccount(ctx, id, change)
+	a, err := s.store.UpdateAccount(ctx, in.id, change)
 	if err != nil {
 		return nil, err
 	}
@@ -133,11 +121,7 @@ func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*acco
 }
 
 func (s *server) deleteAccount(ctx context.Context, in *IDInput) (*struct{}, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
-	return nil, s.store.DeleteAccount(ctx, id)
+	return nil, s.store.DeleteAccount(ctx, in.id)
 }
 
 func wireAccount(a *store.Account, backlogs map[uuid.UUID]int64) Account {

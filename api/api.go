@@ -38,7 +38,7 @@ type Config struct {
 	PublicURL  string         // of this service, for hint URLs; empty: there are none
 	ExpiresIn  time.Duration  // default time until a task expires
 	KeyLimit   float64        // requests/s of API keys without a limit of their own; 0 means no limit
-	Proxies    []string       // networks of proxies whose X-Forwarded-For and -Proto are trusted
+	Proxies    []netip.Prefix // networks of proxies whose X-Forwarded-For and -Proto are trusted
 	Version    string
 	Ready      func(context.Context) error // returns nil while requests can be served
 	Draining   func() bool                 // reports whether the instance is about to stop
@@ -128,10 +128,7 @@ func (s *server) secure(r *http.Request) bool {
 	if err != nil || !strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
 		return false
 	}
-	return slices.ContainsFunc(s.cfg.Proxies, func(network string) bool {
-		p, err := netip.ParsePrefix(network)
-		return err == nil && p.Contains(peer.Addr().Unmap())
-	})
+	return slices.ContainsFunc(s.cfg.Proxies, func(p netip.Prefix) bool { return p.Contains(peer.Addr().Unmap()) })
 }
 
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {

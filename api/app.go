@@ -29,16 +29,12 @@ type AppPatch struct {
 	AccountID *string `json:"account_id,omitempty" doc:"The app's waiting tasks move to this account."`
 }
 
-type (
-	createAppInput struct{ Body NewApp }
-	patchAppInput  struct {
-		IDInput
-		Body AppPatch
-	}
-	appOutput struct{ Body App }
-)
+type patchAppInput struct {
+	IDInput
+	Body AppPatch
+}
 
-func (s *server) createApp(ctx context.Context, in *createAppInput) (*appOutput, error) {
+func (s *server) createApp(ctx context.Context, in *body[NewApp]) (*body[App], error) {
 	account, err := requiredID("account_id", in.Body.AccountID)
 	if err := errors.Join(err, checkName(&in.Body.Name)); err != nil {
 		return nil, err
@@ -50,26 +46,18 @@ func (s *server) createApp(ctx context.Context, in *createAppInput) (*appOutput,
 	if err != nil {
 		return nil, err
 	}
-	return &appOutput{wireApp(&a)}, nil
+	return &body[App]{wireApp(&a)}, nil
 }
 
-func (s *server) listApps(ctx context.Context, in *PageInput) (*listOutput[App], error) {
-	page, err := in.page()
+func (s *server) listApps(ctx context.Context, in *PageInput) (*body[List[App]], error) {
+	list, err := s.store.Apps(ctx, in.page)
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.store.Apps(ctx, page)
-	if err != nil {
-		return nil, err
-	}
-	return listOf(list, page.Limit, func(a *store.App) uuid.UUID { return a.ID }, wireApp), nil
+	return listOf(list, in.page.Limit, func(a *store.App) uuid.UUID { return a.ID }, wireApp), nil
 }
 
-func (s *server) patchApp(ctx context.Context, in *patchAppInput) (*appOutput, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
+func (s *server) patchApp(ctx context.Context, in *patchAppInput) (*body[App], error) {
 	if err := checkName(in.Body.Name); err != nil {
 		return nil, err
 	}
@@ -81,24 +69,20 @@ func (s *server) patchApp(ctx context.Context, in *patchAppInput) (*appOutput, e
 		}
 		account = &moved
 	}
-	a, err := s.store.UpdateApp(ctx, id, in.Body.Name, account)
+	a, err := s.store.UpdateApp(ctx, in.id, in.Body.Name, account)
 	if errors.Is(err, store.ErrNotFound) && account != nil {
-		if _, ofApp := s.store.App(ctx, id); ofApp == nil {
+		if _, ofApp := s.store.App(ctx, in.id); ofApp == nil {
 			return nil, missing("account_id", "account")
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &appOutput{wireApp(&a)}, nil
+	return &body[App]{wireApp(&a)}, nil
 }
 
 func (s *server) deleteApp(ctx context.Context, in *IDInput) (*struct{}, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
-	return nil, s.store.DeleteApp(ctx, id)
+	return nil, s.store.DeleteApp(ctx, in.id)
 }
 
 func wireApp(a *store.App) App {

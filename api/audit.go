@@ -41,22 +41,19 @@ type ListAuditInput struct {
 	Object string `query:"object_id" doc:"Only changes of this object."`
 }
 
-func (s *server) listAudit(ctx context.Context, in *ListAuditInput) (*listOutput[AuditEntry], error) {
-	page, err := in.page()
-	if err != nil {
-		return nil, err
-	}
+func (s *server) listAudit(ctx context.Context, in *ListAuditInput) (*body[List[AuditEntry]], error) {
 	f := store.AuditFilter{Scope: scopeOf(ctx), Actor: in.Actor, Name: in.Name, Action: in.Action}
 	if in.Object != "" {
+		var err error
 		if f.Object, err = uuid.Parse(in.Object); err != nil {
 			return nil, invalid(FieldError{"object_id", "must be a UUID"})
 		}
 	}
-	list, err := s.store.AuditLog(ctx, f, page)
+	list, err := s.store.AuditLog(ctx, f, in.page)
 	if err != nil {
 		return nil, err
 	}
-	return listOf(list, page.Limit, func(e *store.AuditEntry) uuid.UUID { return e.ID }, func(e *store.AuditEntry) AuditEntry {
+	return listOf(list, in.page.Limit, func(e *store.AuditEntry) uuid.UUID { return e.ID }, func(e *store.AuditEntry) AuditEntry {
 		changes := make(map[string]Change, len(e.Changes))
 		for field, pair := range e.Changes {
 			changes[field] = Change{pair[0], pair[1]}

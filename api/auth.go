@@ -52,7 +52,8 @@ func scopeOf(ctx context.Context) store.Scope { return callerOf(ctx).scope }
 func (s *server) authenticated(ctx huma.Context, next func(huma.Context)) {
 	id, err := s.keys.identity(ctx.Context(), bearer(ctx))
 	if errors.Is(err, store.ErrNotFound) {
-		refuse(ctx, unauthorizedProblem(cmp.Or(wrongForm(ctx), "holds an API key that is unknown or revoked, or another secret such as the admin token")+"; "+askForKey))
+		const unknown = "holds an API key that is unknown or revoked, or another secret such as the admin token"
+		refuse(ctx, unauthorizedProblem(cmp.Or(wrongForm(ctx), unknown)+"; "+askForKey))
 		return
 	}
 	if err != nil {

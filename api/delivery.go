@@ -37,51 +37,41 @@ type Attempt struct {
 	ResponseBody    *string           `json:"response_body" doc:"The first 4 KiB."`
 }
 
-type (
-	deliveryOutput struct{ Body Delivery }
-	// DeliveriesFilter are the query parameters of lists of deliveries.
-	DeliveriesFilter struct {
-		PageInput
-		Status     string `query:"status" enum:"pending,delivered,failed,cancelled" doc:"Return only deliveries with this status."`
-		EndpointID string `query:"endpoint_id" doc:"Return only deliveries to this endpoint."`
-		Task       string `query:"task" doc:"The id of the task in memhook."`
-	}
-)
-
-func (s *server) listDeliveries(ctx context.Context, in *DeliveriesFilter) (*listOutput[Delivery], error) {
-	f, page, err := in.filter(scopeOf(ctx))
-	if err != nil {
-		return nil, err
-	}
-	list, err := s.store.Deliveries(ctx, f, page)
-	if err != nil {
-		return nil, err
-	}
-	return listOf(list, page.Limit, func(d *store.Delivery) uuid.UUID { return d.ID }, wireDelivery), nil
+// DeliveriesFilter are the query parameters of lists of deliveries.
+type DeliveriesFilter struct {
+	PageInput
+	Status     string `query:"status" enum:"pending,delivered,failed,cancelled" doc:"Return only deliveries with this status."`
+	EndpointID string `query:"endpoint_id" doc:"Return only deliveries to this endpoint."`
+	Task       string `query:"task" doc:"The id of the task in memhook."`
 }
 
-func (in *DeliveriesFilter) filter(scope store.Scope) (f store.DeliveryFilter, page store.Page, err error) {
+func (s *server) listDeliveries(ctx context.Context, in *DeliveriesFilter) (*body[List[Delivery]], error) {
+	f, err := in.filter(scopeOf(ctx))
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.store.Deliveries(ctx, f, in.page)
+	if err != nil {
+		return nil, err
+	}
+	return listOf(list, in.page.Limit, func(d *store.Delivery) uuid.UUID { return d.ID }, wireDelivery), nil
+}
+
+func (in *DeliveriesFilter) filter(scope store.Scope) (f store.DeliveryFilter, err error) {
 	f = store.DeliveryFilter{Scope: scope, Status: in.Status}
 	if f.EndpointID, err = optionalID("endpoint_id", in.EndpointID); err != nil {
-		return f, page, err
+		return f, err
 	}
-	if f.TaskID, err = optionalID("task", in.Task); err != nil {
-		return f, page, err
-	}
-	page, err = in.page()
-	return f, page, err
+	f.TaskID, err = optionalID("task", in.Task)
+	return f, err
 }
 
-func (s *server) getDelivery(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
-	return s.answerDelivery(ctx, id)
+func (s *server) getDelivery(ctx context.Context, in *IDInput) (*body[Delivery], error) {
+	return s.answerDelivery(ctx, in.id)
 }
 
 // answerDelivery answers with one delivery and its attempts.
-func (s *server) answerDelivery(ctx context.Context, id uuid.UUID) (*deliveryOutput, error) {
+func (s *server) answerDelivery(ctx context.Context, id uuid.UUID) (*body[Delivery], error) {
 	d, err := s.store.Delivery(ctx, scopeOf(ctx), id)
 	if err != nil {
 		return nil, err
@@ -97,18 +87,14 @@ func (s *server) answerDelivery(ctx context.Context, id uuid.UUID) (*deliveryOut
 			out.Attempts[i].ResponseHeaders = map[string]string{}
 		}
 	}
-	return &deliveryOutput{out}, nil
+	return &body[Delivery]{out}, nil
 }
 
-func (s *server) resend(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
-	id, err := in.id()
-	if err != nil {
+func (s *server) resend(ctx context.Context, in *IDInput) (*body[Delivery], error) {
+	if err := s.store.Resend(ctx, scopeOf(ctx), in.id); err != nil {
 		return nil, err
 	}
-	if err := s.store.Resend(ctx, scopeOf(ctx), id); err != nil {
-		return nil, err
-	}
-	return s.answerDelivery(ctx, id)
+	return s.answerDelivery(ctx, in.id)
 }
 
 func wireDelivery(d *store.Delivery) Delivery {

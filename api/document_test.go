@@ -31,16 +31,16 @@ type documented struct {
 	Paths   map[string]map[string]struct {
 		OperationID, Description, Summary string
 		Parameters                        []struct{ Name, Description string }
-		RequestBody                       body
-		Responses                         map[string]body
+		RequestBody                       documentedBody
+		Responses                         map[string]documentedBody
 	}
 	Webhooks map[string]struct {
-		Post struct{ RequestBody body }
+		Post struct{ RequestBody documentedBody }
 	}
 	Components struct{ Schemas map[string]*node }
 }
 
-type body struct {
+type documentedBody struct {
 	Content map[string]struct{ Schema *node }
 }
 
@@ -102,7 +102,7 @@ func TestTheDocumentDescribesEveryPropertyAndParameter(t *testing.T) {
 					t.Errorf("%s %s: the parameter %s has no description", method, path, p.Name)
 				}
 			}
-			bodies := []body{op.RequestBody}
+			bodies := []documentedBody{op.RequestBody}
 			for _, r := range op.Responses {
 				bodies = append(bodies, r)
 			}
@@ -152,7 +152,7 @@ func TestAnswersMayGrowAndRequestsAreStrict(t *testing.T) {
 	doc := readDocument(t)
 	answers, requests := 0, 0
 	closed := func(n *node) bool { return n.AdditionalProperties == false }
-	answered := func(b body) {
+	answered := func(b documentedBody) {
 		for _, content := range b.Content {
 			content.Schema.walk("answer", &doc, map[*node]bool{}, func(path string, n *node) {
 				if answers++; closed(n) {

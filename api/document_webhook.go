@@ -6,7 +6,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 
-	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 )
 
@@ -62,8 +61,11 @@ var documentedWebhooks = []struct {
 	{webhook.TaskFailed, "TaskFailed", "memories.ai keeps refusing the task, or the task failed there.", reflect.TypeFor[WebhookTaskFailed]()},
 	{webhook.TaskExpired, "TaskExpired", "The task expired before its videos were available.", reflect.TypeFor[WebhookTask]()},
 	{webhook.UploadFailed, "UploadFailed", "memories.ai refuses the submission.", reflect.TypeFor[WebhookUpload]()},
-	{webhook.UploadUnknown, "UploadUnknown", "The answer to the submission was lost; memories.ai may have accepted it.", reflect.TypeFor[WebhookUpload]()},
-	{store.EventEndpointFailing, "EndpointFailing", "The breaker of another endpoint of the app opened.", reflect.TypeFor[WebhookEndpoint]()},
+	{
+		webhook.UploadUnknown, "UploadUnknown", "The answer to the submission was lost; memories.ai may have accepted it.",
+		reflect.TypeFor[WebhookUpload](),
+	},
+	{webhook.EndpointFailing, "EndpointFailing", "The breaker of another endpoint of the app opened.", reflect.TypeFor[WebhookEndpoint]()},
 	{webhook.EndpointDisabled, "EndpointDisabled", "Another endpoint of the app was disabled.", reflect.TypeFor[WebhookEndpoint]()},
 	{webhook.EndpointRecovered, "EndpointRecovered", "Another endpoint of the app works again.", reflect.TypeFor[WebhookEndpoint]()},
 	{webhook.Test, "WebhookTest", "Sent on request.", reflect.TypeFor[WebhookEndpoint]()},

@@ -50,16 +50,12 @@ type EndpointPatch struct {
 	Signatures  Nullable[[]string]          `json:"signatures,omitzero" maxItems:"2" doc:"v1, and v1a beside it where it is asked for; null for v1."`
 }
 
-type (
-	createEndpointInput struct{ Body NewEndpoint }
-	patchEndpointInput  struct {
-		IDInput
-		Body EndpointPatch
-	}
-	endpointOutput struct{ Body Endpoint }
-)
+type patchEndpointInput struct {
+	IDInput
+	Body EndpointPatch
+}
 
-func (s *server) createEndpoint(ctx context.Context, in *createEndpointInput) (*endpointOutput, error) {
+func (s *server) createEndpoint(ctx context.Context, in *body[NewEndpoint]) (*body[Endpoint], error) {
 	b := in.Body
 	p := EndpointPatch{
 		URL: &b.URL, Description: given(b.Description), Enabled: b.Enabled, EventTypes: given(b.EventTypes), Headers: given(b.Headers),
@@ -78,30 +74,22 @@ func (s *server) createEndpoint(ctx context.Context, in *createEndpointInput) (*
 	return s.answerEndpoint(ctx, ep, err)
 }
 
-func (s *server) patchEndpoint(ctx context.Context, in *patchEndpointInput) (*endpointOutput, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
+func (s *server) patchEndpoint(ctx context.Context, in *patchEndpointInput) (*body[Endpoint], error) {
 	set, err := s.settings(in.Body, "")
 	if err != nil {
 		return nil, err
 	}
-	ep, err := s.store.UpdateEndpoint(ctx, scopeOf(ctx), id, set)
+	ep, err := s.store.UpdateEndpoint(ctx, scopeOf(ctx), in.id, set)
 	return s.answerEndpoint(ctx, ep, err)
 }
 
-func (s *server) getEndpoint(ctx context.Context, in *IDInput) (*endpointOutput, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
-	ep, err := s.store.Endpoint(ctx, scopeOf(ctx), id)
+func (s *server) getEndpoint(ctx context.Context, in *IDInput) (*body[Endpoint], error) {
+	ep, err := s.store.Endpoint(ctx, scopeOf(ctx), in.id)
 	return s.answerEndpoint(ctx, ep, err)
 }
 
 // answerEndpoint answers with one endpoint, unless err is not nil.
-func (s *server) answerEndpoint(ctx context.Context, ep store.Endpoint, err error) (*endpointOutput, error) {
+func (s *server) answerEndpoint(ctx context.Context, ep store.Endpoint, err error) (*body[Endpoint], error) {
 	if err != nil {
 		return nil, err
 	}
@@ -111,27 +99,19 @@ func (s *server) answerEndpoint(ctx context.Context, ep store.Endpoint, err erro
 	}
 	out := s.wireEndpoint(&ep)
 	out.Queued = &queued
-	return &endpointOutput{out}, nil
+	return &body[Endpoint]{out}, nil
 }
 
-func (s *server) listEndpoints(ctx context.Context, in *PageInput) (*listOutput[Endpoint], error) {
-	page, err := in.page()
+func (s *server) listEndpoints(ctx context.Context, in *PageInput) (*body[List[Endpoint]], error) {
+	list, err := s.store.Endpoints(ctx, scopeOf(ctx), in.page)
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.store.Endpoints(ctx, scopeOf(ctx), page)
-	if err != nil {
-		return nil, err
-	}
-	return listOf(list, page.Limit, func(e *store.Endpoint) uuid.UUID { return e.ID }, s.wireEndpoint), nil
+	return listOf(list, in.page.Limit, func(e *store.Endpoint) uuid.UUID { return e.ID }, s.wireEndpoint), nil
 }
 
 func (s *server) deleteEndpoint(ctx context.Context, in *IDInput) (*struct{}, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
-	return nil, s.store.DeleteEndpoint(ctx, scopeOf(ctx), id)
+	return nil, s.store.DeleteEndpoint(ctx, scopeOf(ctx), in.id)
 }
 
 func (s *server) wireEndpoint(e *store.Endpoint) Endpoint {

@@ -36,9 +36,7 @@ type (
 	Recovery struct {
 		Recovered int `json:"recovered" doc:"The number of deliveries taken up again. The endpoint's queued is the number of those that still wait."`
 	}
-	secretOutput    struct{ Body EndpointSecret }
-	publicKeyOutput struct{ Body EndpointPublicKey }
-	rotateInput     struct {
+	rotateInput struct {
 		IDInput
 		Body *SecretRotation `required:"false"`
 	}
@@ -46,52 +44,38 @@ type (
 		IDInput
 		Body RecoverSince
 	}
-	recoverOutput struct{ Body Recovery }
 )
 
-func (s *server) enableEndpoint(ctx context.Context, in *IDInput) (*endpointOutput, error) {
+func (s *server) enableEndpoint(ctx context.Context, in *IDInput) (*body[Endpoint], error) {
 	return s.setEnabled(ctx, in, true)
 }
 
-func (s *server) disableEndpoint(ctx context.Context, in *IDInput) (*endpointOutput, error) {
+func (s *server) disableEndpoint(ctx context.Context, in *IDInput) (*body[Endpoint], error) {
 	return s.setEnabled(ctx, in, false)
 }
 
-func (s *server) setEnabled(ctx context.Context, in *IDInput, enabled bool) (*endpointOutput, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
-	ep, err := s.store.EnableEndpoint(ctx, scopeOf(ctx), id, enabled)
+func (s *server) setEnabled(ctx context.Context, in *IDInput, enabled bool) (*body[Endpoint], error) {
+	ep, err := s.store.EnableEndpoint(ctx, scopeOf(ctx), in.id, enabled)
 	return s.answerEndpoint(ctx, ep, err)
 }
 
-func (s *server) endpointSecret(ctx context.Context, in *IDInput) (*secretOutput, error) {
-	id, err := in.id()
+func (s *server) endpointSecret(ctx context.Context, in *IDInput) (*body[EndpointSecret], error) {
+	secrets, err := s.store.Secrets(ctx, scopeOf(ctx), in.id)
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := s.store.Secrets(ctx, scopeOf(ctx), id)
-	if err != nil {
-		return nil, err
-	}
-	out := &secretOutput{}
-	out.Body.Secret = webhook.FormatSecret(secrets[0])
-	return out, nil
+	return &body[EndpointSecret]{EndpointSecret{webhook.FormatSecret(secrets[0])}}, nil
 }
 
-func (s *server) rotateSecret(ctx context.Context, in *rotateInput) (*secretOutput, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
+func (s *server) rotateSecret(ctx context.Context, in *rotateInput) (*body[EndpointSecret], error) {
+	var err error
 	overlap := standardOverlap
 	if in.Body != nil && in.Body.Overlap != "" {
 		if overlap, err = parseDuration(in.Body.Overlap, 0, maxOverlap); err != nil {
 			return nil, invalid(FieldError{"overlap", err.Error()})
 		}
 	}
-	secret, err := s.store.RotateSecret(ctx, scopeOf(ctx), id, overlap)
+	secret, err := s.store.RotateSecret(ctx, scopeOf(ctx), in.id, overlap)
 	if err != nil {
 		return nil, err
 	}
@@ -101,36 +85,26 @@ func (s *server) rotateSecret(ctx context.Context, in *rotateInput) (*secretOutp
 	case <-ctx.Done():
 	case <-time.After(settingsFresh):
 	}
-	out := &secretOutput{}
-	out.Body.Secret = webhook.FormatSecret(secret)
-	return out, nil
+	return &body[EndpointSecret]{EndpointSecret{webhook.FormatSecret(secret)}}, nil
 }
 
-func (s *server) testEndpoint(ctx context.Context, in *IDInput) (*deliveryOutput, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
-	delivery, err := s.store.TestEndpoint(ctx, scopeOf(ctx), id)
+func (s *server) testEndpoint(ctx context.Context, in *IDInput) (*body[Delivery], error) {
+	delivery, err := s.store.TestEndpoint(ctx, scopeOf(ctx), in.id)
 	if err != nil {
 		return nil, err
 	}
 	return s.answerDelivery(ctx, delivery)
 }
 
-func (s *server) recoverEndpoint(ctx context.Context, in *recoverInput) (*recoverOutput, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
+func (s *server) recoverEndpoint(ctx context.Context, in *recoverInput) (*body[Recovery], error) {
 	if err := notAhead(in.Body.Since); err != nil {
 		return nil, err
 	}
-	out := &recoverOutput{}
-	if out.Body.Recovered, err = s.store.Recover(ctx, scopeOf(ctx), id, in.Body.Since); err != nil {
+	recovered, err := s.store.Recover(ctx, scopeOf(ctx), in.id, in.Body.Since)
+	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	return &body[Recovery]{Recovery{recovered}}, nil
 }
 
 // notAhead refuses a time from which on nothing can have happened yet. Clocks may differ by a minute.
@@ -142,16 +116,10 @@ func notAhead(since time.Time) error {
 }
 
 // publicKey answers with the key that verifies an endpoint's v1a signatures.
-func (s *server) publicKey(ctx context.Context, in *IDInput) (*publicKeyOutput, error) {
-	id, err := in.id()
+func (s *server) publicKey(ctx context.Context, in *IDInput) (*body[EndpointPublicKey], error) {
+	key, err := s.store.PublicKey(ctx, scopeOf(ctx), in.id)
 	if err != nil {
 		return nil, err
 	}
-	key, err := s.store.PublicKey(ctx, scopeOf(ctx), id)
-	if err != nil {
-		return nil, err
-	}
-	out := &publicKeyOutput{}
-	out.Body.PublicKey = webhook.FormatPublicKey(key)
-	return out, nil
+	return &body[EndpointPublicKey]{EndpointPublicKey{webhook.FormatPublicKey(key)}}, nil
 }

@@ -22,32 +22,29 @@ type Event struct {
 }
 
 type (
-	eventOutput struct{ Body Event }
 	// EventsFilter are the query parameters of the feed.
 	EventsFilter struct {
 		Limit int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"The maximum number of entries."`
 		After string `query:"after" doc:"The id of the last event that you have; absent: start with the oldest event that is kept."`
 		Type  string `query:"type" doc:"Return only events of this type."`
 	}
-	eventListOutput struct{ Body List[Event] }
+	eventInput struct {
+		ID string `path:"id" doc:"The id of the entity: a UUID, or evt_ and a UUID for an event. Any other text is the id of nothing (404)."`
+	}
 )
 
-func (s *server) listTaskEvents(ctx context.Context, in *IDInput) (*eventListOutput, error) {
-	id, err := in.id()
+func (s *server) listTaskEvents(ctx context.Context, in *IDInput) (*body[List[Event]], error) {
+	if _, err := s.store.Task(ctx, scopeOf(ctx), in.id); err != nil {
+		return nil, err
+	}
+	events, err := s.store.TaskEvents(ctx, in.id)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.store.Task(ctx, scopeOf(ctx), id); err != nil {
-		return nil, err
-	}
-	events, err := s.store.TaskEvents(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	return &eventListOutput{List[Event]{Data: wireEvents(events)}}, nil
+	return &body[List[Event]]{List[Event]{Data: wireAll(events, wireEvent)}}, nil
 }
 
-func (s *server) listEvents(ctx context.Context, in *EventsFilter) (*eventListOutput, error) {
+func (s *server) listEvents(ctx context.Context, in *EventsFilter) (*body[List[Event]], error) {
 	if in.Type != "" && !slices.Contains(store.EventTypes, in.Type) {
 		return nil, invalid(FieldError{"type", oneOf(in.Type, store.EventTypes)})
 	}
@@ -62,7 +59,7 @@ func (s *server) listEvents(ctx context.Context, in *EventsFilter) (*eventListOu
 	if err != nil {
 		return nil, err
 	}
-	out := &eventListOutput{List[Event]{Data: wireEvents(events)}}
+	out := &body[List[Event]]{List[Event]{Data: wireAll(events, wireEvent)}}
 	if len(events) == in.Limit || cut {
 		last := out.Body.Data[len(events)-1].ID
 		out.Body.NextCursor = &last
@@ -70,7 +67,7 @@ func (s *server) listEvents(ctx context.Context, in *EventsFilter) (*eventListOu
 	return out, nil
 }
 
-func (s *server) getEvent(ctx context.Context, in *IDInput) (*eventOutput, error) {
+func (s *server) getEvent(ctx context.Context, in *eventInput) (*body[Event], error) {
 	id, err := parseEventID(in.ID)
 	if err != nil {
 		return nil, noID(in.ID)
@@ -79,20 +76,16 @@ func (s *server) getEvent(ctx context.Context, in *IDInput) (*eventOutput, error
 	if err != nil {
 		return nil, err
 	}
-	return &eventOutput{wireEvents([]store.Event{ev})[0]}, nil
+	return &body[Event]{wireEvent(&ev)}, nil
 }
 
 func parseEventID(s string) (uuid.UUID, error) {
 	return uuid.Parse(strings.TrimPrefix(s, webhook.EventID("")))
 }
 
-func wireEvents(events []store.Event) []Event {
-	out := make([]Event, len(events))
-	for i, ev := range events {
-		out[i] = Event{
-			ID: webhook.EventID(ev.ID.String()), Type: ev.Type, Timestamp: wireTime(ev.CreatedAt),
-			Task: ev.TaskID, Payload: json.RawMessage(ev.Payload),
-		}
+func wireEvent(ev *store.Event) Event {
+	return Event{
+		ID: webhook.EventID(ev.ID.String()), Type: ev.Type, Timestamp: wireTime(ev.CreatedAt),
+		Task: ev.TaskID, Payload: json.RawMessage(ev.Payload),
 	}
-	return out
 }

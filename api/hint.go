@@ -25,10 +25,8 @@ type HintURL struct {
 	URL string `json:"url" doc:"Pass it to memories.ai as callback_url at upload."`
 }
 
-type hintURLOutput struct{ Body HintURL }
-
 // hintURL answers with the hint URL of the app that calls.
-func (s *server) hintURL(ctx context.Context, _ *struct{}) (*hintURLOutput, error) {
+func (s *server) hintURL(ctx context.Context, _ *struct{}) (*body[HintURL], error) {
 	if s.cfg.PublicURL == "" {
 		return nil, problemFor(http.StatusConflict, codeNoPublicURL, "the operator has not set MEMHOOK_PUBLIC_URL, so there are no hint URLs")
 	}
@@ -36,9 +34,7 @@ func (s *server) hintURL(ctx context.Context, _ *struct{}) (*hintURLOutput, erro
 	if err != nil {
 		return nil, err
 	}
-	out := &hintURLOutput{}
-	out.Body.URL = s.cfg.PublicURL + "/v1/hints/" + app.HintToken
-	return out, nil
+	return &body[HintURL]{HintURL{s.cfg.PublicURL + "/v1/hints/" + app.HintToken}}, nil
 }
 
 func newHintLimiter() *rate.Limiter { return rate.NewLimiter(hintRate, hintBurst) }

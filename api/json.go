@@ -62,7 +62,8 @@ func checkJSON(data []byte) error {
 			}
 			name := string(data[min(i+1, end):end])
 			i = end
-			if len(objects) == 0 || objects[len(objects)-1] == nil || !bytes.HasPrefix(bytes.TrimLeft(data[min(end+1, len(data)):], " \t\r\n"), []byte(":")) {
+			isName := bytes.HasPrefix(bytes.TrimLeft(data[min(end+1, len(data)):], " \t\r\n"), []byte(":"))
+			if len(objects) == 0 || objects[len(objects)-1] == nil || !isName {
 				continue
 			}
 			if objects[len(objects)-1][name] {

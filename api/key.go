@@ -39,14 +39,9 @@ type (
 		IDInput
 		KeyID string `path:"key_id" doc:"The id of the key: a UUID."`
 	}
-	keyOutput struct{ Body APIKey }
 )
 
-func (s *server) createKey(ctx context.Context, in *createKeyInput) (*keyOutput, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
+func (s *server) createKey(ctx context.Context, in *createKeyInput) (*body[APIKey], error) {
 	var set NewKey
 	if in.Body != nil {
 		set = *in.Body
@@ -54,44 +49,32 @@ func (s *server) createKey(ctx context.Context, in *createKeyInput) (*keyOutput,
 	if err := checkName(&set.Name); err != nil {
 		return nil, err
 	}
-	k, plain, err := s.store.CreateKey(ctx, id, set.Name, set.RateLimit)
+	k, plain, err := s.store.CreateKey(ctx, in.id, set.Name, set.RateLimit)
 	if err != nil {
 		return nil, err
 	}
 	out := wireKey(&k)
 	out.Key = plain
-	return &keyOutput{out}, nil
+	return &body[APIKey]{out}, nil
 }
 
-func (s *server) listKeys(ctx context.Context, in *listKeysInput) (*listOutput[APIKey], error) {
-	id, err := in.id()
+func (s *server) listKeys(ctx context.Context, in *listKeysInput) (*body[List[APIKey]], error) {
+	if _, err := s.store.App(ctx, in.id); err != nil {
+		return nil, err
+	}
+	list, err := s.store.Keys(ctx, in.id, in.page)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.store.App(ctx, id); err != nil {
-		return nil, err
-	}
-	page, err := in.page()
-	if err != nil {
-		return nil, err
-	}
-	list, err := s.store.Keys(ctx, id, page)
-	if err != nil {
-		return nil, err
-	}
-	return listOf(list, page.Limit, func(k *store.APIKey) uuid.UUID { return k.ID }, wireKey), nil
+	return listOf(list, in.page.Limit, func(k *store.APIKey) uuid.UUID { return k.ID }, wireKey), nil
 }
 
 func (s *server) revokeKey(ctx context.Context, in *revokeKeyInput) (*struct{}, error) {
-	app, err := in.id()
-	if err != nil {
-		return nil, err
-	}
 	key, err := parseID(in.KeyID)
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.store.RevokeKey(ctx, app, key)
+	return nil, s.store.RevokeKey(ctx, in.id, key)
 }
 
 func wireKey(k *store.APIKey) APIKey {

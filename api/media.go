@@ -27,7 +27,8 @@ func checkMedia(ctx huma.Context, next func(huma.Context)) {
 	case err != nil || kind != "json" && !strings.HasSuffix(kind, "/json") && !strings.HasSuffix(kind, "+json"):
 		refuseMedia(ctx, FieldError{"Content-Type", "must be application/json, and the body JSON; " + printableName(given) + " is not supported"})
 	case charset != "" && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii"):
-		refuseMedia(ctx, FieldError{"Content-Type", "must be application/json in UTF-8; the charset " + printableName(charset) + " is not supported"})
+		text := "must be application/json in UTF-8; the charset " + printableName(charset) + " is not supported"
+		refuseMedia(ctx, FieldError{"Content-Type", text})
 	default:
 		next(asJSON{ctx})
 	}

@@ -75,7 +75,7 @@ type serviceState struct {
 
 	mu    sync.Mutex
 	read  time.Time
-	state []prometheus.Metric
+	state gauges
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -120,93 +120,107 @@ func (*serviceState) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect reads the state. While the database is unavailable it sends only the instance's own metrics.
 func (c *serviceState) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
 	pool := c.store.Pool().Stat()
-	gauge(poolConns, float64(pool.AcquiredConns()), "acquired")
-	gauge(poolConns, float64(pool.IdleConns()), "idle")
-	gauge(poolConns, float64(pool.MaxConns()), "max")
-	ch <- prometheus.MustNewConstMetric(poolWaits, prometheus.CounterValue, float64(pool.EmptyAcquireCount()))
-	ch <- prometheus.MustNewConstMetric(poolWaited, prometheus.CounterValue, pool.EmptyAcquireWaitTime().Seconds())
-
-	for _, m := range c.database() {
+	var own gauges
+	own.add(poolConns, float64(pool.AcquiredConns()), "acquired")
+	own.add(poolConns, float64(pool.IdleConns()), "idle")
+	own.add(poolConns, float64(pool.MaxConns()), "max")
+	for _, m := range append(own, c.database()...) {
 		ch <- m
 	}
+	ch <- prometheus.MustNewConstMetric(poolWaits, prometheus.CounterValue, float64(pool.EmptyAcquireCount()))
+	ch <- prometheus.MustNewConstMetric(poolWaited, prometheus.CounterValue, pool.EmptyAcquireWaitTime().Seconds())
+}
+
+// gauges are the values of one scrape.
+type gauges []prometheus.Metric
+
+func (g *gauges) add(d *prometheus.Desc, v float64, labels ...string) {
+	*g = append(*g, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
 }
 
 // database returns what the database says, at most stateFresh old.
-func (c *serviceState) database() []prometheus.Metric {
+func (c *serviceState) database() gauges {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if time.Since(c.read) < stateFresh {
-		return c.state
+	if time.Since(c.read) >= stateFresh {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		c.read, c.state = time.Now(), c.readDatabase(ctx)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	c.read, c.state = time.Now(), nil
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		c.state = append(c.state, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
-	}
+	return c.state
+}
+
+// readDatabase returns what the database says, up to its first error.
+func (c *serviceState) readDatabase(ctx context.Context) (g gauges) {
 	st, err := c.store.Stats(ctx, math.MaxInt32)
 	if err != nil {
-		return c.state
+		return g
 	}
 	for _, status := range []string{store.TaskWaiting, store.TaskReady, store.TaskFailed, store.TaskExpired, store.TaskCancelled} {
-		gauge(tasks, float64(st.Tasks[status]), status)
+		g.add(tasks, float64(st.Tasks[status]), status)
 	}
+	g.addAccounts(&st, c.names)
+	g.addQueues(&st)
+	v := verdict.Of(&st, time.Now())
+	g.add(undelivered, v.Oldest.Seconds())
+	g.add(retrying, float64(v.Retrying))
+	g.add(failing, float64(st.Failing))
+	g.add(failedShare, v.FailedShare)
+	g.add(instances, float64(len(st.Instances)))
+	health, err := c.store.DatabaseHealth(ctx)
+	if err != nil {
+		return g
+	}
+	g.add(oldestTx, health.OldestTransaction.Seconds())
+	for table, n := range health.DeadRows {
+		g.add(deadRows, float64(n), table)
+	}
+	byBreaker, off, waiting, err := c.store.EndpointCounts(ctx)
+	if err != nil {
+		return g
+	}
+	for _, b := range []string{store.BreakerClosed, store.BreakerOpen, store.BreakerHalfOpen} {
+		g.add(breakers, float64(byBreaker[b]), b)
+	}
+	g.add(disabled, float64(off))
+	g.add(parked, float64(waiting))
+	return g
+}
+
+func (g *gauges) addAccounts(st *store.Stats, names bool) {
 	for _, a := range st.Accounts {
 		account := a.ID.String()
-		if c.names {
+		if names {
 			account = a.Name
 		}
-		gauge(accountBudget, a.RequestsPerSecond, account)
-		gauge(accountUsed, a.Used, account)
-		gauge(accountBacklog, float64(st.Backlogs[a.ID]), account)
+		g.add(accountBudget, a.RequestsPerSecond, account)
+		g.add(accountUsed, a.Used, account)
+		g.add(accountBacklog, float64(st.Backlogs[a.ID]), account)
 		for _, state := range []string{store.AccountActive, store.AccountRateLimited, store.AccountRefused, store.AccountUnavailable} {
-			gauge(accountState, boolean(a.State == state), account, state)
+			g.add(accountState, boolean(a.State == state), account, state)
 		}
 	}
+}
+
+func (g *gauges) addQueues(st *store.Stats) {
 	depths := make(map[[2]string]store.QueueDepth)
 	for _, q := range st.Jobs {
 		depths[[2]string{q.Queue, q.State}] = q
 	}
 	for _, queue := range []string{store.QueuePoll, store.QueueFirst, store.QueueDeliver, store.QueueUpload} {
 		for _, state := range []string{"available", "running", "scheduled", "retryable"} {
-			gauge(queueJobs, float64(depths[[2]string{queue, state}].Count), queue, state)
+			g.add(queueJobs, float64(depths[[2]string{queue, state}].Count), queue, state)
 		}
-		gauge(queueOldest, depths[[2]string{queue, "available"}].OldestSecs, queue)
-		gauge(queuePaused, boolean(st.Paused[queue]), queue)
+		g.add(queueOldest, depths[[2]string{queue, "available"}].OldestSecs, queue)
+		since, paused := st.PausedAt[queue]
+		g.add(queuePaused, boolean(paused), queue)
 		pausedFor := 0.0
-		if since, paused := st.PausedAt[queue]; paused {
+		if paused {
 			pausedFor = time.Since(since).Seconds()
 		}
-		gauge(queuePausedFor, pausedFor, queue)
+		g.add(queuePausedFor, pausedFor, queue)
 	}
-	v := verdict.Of(&st, time.Now())
-	gauge(undelivered, v.Oldest.Seconds())
-	gauge(retrying, float64(v.Retrying))
-	gauge(failing, float64(st.Failing))
-	gauge(failedShare, v.FailedShare)
-	gauge(instances, float64(len(st.Instances)))
-	health, err := c.store.DatabaseHealth(ctx)
-	if err != nil {
-		return c.state
-	}
-	gauge(oldestTx, health.OldestTransaction.Seconds())
-	for table, n := range health.DeadRows {
-		gauge(deadRows, float64(n), table)
-	}
-	byBreaker, off, waiting, err := c.store.EndpointCounts(ctx)
-	if err != nil {
-		return c.state
-	}
-	for _, b := range []string{store.BreakerClosed, store.BreakerOpen, store.BreakerHalfOpen} {
-		gauge(breakers, float64(byBreaker[b]), b)
-	}
-	gauge(disabled, float64(off))
-	gauge(parked, float64(waiting))
-	return c.state
 }
 
 func boolean(b bool) float64 {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5/middleware"
@@ -26,11 +28,15 @@ func requestIDOf(ctx context.Context) string {
 }
 
 // clientIP determines the client's address: the peer's, or the one that a trusted proxy reports.
-func clientIP(proxies []string) func(http.Handler) http.Handler {
+func clientIP(proxies []netip.Prefix) func(http.Handler) http.Handler {
 	if len(proxies) == 0 {
 		return middleware.ClientIPFromRemoteAddr
 	}
-	return middleware.ClientIPFromXFF(proxies...)
+	networks := make([]string, len(proxies))
+	for i, p := range proxies {
+		networks[i] = p.String()
+	}
+	return middleware.ClientIPFromXFF(networks...)
 }
 
 // boundURL refuses targets longer than any operation needs.
@@ -58,7 +64,7 @@ func (s *server) logged(next http.Handler) http.Handler {
 // loggedPath hides the token of a hint URL: whoever knows it can cause polls.
 func loggedPath(path string) string {
 	const hints = "/v1/hints/"
-	if len(path) > len(hints) && path[:len(hints)] == hints {
+	if strings.HasPrefix(path, hints) {
 		return hints + "…"
 	}
 	return path

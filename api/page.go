@@ -12,19 +12,21 @@ import (
 type PageInput struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"The maximum number of entries."`
 	Cursor string `query:"cursor" doc:"The next_cursor of the previous page."`
+
+	page store.Page // which the adapter reads from them
 }
 
-func (p PageInput) page() (store.Page, error) {
-	page := store.Page{Limit: p.Limit}
+func (p *PageInput) readPage() error {
+	p.page = store.Page{Limit: p.Limit}
 	if p.Cursor == "" {
-		return page, nil
+		return nil
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(p.Cursor)
-	if err != nil || len(raw) != len(page.Before) {
-		return page, invalid(FieldError{"cursor", "must be the next_cursor of a page of this list"})
+	if err != nil || len(raw) != len(p.page.Before) {
+		return invalid(FieldError{"cursor", "must be the next_cursor of a page of this list"})
 	}
-	page.Before = uuid.UUID(raw)
-	return page, nil
+	p.page.Before = uuid.UUID(raw)
+	return nil
 }
 
 // List is a page of a list.
@@ -33,16 +35,9 @@ type List[T any] struct {
 	NextCursor *string `json:"next_cursor" doc:"The cursor of the next page; null on the last page."`
 }
 
-type listOutput[T any] struct {
-	Body List[T]
-}
-
 // listOf makes a page of a list's rows; id returns a row's id.
-func listOf[R, T any](rows []R, limit int, id func(*R) uuid.UUID, wire func(*R) T) *listOutput[T] {
-	out := &listOutput[T]{Body: List[T]{Data: make([]T, len(rows))}}
-	for i := range rows {
-		out.Body.Data[i] = wire(&rows[i])
-	}
+func listOf[R, T any](rows []R, limit int, id func(*R) uuid.UUID, wire func(*R) T) *body[List[T]] {
+	out := &body[List[T]]{List[T]{Data: wireAll(rows, wire)}}
 	if len(rows) == limit && limit > 0 {
 		last := id(&rows[len(rows)-1])
 		cursor := base64.RawURLEncoding.EncodeToString(last[:])
@@ -51,13 +46,26 @@ func listOf[R, T any](rows []R, limit int, id func(*R) uuid.UUID, wire func(*R) 
 	return out
 }
 
+// wireAll returns rows as clients see them.
+func wireAll[R, T any](rows []R, wire func(*R) T) []T {
+	out := make([]T, len(rows))
+	for i := range rows {
+		out[i] = wire(&rows[i])
+	}
+	return out
+}
+
 // IDInput is the path parameter of one entity.
 type IDInput struct {
 	ID string `path:"id" doc:"The id of the entity: a UUID, or evt_ and a UUID for an event. Any other text is the id of nothing (404)."`
+
+	id uuid.UUID // which the adapter reads from it
 }
 
-// id reads the parameter. What is not a UUID is not the id of anything.
-func (in IDInput) id() (uuid.UUID, error) { return parseID(in.ID) }
+func (in *IDInput) readID() (err error) {
+	in.id, err = parseID(in.ID)
+	return err
+}
 
 // noID is the error of a text in a path that is no id at all. It counts as [store.ErrNotFound].
 type noID string
@@ -68,6 +76,7 @@ func (text noID) Error() string { return string(text) + " is not an id" }
 // Is makes the text the id of nothing.
 func (noID) Is(target error) bool { return target == store.ErrNotFound }
 
+// parseID reads an id. What is not a UUID is not the id of anything.
 func parseID(s string) (uuid.UUID, error) {
 	id, err := uuid.Parse(s)
 	if err != nil {

@@ -142,7 +142,8 @@ func notFoundDetail(err error, subject string, scope store.Scope) string {
 	case noEvent == nil:
 		return text + given + " is the id of an event; get it at /events/" + given + ", or find what belongs to it at /search?q=" + given
 	case subject == "task":
-		return text + given + " is not an id of memhook, which is a UUID; find a task by its id at memories.ai with /tasks?task_id=" + url.QueryEscape(given)
+		return text + given + " is not an id of memhook, which is a UUID; find a task by its id at memories.ai with /tasks?task_id=" +
+			url.QueryEscape(given)
 	case subject == "event":
 		return text + given + " is not evt_ followed by a UUID"
 	default:

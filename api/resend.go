@@ -32,12 +32,7 @@ type Resend struct {
 	FinishedAt *Time      `json:"finished_at" nullable:"true" doc:"When it ended; null until then."`
 }
 
-type (
-	newResendInput struct{ Body NewResend }
-	resendOutput   struct{ Body Resend }
-)
-
-func (s *server) startResend(ctx context.Context, in *newResendInput) (*resendOutput, error) {
+func (s *server) startResend(ctx context.Context, in *body[NewResend]) (*body[Resend], error) {
 	f, err := in.Body.filter(scopeOf(ctx))
 	if err != nil {
 		return nil, err
@@ -49,13 +44,13 @@ func (s *server) startResend(ctx context.Context, in *newResendInput) (*resendOu
 	}
 	if in.Body.DryRun {
 		n, err := s.store.CountResend(ctx, f)
-		return &resendOutput{Resend{Status: "finished", Matched: n}}, err
+		return &body[Resend]{Resend{Status: "finished", Matched: n}}, err
 	}
 	b, err := s.store.StartResend(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	return &resendOutput{wireResend(&b)}, nil
+	return &body[Resend]{wireResend(&b)}, nil
 }
 
 func (n *NewResend) filter(scope store.Scope) (f store.ResendFilter, err error) {
@@ -80,16 +75,12 @@ func (n *NewResend) filter(scope store.Scope) (f store.ResendFilter, err error) 
 	return f, nil
 }
 
-func (s *server) getResend(ctx context.Context, in *IDInput) (*resendOutput, error) {
-	id, err := in.id()
+func (s *server) getResend(ctx context.Context, in *IDInput) (*body[Resend], error) {
+	b, err := s.store.BulkResend(ctx, scopeOf(ctx), in.id)
 	if err != nil {
 		return nil, err
 	}
-	b, err := s.store.BulkResend(ctx, scopeOf(ctx), id)
-	if err != nil {
-		return nil, err
-	}
-	return &resendOutput{wireResend(&b)}, nil
+	return &body[Resend]{wireResend(&b)}, nil
 }
 
 func wireResend(b *store.BulkResend) Resend {

@@ -52,7 +52,10 @@ func (s *server) appRoutes() map[string][]route {
 			{post, "/endpoints/{id}/test", do(s.testEndpoint), "test-endpoint", "Send webhook.test now", []int{202, 404, 409}},
 			{post, "/endpoints/{id}/enable", do(s.enableEndpoint), "enable-endpoint", "Enable an endpoint", []int{200, 404}},
 			{post, "/endpoints/{id}/recover", do(s.recoverEndpoint), "recover-endpoint", "Resend failed deliveries", []int{202, 404}},
-			{get, "/endpoints/{id}/public-key", do(s.publicKey), "get-endpoint-public-key", "Get the public key of an endpoint", []int{200, 404, 409}},
+			{
+				get, "/endpoints/{id}/public-key", do(s.publicKey), "get-endpoint-public-key", "Get the public key of an endpoint",
+				[]int{200, 404, 409},
+			},
 		},
 		"deliveries": {
 			{get, "/deliveries", do(s.listDeliveries), "list-deliveries", "List deliveries", []int{200}},
@@ -116,12 +119,12 @@ var descriptions = map[string]string{
 		"does not change. A new subscriber receives the events that the task has already had at once. Registering a task that failed, " +
 		"expired or was cancelled starts it anew.",
 	"create-tasks": "Registers each task as create-task does, in one transaction. Results are in the order of registrations.",
-	"create-upload": "Submits videos to memories.ai within the account's budget of submissions, and registers the task that comes of it, as " +
-		"create-task does. Answers at once; get the upload to see what became of it. If memories.ai refuses the submission, the " +
+	"create-upload": "Submits videos to memories.ai within the account's budget of submissions, and registers the task that comes of " +
+		"it, as create-task does. Answers at once; get the upload to see what became of it. If memories.ai refuses the submission, the " +
 		"callback URL receives upload.failed; if its answer is lost, upload.unknown. With the Datalake a submission whose answer is lost " +
 		"is repeated safely; with v1 it is never repeated.",
-	"list-uploads": "Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the " +
-		"video has arrived: if so, register its task with create-task; if not, create another upload.",
+	"list-uploads": "Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there " +
+		"whether the video has arrived: if so, register its task with create-task; if not, create another upload.",
 	"list-tasks": "Newest first.",
 	"cancel-task": "Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, " +
 		"whatever its status, with all that is stored of it; what is in flight may still be delivered.",
@@ -132,15 +135,15 @@ var descriptions = map[string]string{
 	"list-endpoints":      "Newest first.",
 	"delete-endpoint":     "Deletes its subscriptions too and cancels its pending deliveries.",
 	"get-endpoint-secret": "The receiver verifies the v1 signatures with it.",
-	"get-endpoint-public-key": "The receiver verifies the v1a signatures with it. An endpoint whose signatures do not include v1a answers 409. " +
-		"The key is rotated with the secret.",
+	"get-endpoint-public-key": "The receiver verifies the v1a signatures with it. An endpoint whose signatures do not include v1a " +
+		"answers 409. The key is rotated with the secret.",
 	"rotate-endpoint-secret": "During the overlap both secrets sign. The answer takes a second; by then all instances sign with the new one.",
 	"test-endpoint":          "Sends it even while the breaker is open. Answers with the delivery. Get the delivery to see its attempts.",
 	"enable-endpoint":        "Closes its breaker and sends at once, within its cap and rate, what has waited for it.",
 	"recover-endpoint":       "Sends again every delivery of the endpoint that has failed since a time, and at once what still waits for it.",
 	"list-deliveries":        "Newest first, without their attempts.",
-	"resend-deliveries": "Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. " +
-		"With dry_run it only counts.",
+	"resend-deliveries": "Counts the deliveries that match and sends them again in the background, within the caps and rates of their " +
+		"endpoints. With dry_run it only counts.",
 	"get-resend":              "Kept for a week after it has finished.",
 	"search":                  "A prefix will do. Returns at most 20 of each.",
 	"admin-resend-deliveries": "As resend-deliveries, across apps.",

@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"strings"
+
+	"github.com/memhook/memhook/store"
 )
 
 const (
@@ -20,14 +22,11 @@ type Found struct {
 	Uploads    []Upload   `json:"uploads" nullable:"false" doc:"The uploads that match, without their tasks."`
 }
 
-type (
-	searchInput struct {
-		Q string `query:"q" required:"true" maxLength:"500" doc:"The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. Uploads are found by their id and by the whole URL of a video."`
-	}
-	searchOutput struct{ Body Found }
-)
+type searchInput struct {
+	Q string `query:"q" required:"true" maxLength:"500" doc:"The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. Uploads are found by their id and by the whole URL of a video."`
+}
 
-func (s *server) search(ctx context.Context, in *searchInput) (*searchOutput, error) {
+func (s *server) search(ctx context.Context, in *searchInput) (*body[Found], error) {
 	text := strings.TrimSpace(in.Q)
 	if len([]rune(text)) < searchLeast {
 		return nil, invalid(FieldError{"q", "must have at least 3 characters"})
@@ -36,21 +35,9 @@ func (s *server) search(ctx context.Context, in *searchInput) (*searchOutput, er
 	if err != nil {
 		return nil, err
 	}
-	out := Found{
-		Tasks: make([]Task, len(found.Tasks)), Deliveries: make([]Delivery, len(found.Deliveries)),
-		Endpoints: make([]Endpoint, len(found.Endpoints)), Uploads: make([]Upload, len(found.Uploads)),
-	}
-	for i := range found.Tasks {
-		out.Tasks[i] = wireTask(&found.Tasks[i])
-	}
-	for i := range found.Deliveries {
-		out.Deliveries[i] = wireDelivery(&found.Deliveries[i])
-	}
-	for i := range found.Endpoints {
-		out.Endpoints[i] = s.wireEndpoint(&found.Endpoints[i])
-	}
-	for i := range found.Uploads {
-		out.Uploads[i] = wireUpload(&found.Uploads[i], nil)
-	}
-	return &searchOutput{out}, nil
+	return &body[Found]{Found{
+		Tasks: wireAll(found.Tasks, wireTask), Deliveries: wireAll(found.Deliveries, wireDelivery),
+		Endpoints: wireAll(found.Endpoints, s.wireEndpoint),
+		Uploads:   wireAll(found.Uploads, func(u *store.Upload) Upload { return wireUpload(u, nil) }),
+	}}, nil
 }

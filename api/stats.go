@@ -78,9 +78,7 @@ type Instance struct {
 	BeatAt    Time      `json:"beat_at" doc:"The last heartbeat."`
 }
 
-type statsOutput struct{ Body Stats }
-
-func (s *server) stats(ctx context.Context, _ *struct{}) (*statsOutput, error) {
+func (s *server) stats(ctx context.Context, _ *struct{}) (*body[Stats], error) {
 	st, err := s.store.Stats(ctx, math.MaxInt32)
 	if err != nil {
 		return nil, err
@@ -88,15 +86,9 @@ func (s *server) stats(ctx context.Context, _ *struct{}) (*statsOutput, error) {
 	total := store.Totals(st.Minutes)
 	out := Stats{
 		Tasks: st.Tasks, Deliveries: st.Deliveries, Paused: []string{}, Lag: quantiles(total.DetectionLag), Latency: quantiles(total.Latency),
-		Queues: make([]Queue, len(st.Jobs)), Rates: make([]Rates, len(st.Minutes)),
-		Accounts: make([]Account, len(st.Accounts)), Instances: make([]Instance, len(st.Instances)),
-	}
-	out.Verdict = wireVerdict(&st)
-	for i, q := range st.Jobs {
-		out.Queues[i] = Queue{Name: q.Queue, State: q.State, Count: q.Count, OldestSeconds: q.OldestSecs}
-	}
-	for i := range st.Accounts {
-		out.Accounts[i] = wireAccount(&st.Accounts[i], st.Backlogs)
+		Verdict: wireVerdict(&st), Queues: wireAll(st.Jobs, wireQueue), Rates: wireAll(st.Minutes, wireRates),
+		Accounts:  wireAll(st.Accounts, func(a *store.Account) Account { return wireAccount(a, st.Backlogs) }),
+		Instances: wireAll(st.Instances, wireInstance),
 	}
 	for what, queues := range store.Pausable {
 		if slices.ContainsFunc(queues, func(queue string) bool { return st.Paused[queue] }) {
@@ -104,18 +96,21 @@ func (s *server) stats(ctx context.Context, _ *struct{}) (*statsOutput, error) {
 		}
 	}
 	slices.Sort(out.Paused)
-	for i, m := range st.Minutes {
-		out.Rates[i] = Rates{
-			Minute: wireTime(m.Minute), Registrations: m.Registrations, Polls: m.Polls,
-			Deliveries: m.Deliveries, FailedAttempts: m.FailedAttempts,
-		}
+	return &body[Stats]{out}, nil
+}
+
+func wireQueue(q *store.QueueDepth) Queue {
+	return Queue{Name: q.Queue, State: q.State, Count: q.Count, OldestSeconds: q.OldestSecs}
+}
+
+func wireRates(m *store.Minute) Rates {
+	return Rates{
+		Minute: wireTime(m.Minute), Registrations: m.Registrations, Polls: m.Polls, Deliveries: m.Deliveries, FailedAttempts: m.FailedAttempts,
 	}
-	for i, in := range st.Instances {
-		out.Instances[i] = Instance{
-			ID: in.ID, Name: in.Name, Version: in.Version, StartedAt: wireTime(in.StartedAt), BeatAt: wireTime(in.BeatAt),
-		}
-	}
-	return &statsOutput{out}, nil
+}
+
+func wireInstance(in *store.Instance) Instance {
+	return Instance{ID: in.ID, Name: in.Name, Version: in.Version, StartedAt: wireTime(in.StartedAt), BeatAt: wireTime(in.BeatAt)}
 }
 
 func wireVerdict(st *store.Stats) Verdict {

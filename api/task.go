@@ -79,7 +79,6 @@ type Subscription struct {
 }
 
 type (
-	taskOutput struct{ Body Task }
 	// TasksFilter are the query parameters of lists of tasks.
 	TasksFilter struct {
 		PageInput
@@ -94,58 +93,42 @@ type (
 	}
 )
 
-func (s *server) listTasks(ctx context.Context, in *TasksFilter) (*listOutput[Task], error) {
-	page, err := in.page()
-	if err != nil {
-		return nil, err
-	}
+func (s *server) listTasks(ctx context.Context, in *TasksFilter) (*body[List[Task]], error) {
 	f := store.TaskFilter{Scope: scopeOf(ctx), Status: in.Status, UpstreamID: in.TaskID, UniqueID: in.UniqueID}
-	tasks, cut, err := s.store.Tasks(ctx, f, page)
+	tasks, cut, err := s.store.Tasks(ctx, f, in.page)
 	if err != nil {
 		return nil, err
 	}
 	if cut {
-		page.Limit = len(tasks) // the page is full
+		in.page.Limit = len(tasks) // the page is full
 	}
-	return listOf(tasks, page.Limit, func(t *store.Task) uuid.UUID { return t.ID }, wireTask), nil
+	return listOf(tasks, in.page.Limit, func(t *store.Task) uuid.UUID { return t.ID }, wireTask), nil
 }
 
-func (s *server) getTask(ctx context.Context, in *IDInput) (*taskOutput, error) {
-	id, err := in.id()
+func (s *server) getTask(ctx context.Context, in *IDInput) (*body[Task], error) {
+	t, err := s.store.Task(ctx, scopeOf(ctx), in.id)
 	if err != nil {
 		return nil, err
 	}
-	t, err := s.store.Task(ctx, scopeOf(ctx), id)
-	if err != nil {
-		return nil, err
-	}
-	return &taskOutput{wireTask(t)}, nil
+	return &body[Task]{wireTask(t)}, nil
 }
 
 func (s *server) cancelTask(ctx context.Context, in *DeleteTaskInput) (*struct{}, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
 	if in.Purge {
-		return nil, s.store.ExpungeTask(ctx, scopeOf(ctx), id)
+		return nil, s.store.ExpungeTask(ctx, scopeOf(ctx), in.id)
 	}
-	err = s.store.CancelTask(ctx, scopeOf(ctx), id)
+	err := s.store.CancelTask(ctx, scopeOf(ctx), in.id)
 	if errors.Is(err, store.ErrConflict) {
-		return nil, s.ended(ctx, id, "cancelled")
+		return nil, s.ended(ctx, in.id, "cancelled")
 	}
 	return nil, err
 }
 
 // pollTask moves the next poll of a task to the front.
-func (s *server) pollTask(ctx context.Context, in *IDInput) (*taskOutput, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
-	err = s.store.PollTask(ctx, scopeOf(ctx), id)
+func (s *server) pollTask(ctx context.Context, in *IDInput) (*body[Task], error) {
+	err := s.store.PollTask(ctx, scopeOf(ctx), in.id)
 	if errors.Is(err, store.ErrConflict) {
-		return nil, s.ended(ctx, id, "polled")
+		return nil, s.ended(ctx, in.id, "polled")
 	}
 	if err != nil {
 		return nil, err

@@ -65,20 +65,16 @@ type BatchResult struct {
 	Problem *Problem `json:"problem,omitempty" doc:"What is wrong with the registration, if something is."`
 }
 
-type (
-	batchInput struct{ Body NewTasks }
-	// BatchResults are the results of a batch.
-	BatchResults struct {
-		Results []BatchResult `json:"results" nullable:"false" doc:"One result for each registration, in the same order."`
-	}
-	batchOutput struct{ Body BatchResults }
-)
+// BatchResults are the results of a batch.
+type BatchResults struct {
+	Results []BatchResult `json:"results" nullable:"false" doc:"One result for each registration, in the same order."`
+}
 
-func (s *server) createTasks(ctx context.Context, in *batchInput) (*batchOutput, error) {
+func (s *server) createTasks(ctx context.Context, in *body[NewTasks]) (*body[BatchResults], error) {
 	if in.Body.wrong != nil {
 		return nil, invalid(in.Body.wrong...)
 	}
-	out := &batchOutput{}
+	out := &body[BatchResults]{}
 	out.Body.Results = make([]BatchResult, len(in.Body.Tasks))
 	var (
 		valid []store.Registration

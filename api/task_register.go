@@ -34,15 +34,12 @@ type NewTask struct {
 	ExpiresIn      string            `json:"expires_in,omitempty" example:"24h" doc:"The time until the task expires, as a duration such as 90m or 24h: at least 1s, at most 2160h."`
 }
 
-type (
-	createTaskInput  struct{ Body NewTask }
-	createTaskOutput struct {
-		Status int
-		Body   Task
-	}
-)
+type createTaskOutput struct {
+	Status int
+	Body   Task
+}
 
-func (s *server) createTask(ctx context.Context, in *createTaskInput) (*createTaskOutput, error) {
+func (s *server) createTask(ctx context.Context, in *body[NewTask]) (*createTaskOutput, error) {
 	n, err := s.newTask(ctx, callerOf(ctx), in.Body)
 	if err != nil {
 		return nil, err

@@ -55,20 +55,16 @@ func (Upload) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	return s
 }
 
-type (
-	createUploadInput struct{ Body NewUpload }
-	uploadOutput      struct{ Body Upload }
-	// UploadsFilter are the query parameters of lists of uploads.
-	UploadsFilter struct {
-		PageInput
-		Status string `query:"status" enum:"queued,submitted,failed,unknown" doc:"Return only uploads with this status."`
-	}
-)
+// UploadsFilter are the query parameters of lists of uploads.
+type UploadsFilter struct {
+	PageInput
+	Status string `query:"status" enum:"queued,submitted,failed,unknown" doc:"Return only uploads with this status."`
+}
 
 // maxUploadURL bounds the URLs of videos in characters.
 const maxUploadURL = 2048
 
-func (s *server) createUpload(ctx context.Context, in *createUploadInput) (*uploadOutput, error) {
+func (s *server) createUpload(ctx context.Context, in *body[NewUpload]) (*body[Upload], error) {
 	app, err := s.store.App(ctx, callerOf(ctx).AppID)
 	if err != nil {
 		return nil, err
@@ -87,15 +83,11 @@ func (s *server) createUpload(ctx context.Context, in *createUploadInput) (*uplo
 	if u, err = s.store.CreateUpload(ctx, u); err != nil {
 		return nil, err
 	}
-	return &uploadOutput{wireUpload(&u, nil)}, nil
+	return &body[Upload]{wireUpload(&u, nil)}, nil
 }
 
-func (s *server) getUpload(ctx context.Context, in *IDInput) (*uploadOutput, error) {
-	id, err := in.id()
-	if err != nil {
-		return nil, err
-	}
-	u, err := s.store.Upload(ctx, scopeOf(ctx), id)
+func (s *server) getUpload(ctx context.Context, in *IDInput) (*body[Upload], error) {
+	u, err := s.store.Upload(ctx, scopeOf(ctx), in.id)
 	if err != nil {
 		return nil, err
 	}
@@ -105,26 +97,22 @@ func (s *server) getUpload(ctx context.Context, in *IDInput) (*uploadOutput, err
 			return nil, err
 		}
 	}
-	return &uploadOutput{wireUpload(&u, t)}, nil
+	return &body[Upload]{wireUpload(&u, t)}, nil
 }
 
-func (s *server) listUploads(ctx context.Context, in *UploadsFilter) (*listOutput[Upload], error) {
-	page, err := in.page()
-	if err != nil {
-		return nil, err
-	}
-	uploads, cut, err := s.store.Uploads(ctx, store.UploadFilter{Scope: scopeOf(ctx), Status: in.Status}, page)
+func (s *server) listUploads(ctx context.Context, in *UploadsFilter) (*body[List[Upload]], error) {
+	uploads, cut, err := s.store.Uploads(ctx, store.UploadFilter{Scope: scopeOf(ctx), Status: in.Status}, in.page)
 	if err != nil {
 		return nil, err
 	}
 	if cut {
-		page.Limit = len(uploads) // the page is full
+		in.page.Limit = len(uploads) // the page is full
 	}
 	tasks, err := s.store.TasksOfUploads(ctx, uploads)
 	if err != nil {
 		return nil, err
 	}
-	return listOf(uploads, page.Limit, func(u *store.Upload) uuid.UUID { return u.ID }, func(u *store.Upload) Upload {
+	return listOf(uploads, in.page.Limit, func(u *store.Upload) uuid.UUID { return u.ID }, func(u *store.Upload) Upload {
 		if u.TaskID == nil {
 			return wireUpload(u, nil)
 		}

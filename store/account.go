@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -108,13 +107,10 @@ func (s *Store) accountByName(ctx context.Context, name string) (Account, error)
 // Backlogs counts the tasks of each account that are polled. The counts can be some seconds old.
 func (s *Store) Backlogs(ctx context.Context) (map[uuid.UUID]int64, error) {
 	found, err := s.backlog.get(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("count backlogs: %w", err)
-	}
-	return found, nil
+	return found, wrapped("count backlogs", err)
 }
 
 func (s *Store) countBacklogs(ctx context.Context) (map[uuid.UUID]int64, error) {
 	rows, err := s.pool.Query(ctx, `select account_id, count(*) from tasks where polling group by account_id`)
-	return counts[uuid.UUID](rows, err)
+	return pairs[uuid.UUID, int64](rows, err)
 }

@@ -67,10 +67,7 @@ func (s *Store) EnsureDefaults(ctx context.Context, d Defaults) error {
 	if err == nil {
 		err = s.ensureKey(ctx, app.ID, d.APIKey)
 	}
-	if err != nil {
-		return fmt.Errorf("default app: %w", err)
-	}
-	return nil
+	return wrapped("default app", err)
 }
 
 func rateText(requestsPerSecond float64) string {
@@ -119,10 +116,7 @@ func (s *Store) noteApplied(ctx context.Context, name, value string) error {
 		insert into applied_settings (name, hash) values ($1, $2)
 		on conflict (name) do update
 		set hash = excluded.hash, at = now()`, name, hash[:])
-	if err != nil {
-		return fmt.Errorf("note applied setting: %w", err)
-	}
-	return nil
+	return wrapped("note applied setting", err)
 }
 
 // ensureKey gives an app the key that the settings choose, in place of the one that they chose before.

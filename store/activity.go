@@ -134,8 +134,5 @@ func (s *Store) Activity(ctx context.Context, since time.Time) ([]Minute, error)
 		select minute, registrations, polls, deliveries, failed_attempts, detection_lag, latency
 		from `+table+` where minute >= $1 order by minute`, since)
 	list, err := many[Minute](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("read activity: %w", err)
-	}
-	return list, nil
+	return list, wrapped("read activity", err)
 }

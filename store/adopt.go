@@ -79,12 +79,9 @@ func (s *Store) adoptAccounts(ctx context.Context, tx pgx.Tx) (int, error) {
 				and j.args ->> 'account_id' = a.id::text
 		)
 		for no key update skip locked`)
-	if err != nil {
-		return 0, fmt.Errorf("look for poll jobs: %w", err)
-	}
-	accounts, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	accounts, err := scalars[uuid.UUID](rows, err)
 	if err != nil || len(accounts) == 0 {
-		return 0, err
+		return 0, wrapped("look for poll jobs", err)
 	}
 	if _, err := tx.Exec(ctx, `update accounts set poll_job = true where id = any($1) and not poll_job`, accounts); err != nil {
 		return 0, fmt.Errorf("claim poll jobs: %w", err)
@@ -270,8 +267,5 @@ func cancelStragglers(ctx context.Context, tx pgx.Tx, due []pendingDelivery) err
 			)
 			for update skip locked
 		)`, distinct(due, func(d pendingDelivery) uuid.UUID { return d.ID }))
-	if err != nil {
-		return fmt.Errorf("cancel deliveries to deleted endpoints: %w", err)
-	}
-	return nil
+	return wrapped("cancel deliveries to deleted endpoints", err)
 }

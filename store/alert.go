@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -32,10 +31,7 @@ func raiseAlert(ctx context.Context, tx pgx.Tx, a Alert) error {
 		on conflict (subject) do update
 		set state = excluded.state, summary = excluded.summary, link = excluded.link, at = excluded.at, sent = false
 		where a.state <> excluded.state`, a.Subject, a.State, a.Summary, a.Link, a.At)
-	if err != nil {
-		return fmt.Errorf("raise alert: %w", err)
-	}
-	return nil
+	return wrapped("raise alert", err)
 }
 
 // settleAlert enters the good state of a subject about which something else was raised before.
@@ -43,10 +39,7 @@ func settleAlert(ctx context.Context, tx pgx.Tx, a Alert) error {
 	_, err := tx.Exec(ctx, `
 		update alerts set state = $2, summary = $3, link = $4, at = $5, sent = false
 		where subject = $1 and state <> $2`, a.Subject, a.State, a.Summary, a.Link, a.At)
-	if err != nil {
-		return fmt.Errorf("settle alert: %w", err)
-	}
-	return nil
+	return wrapped("settle alert", err)
 }
 
 // RaiseAlert enters an alert, unless its subject has that state already. A good state is entered only after another.

@@ -9,17 +9,16 @@ import (
 
 // App is a tenant: an upstream application with its keys, tasks and endpoints.
 type App struct {
-	ID         uuid.UUID
-	Name       string
-	AccountID  uuid.UUID
-	HintToken  string
-	SigningKey []byte // sealed ed25519 seed
-	PublicKey  []byte
-	CreatedAt  time.Time
+	ID        uuid.UUID
+	Name      string
+	AccountID uuid.UUID
+	HintToken string
+	PublicKey []byte
+	CreatedAt time.Time
 }
 
 const (
-	appColumns = `id, name, account_id, hint_token, signing_key, public_key, created_at`
+	appColumns = `id, name, account_id, hint_token, public_key, created_at`
 	keyColumns = `id, app_id, name, prefix, created_at, last_used_at, revoked_at, rate_limit`
 )
 

@@ -126,10 +126,7 @@ func saveHealth(ctx context.Context, tx pgx.Tx, endpoints []*Endpoint) error {
 			set enabled = $2, disabled_reason = $3, breaker = $4, failures = $5, probes = $6, failing_since = $7, hold_until = $8
 			where id = $1`, e.ID, e.Enabled, e.DisabledReason, e.Breaker, e.Failures, e.Probes, e.FailingSince, e.HoldUntil)
 	}
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("save endpoint health: %w", err)
-	}
-	return nil
+	return wrapped("save endpoint health", tx.SendBatch(ctx, batch).Close())
 }
 
 // Health is how an endpoint does.
@@ -167,14 +164,11 @@ func (s *Store) EndpointHealth(ctx context.Context, id uuid.UUID, attempts int) 
 // EndpointCounts counts the endpoints by state, for metrics.
 func (s *Store) EndpointCounts(ctx context.Context) (byBreaker map[string]int64, disabled, parked int64, err error) {
 	rows, err := s.pool.Query(ctx, `select breaker, count(*) from endpoints where deleted_at is null group by breaker`)
-	if byBreaker, err = counts[string](rows, err); err != nil {
+	if byBreaker, err = pairs[string, int64](rows, err); err != nil {
 		return nil, 0, 0, fmt.Errorf("count breakers: %w", err)
 	}
 	err = s.pool.QueryRow(ctx, `
 		select (select count(*) from endpoints where deleted_at is null and not enabled), (select count(*) from deliveries where parked)`).
 		Scan(&disabled, &parked)
-	if err != nil {
-		return nil, 0, 0, fmt.Errorf("count disabled endpoints: %w", err)
-	}
-	return byBreaker, disabled, parked, nil
+	return byBreaker, disabled, parked, wrapped("count disabled endpoints", err)
 }

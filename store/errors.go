@@ -22,41 +22,42 @@ type NoHeaderError struct{ Name string }
 // Error names the header.
 func (e NoHeaderError) Error() string { return "the endpoint has no header " + e.Name }
 
-// isUnique reports whether err is the violation of a unique constraint.
-func isUnique(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "23505"
+// wrapped returns err with what was tried, or nil where there is no error.
+func wrapped(tried string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", tried, err)
 }
+
+// sqlState returns the SQLSTATE of the database's error, or "" where err is none.
+func sqlState(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code
+	}
+	return ""
+}
+
+// isUnique reports whether err is the violation of a unique constraint.
+func isUnique(err error) bool { return sqlState(err) == "23505" }
 
 // isForeignKey reports whether err is a reference to a row that is gone.
-func isForeignKey(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "23503"
-}
+func isForeignKey(err error) bool { return sqlState(err) == "23503" }
 
 // isDeadlock reports whether the database has ended err's transaction because of a deadlock.
-func isDeadlock(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "40P01"
-}
+func isDeadlock(err error) bool { return sqlState(err) == "40P01" }
 
 // isData reports whether the database refused a value in a statement rather than the statement.
 func isData(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code[:2] == "22" || pg.Code[:2] == "23")
+	state := sqlState(err)
+	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23")
 }
 
 // isDenied reports whether the role lacks a right.
-func isDenied(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "42501"
-}
+func isDenied(err error) bool { return sqlState(err) == "42501" }
 
 // isReadOnly reports whether the database refused a write because the session is read-only.
-func isReadOnly(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "25006"
-}
+func isReadOnly(err error) bool { return sqlState(err) == "25006" }
 
 // IsUnavailable reports whether err means that the database cannot serve requests now, so that the same call may succeed
 // later: it cannot be reached, it takes no writes, it is starting or stopping, or it is out of connections or disk space.
@@ -64,10 +65,10 @@ func IsUnavailable(err error) bool {
 	if errors.Is(err, errUpgrading) {
 		return true
 	}
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+	if state := sqlState(err); state != "" {
 		// 25P03: a time-out of the server's. 08: connection exception, 53: insufficient resources, 57: operator intervention.
-		return isReadOnly(err) || pg.Code == "25P03" ||
-			strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "53") || strings.HasPrefix(pg.Code, "57")
+		return isReadOnly(err) || state == "25P03" ||
+			strings.HasPrefix(state, "08") || strings.HasPrefix(state, "53") || strings.HasPrefix(state, "57")
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
@@ -88,8 +89,7 @@ func ignoring(err, ignored error) error {
 // IsUnstorable reports whether err means that a text was refused because PostgreSQL cannot store it: it has a NUL
 // character or is not valid UTF-8.
 func IsUnstorable(err error) bool {
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && pg.Code == "22021"
+	return sqlState(err) == "22021"
 }
 
 // conflict returns an [ErrConflict] with its reason, worded for whoever asked for the change.

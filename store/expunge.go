@@ -22,10 +22,7 @@ func (s *Store) ExpungeTask(ctx context.Context, scope Scope, id uuid.UUID) erro
 			return ErrNotFound
 		}
 		rows, err := tx.Query(ctx, `select id from deliveries where task = $1 order by id for update`, id)
-		if err != nil {
-			return err
-		}
-		deliveries, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		deliveries, err := scalars[uuid.UUID](rows, err)
 		if err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ func (s *Store) readHealth(ctx context.Context) (h DatabaseHealth, err error) {
 		from pg_stat_user_tables
 		where relid in (to_regclass('river_job'), to_regclass('accounts'), to_regclass('tasks'),
 			to_regclass('endpoints'), to_regclass('deliveries'))`)
-	if h.DeadRows, err = counts[string](rows, err); err != nil {
+	if h.DeadRows, err = pairs[string, int64](rows, err); err != nil {
 		return h, fmt.Errorf("count dead rows: %w", err)
 	}
 	return h, nil

@@ -78,10 +78,7 @@ func (s *Store) FinishIdempotent(ctx context.Context, app uuid.UUID, key string,
 	_, err := s.pool.Exec(ctx, `
 		update idempotency_keys set status = $4, response = $5
 		where app_id = $1 and key = $2 and created_at = $3`, app, key, c.claimedAt, status, sealed)
-	if err != nil {
-		return fmt.Errorf("keep answer: %w", err)
-	}
-	return nil
+	return wrapped("keep answer", err)
 }
 
 // ForgetIdempotent releases the claim of a request that failed, so that the request may be tried again.
@@ -90,8 +87,5 @@ func (s *Store) ForgetIdempotent(ctx context.Context, app uuid.UUID, key string,
 			delete
 			from idempotency_keys
 			where app_id = $1 and key = $2 and created_at = $3`, app, key, c.claimedAt)
-	if err != nil {
-		return fmt.Errorf("give idempotency key back: %w", err)
-	}
-	return nil
+	return wrapped("give idempotency key back", err)
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -37,10 +36,7 @@ type Instance struct {
 func (s *Store) RegisterInstance(ctx context.Context, in Instance) (freed int64, err error) {
 	err = s.tx(ctx, "register instance", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `delete from instances where name = $1 and id <> $2 returning id::text`, in.Name, in.ID)
-		if err != nil {
-			return err
-		}
-		dead, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		dead, err := scalars[string](rows, err)
 		if err != nil {
 			return err
 		}
@@ -56,10 +52,7 @@ func (s *Store) RegisterInstance(ctx context.Context, in Instance) (freed int64,
 func (s *Store) Heartbeat(ctx context.Context, in Instance) error {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
 	defer cancel()
-	if err := s.beat(ctx, s.pool, in); err != nil {
-		return fmt.Errorf("beat: %w", err)
-	}
-	return nil
+	return wrapped("beat", s.beat(ctx, s.pool, in))
 }
 
 // beat writes the heartbeat, and measures the clocks by the answer.
@@ -105,10 +98,7 @@ func (s *Store) ReapInstances(ctx context.Context) (freed int64, err error) {
 			delete from instances
 			where id in (select id from instances where beat_at < now() - $1::interval for update skip locked)
 			returning id::text`, InstanceStale)
-		if err != nil {
-			return err
-		}
-		dead, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		dead, err := scalars[string](rows, err)
 		if err != nil {
 			return err
 		}
@@ -140,10 +130,7 @@ func freeJobs(ctx context.Context, tx pgx.Tx, clients []string) (int64, error) {
 		update river_job
 		set state = 'available', scheduled_at = now()
 		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = any($1)`, clients)
-	if err != nil {
-		return 0, fmt.Errorf("free jobs: %w", err)
-	}
-	return tag.RowsAffected(), nil
+	return tag.RowsAffected(), wrapped("free jobs", err)
 }
 
 // RunningJobs lists the jobs that the queue has recorded as running on an instance for at least a time.
@@ -153,10 +140,8 @@ func (s *Store) RunningJobs(ctx context.Context, instance uuid.UUID, atLeast tim
 		from river_job
 		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = $1
 			and attempted_at < now() - $2::interval`, instance.String(), atLeast)
-	if err != nil {
-		return nil, fmt.Errorf("list running jobs: %w", err)
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[int64])
+	jobs, err := scalars[int64](rows, err)
+	return jobs, wrapped("list running jobs", err)
 }
 
 // ReclaimJobs makes those of the given running jobs of an instance available again that the instance does not run, and
@@ -166,10 +151,7 @@ func (s *Store) ReclaimJobs(ctx context.Context, instance uuid.UUID, jobs []int6
 		update river_job
 		set state = 'available', scheduled_at = now()
 		where id = any($1) and state = 'running' and attempted_by[array_upper(attempted_by, 1)] = $2`, jobs, instance.String())
-	if err != nil {
-		return 0, fmt.Errorf("reclaim jobs: %w", err)
-	}
-	return tag.RowsAffected(), nil
+	return tag.RowsAffected(), wrapped("reclaim jobs", err)
 }
 
 // Instances lists the instances that beat.

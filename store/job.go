@@ -87,51 +87,6 @@ const withJob = `(
 	where j.kind = 'deliver_first'
 )`
 
-// insertFirstJobs inserts jobs for the first attempts of deliveries.
-func (s *Store) insertFirstJobs(ctx context.Context, tx pgx.Tx, deliveries []uuid.UUID) error {
-	var params []river.InsertManyParams
-	for group := range slices.Chunk(deliveries, firstAttempts) {
-		params = append(params, river.InsertManyParams{Args: FirstArgs{Deliveries: group}})
-	}
-	if len(params) == 0 {
-		return nil
-	}
-	if _, err := s.jobs.InsertManyFastTx(ctx, tx, params); err != nil {
-		return fmt.Errorf("insert jobs of first attempts: %w", err)
-	}
-	return nil
-}
-
-// insertDeliverJobs inserts a job for each delivery, to run at once. One that is not due yet snoozes.
-func (s *Store) insertDeliverJobs(ctx context.Context, tx pgx.Tx, jobs []DeliverArgs) error {
-	if len(jobs) == 0 {
-		return nil
-	}
-	params := make([]river.InsertManyParams, len(jobs))
-	for i, j := range jobs {
-		params[i] = river.InsertManyParams{Args: j}
-	}
-	if _, err := s.jobs.InsertManyFastTx(ctx, tx, params); err != nil {
-		return fmt.Errorf("insert deliver jobs: %w", err)
-	}
-	return nil
-}
-
-// insertPollJobs inserts a poll job for each account, to run at once.
-func (s *Store) insertPollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.UUID) error {
-	if len(accounts) == 0 {
-		return nil
-	}
-	params := make([]river.InsertManyParams, len(accounts))
-	for i, id := range accounts {
-		params[i] = river.InsertManyParams{Args: PollArgs{AccountID: id}}
-	}
-	if _, err := s.jobs.InsertManyFastTx(ctx, tx, params); err != nil {
-		return fmt.Errorf("insert poll jobs: %w", err)
-	}
-	return nil
-}
-
 // Kind names the job.
 func (UploadArgs) Kind() string { return "upload" }
 
@@ -140,17 +95,38 @@ func (UploadArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: QueueUpload, MaxAttempts: jobAttempts}
 }
 
+// insertFirstJobs inserts jobs for the first attempts of deliveries.
+func (s *Store) insertFirstJobs(ctx context.Context, tx pgx.Tx, deliveries []uuid.UUID) error {
+	groups := slices.Collect(slices.Chunk(deliveries, firstAttempts))
+	return insertJobs(ctx, tx, s.jobs, groups, func(group []uuid.UUID) FirstArgs { return FirstArgs{group} })
+}
+
+// insertDeliverJobs inserts a job for each delivery, to run at once. One that is not due yet snoozes.
+func (s *Store) insertDeliverJobs(ctx context.Context, tx pgx.Tx, jobs []DeliverArgs) error {
+	return insertJobs(ctx, tx, s.jobs, jobs, func(job DeliverArgs) DeliverArgs { return job })
+}
+
+// insertPollJobs inserts a poll job for each account, to run at once.
+func (s *Store) insertPollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.UUID) error {
+	return insertJobs(ctx, tx, s.jobs, accounts, func(id uuid.UUID) PollArgs { return PollArgs{id} })
+}
+
 // insertUploadJobs inserts an upload job for each account, to run at once.
 func (s *Store) insertUploadJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.UUID) error {
-	if len(accounts) == 0 {
+	return insertJobs(ctx, tx, s.jobs, accounts, func(id uuid.UUID) UploadArgs { return UploadArgs{AccountID: id} })
+}
+
+// insertJobs inserts a job for each of things, to run at once.
+func insertJobs[T any, A river.JobArgs](ctx context.Context, tx pgx.Tx, queue *river.Client[pgx.Tx], things []T, args func(T) A) error {
+	if len(things) == 0 {
 		return nil
 	}
-	params := make([]river.InsertManyParams, len(accounts))
-	for i, id := range accounts {
-		params[i] = river.InsertManyParams{Args: UploadArgs{AccountID: id}}
+	params := make([]river.InsertManyParams, len(things))
+	for i, thing := range things {
+		params[i] = river.InsertManyParams{Args: args(thing)}
 	}
-	if _, err := s.jobs.InsertManyFastTx(ctx, tx, params); err != nil {
-		return fmt.Errorf("insert upload jobs: %w", err)
+	if _, err := queue.InsertManyFastTx(ctx, tx, params); err != nil {
+		return fmt.Errorf("insert %s jobs: %w", params[0].Args.Kind(), err)
 	}
 	return nil
 }

@@ -38,7 +38,6 @@ func ValidKey(key string) bool {
 type Identity struct {
 	KeyID     uuid.UUID
 	AppID     uuid.UUID
-	AccountID uuid.UUID
 	RateLimit *float64
 }
 
@@ -57,7 +56,7 @@ func (s *Store) Keys(ctx context.Context, app uuid.UUID, p Page) ([]APIKey, erro
 func (s *Store) Authenticate(ctx context.Context, plain string) (Identity, error) {
 	hash := sha256.Sum256([]byte(plain))
 	rows, err := s.pool.Query(ctx, `
-		select k.id as key_id, k.app_id, a.account_id, k.rate_limit
+		select k.id as key_id, k.app_id, k.rate_limit
 		from api_keys k
 		join apps a on a.id = k.app_id
 		where k.hash = $1 and k.revoked_at is null and a.deleted_at is null`, hash[:])
@@ -119,10 +118,7 @@ func (s *Store) TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) err
 	for id, at := range used {
 		batch.Queue(`update api_keys set last_used_at = greatest(last_used_at, $2) where id = $1`, id, at)
 	}
-	if err := s.pool.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("note key use: %w", err)
-	}
-	return nil
+	return wrapped("note key use", s.pool.SendBatch(ctx, batch).Close())
 }
 
 // randomText returns n random bytes as URL-safe text.

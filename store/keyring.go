@@ -83,13 +83,7 @@ func (s *Store) VerifyKeys(ctx context.Context) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil // a new database: any key will do
 	}
-	if err != nil {
-		return fmt.Errorf("check encryption key: %w", err)
-	}
-	if _, err := s.keys.Open("keyring.check", sealed); err != nil {
-		return fmt.Errorf("MEMHOOK_ENCRYPTION_KEY does not fit this database: %w", err)
-	}
-	return nil
+	return s.checkMark(sealed, err)
 }
 
 // CheckKeys fails unless the keyring can open what this database holds. On a new database it leaves the mark by which
@@ -100,9 +94,11 @@ func (s *Store) CheckKeys(ctx context.Context) error {
 		insert into keyring_check (sealed) values ($1)
 		on conflict (one) do update set one = true
 		returning sealed`, s.keys.Seal("keyring.check", []byte(checkSentence))).Scan(&sealed)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
+	return s.checkMark(sealed, err)
+}
+
+// checkMark fails unless the keyring can open the mark that was read, or err says why it could not be read.
+func (s *Store) checkMark(sealed []byte, err error) error {
 	if err != nil {
 		return fmt.Errorf("check encryption key: %w", err)
 	}

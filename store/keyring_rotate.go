@@ -57,10 +57,7 @@ func (s *Store) RotateKeys(ctx context.Context, progress func(done, total int)) 
 	}
 	// The mark last: a start with the first key alone must fail until everything can be opened with it.
 	_, err := s.pool.Exec(ctx, `update keyring_check set sealed = $1`, s.keys.Seal("keyring.check", []byte(checkSentence)))
-	if err != nil {
-		return fmt.Errorf("seal the mark anew: %w", err)
-	}
-	return nil
+	return wrapped("seal the mark anew", err)
 }
 
 func (s *Store) rekey(ctx context.Context, table, column, place string) (n int, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -115,10 +116,7 @@ func (s *Store) ReleaseLease(ctx context.Context, l *Lease, end LeaseEnd) (goOn 
 // goIdle clears the account's poll_job, unless a registration is under way or has committed since the caller looked.
 func goIdle(ctx context.Context, tx pgx.Tx, account uuid.UUID) (idle bool, err error) {
 	rows, err := tx.Query(ctx, `select id from accounts where id = $1 for update skip locked`, account)
-	if err != nil {
-		return false, err
-	}
-	locked, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	locked, err := scalars[uuid.UUID](rows, err)
 	if err != nil || len(locked) == 0 {
 		return false, err
 	}
@@ -136,29 +134,20 @@ func (s *Store) ensurePollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.U
 		return nil
 	}
 	rows, err := tx.Query(ctx, `select id, poll_job from accounts where id = any($1) order by id for key share`, accounts)
+	hasJob, err := pairs[uuid.UUID, bool](rows, err)
 	if err != nil {
 		return fmt.Errorf("read poll jobs: %w", err)
 	}
-	var idle []uuid.UUID
-	var id uuid.UUID
-	var has bool
-	if _, err := pgx.ForEachRow(rows, []any{&id, &has}, func() error {
-		if !has {
-			idle = append(idle, id)
-		}
-		return nil
-	}); err != nil {
-		return fmt.Errorf("read poll jobs: %w", err)
-	}
+	idle := slices.DeleteFunc(slices.Clone(accounts), func(id uuid.UUID) bool {
+		has, exists := hasJob[id]
+		return has || !exists
+	})
 	if len(idle) == 0 {
 		return nil
 	}
 	// Of two registrations that both found the account idle, the second waits here and then changes nothing.
 	rows, err = tx.Query(ctx, `update accounts set poll_job = true where id = any($1) and not poll_job returning id`, idle)
-	if err != nil {
-		return fmt.Errorf("claim poll jobs: %w", err)
-	}
-	if idle, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]); err != nil {
+	if idle, err = scalars[uuid.UUID](rows, err); err != nil {
 		return fmt.Errorf("claim poll jobs: %w", err)
 	}
 	return s.insertPollJobs(ctx, tx, idle)

@@ -11,11 +11,12 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/memhook/memhook/migrations"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
+
+	"github.com/memhook/memhook/migrations"
 )
 
 // ErrSchemaNewer is returned for a database that a newer memhook has migrated.
@@ -116,10 +117,8 @@ func migrateOurs(ctx context.Context, ours *goose.Provider, report func(string))
 // dropUnusedIndexes drops River's two GIN indexes, by which only searches of job arguments and metadata
 // would go. Every job changes them three times; without them a delivery costs PostgreSQL a tenth less.
 func dropUnusedIndexes(ctx context.Context, pool *pgxpool.Pool) error {
-	if _, err := pool.Exec(ctx, `drop index if exists river_job_args_index, river_job_metadata_index`); err != nil {
-		return fmt.Errorf("drop unused indexes: %w", err)
-	}
-	return nil
+	_, err := pool.Exec(ctx, `drop index if exists river_job_args_index, river_job_metadata_index`)
+	return wrapped("drop unused indexes", err)
 }
 
 // MigrateDown removes River's schema, then memhook's, with all that they hold. It fails where there is no memhook, and

@@ -2,12 +2,8 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Events and attempts are partitioned by the day that their keys name: events by their id, attempts by their delivery's. A
@@ -54,18 +50,12 @@ func (s *Store) AddPartitions(ctx context.Context) error {
 }
 
 // isLockTimeout reports whether err means that a lock was not granted in time.
-func isLockTimeout(err error) bool {
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && pg.Code == "55P03"
-}
+func isLockTimeout(err error) bool { return sqlState(err) == "55P03" }
 
 // dropPartitions drops the partitions of which all is older than a time, and returns their number.
 func (s *Store) dropPartitions(ctx context.Context, before time.Time) (n int64, err error) {
 	rows, err := s.pool.Query(ctx, `select name from partitions where hi <= $1 order by hi`, idAt(before))
-	if err != nil {
-		return 0, fmt.Errorf("list partitions: %w", err)
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	names, err := scalars[string](rows, err)
 	if err != nil {
 		return 0, fmt.Errorf("list partitions: %w", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 )
 
@@ -46,17 +45,8 @@ func (s *Store) PausedQueues(ctx context.Context) (map[string]bool, error) {
 // pauses returns since when queues are paused.
 func (s *Store) pauses(ctx context.Context) (map[string]time.Time, error) {
 	rows, err := s.pool.Query(ctx, `select name, paused_at from river_queue where paused_at is not null`)
-	if err != nil {
-		return nil, fmt.Errorf("read queues: %w", err)
-	}
-	since := make(map[string]time.Time)
-	var name string
-	var at time.Time
-	_, err = pgx.ForEachRow(rows, []any{&name, &at}, func() error {
-		since[name] = at
-		return nil
-	})
-	return since, err
+	since, err := pairs[string, time.Time](rows, err)
+	return since, wrapped("read queues", err)
 }
 
 // QueueDepth is how many jobs of a queue are in a state.
@@ -75,8 +65,5 @@ func (s *Store) QueueDepths(ctx context.Context) ([]QueueDepth, error) {
 		group by queue, state
 		order by queue, state`)
 	list, err := many[QueueDepth](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("count jobs: %w", err)
-	}
-	return list, nil
+	return list, wrapped("count jobs", err)
 }

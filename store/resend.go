@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"time"
 
@@ -78,10 +77,7 @@ func (s *Store) CountResendUpTo(ctx context.Context, f ResendFilter, most int) (
 			where `+bulkMatches(f.Status)+`
 			limit $6
 		) d`, append(f.args(s.now()), most, idBefore(f.Since))...).Scan(&n)
-	if err != nil {
-		return 0, fmt.Errorf("count deliveries to resend: %w", err)
-	}
-	return n, nil
+	return n, wrapped("count deliveries to resend", err)
 }
 
 // args are the parameters of bulkMatches. What is created after now does not match.

@@ -38,15 +38,24 @@ func many[T any](rows pgx.Rows, err error) ([]T, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByNameLax[T])
 }
 
-func counts[K comparable](rows pgx.Rows, err error) (map[K]int64, error) {
+// scalars collects all rows, which have one column.
+func scalars[T any](rows pgx.Rows, err error) ([]T, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := make(map[K]int64)
+	return pgx.CollectRows(rows, pgx.RowTo[T])
+}
+
+// pairs collects all rows, which have two columns: a key and its value.
+func pairs[K comparable, V any](rows pgx.Rows, err error) (map[K]V, error) {
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[K]V)
 	var key K
-	var n int64
-	_, err = pgx.ForEachRow(rows, []any{&key, &n}, func() error {
-		found[key] = n
+	var value V
+	_, err = pgx.ForEachRow(rows, []any{&key, &value}, func() error {
+		found[key] = value
 		return nil
 	})
 	return found, err

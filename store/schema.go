@@ -2,17 +2,16 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"regexp"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/memhook/memhook/migrations"
 	"github.com/pressly/goose/v3"
+
+	"github.com/memhook/memhook/migrations"
 )
 
 // memhook's tables, River's and the migrations' versions stand in one schema, which is the first of each session's search_path:
@@ -51,10 +50,7 @@ func readSchema(ctx context.Context, pool *pgxpool.Pool) (schemaOf, error) {
 		select coalesce(current_schema(), '') as name, `+isOurs(`current_schema()`)+` as ours, current_setting('search_path') as path,
 			current_user::text as "user", current_database()::text as database`)
 	found, err := one[schemaOf](rows, err)
-	if err != nil {
-		return found, fmt.Errorf("read the schema: %w", err)
-	}
-	return found, nil
+	return found, wrapped("read the schema", err)
 }
 
 // checkOurs returns an error unless the schema holds memhook's tables.
@@ -133,10 +129,7 @@ func takenNames(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
 		select c.relname::text from pg_class c
 		where c.relnamespace = to_regnamespace(quote_ident(current_schema())) and c.relname = any($1) and c.relkind in ('r', 'p', 'v', 'm', 'f')
 		order by 1`, names)
-	if err != nil {
-		return nil, err
-	}
-	taken, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	taken, err := scalars[string](rows, err)
 	if err != nil {
 		return nil, err
 	}
@@ -195,14 +188,8 @@ func ReadRights(ctx context.Context, pool *pgxpool.Pool) (Rights, error) {
 					else not (has_table_privilege(oid, 'select') and has_table_privilege(oid, 'insert')
 						and has_table_privilege(oid, 'update') and has_table_privilege(oid, 'delete')) end) as serve`)
 	found, err := one[Rights](rows, err)
-	if err != nil {
-		return found, fmt.Errorf("read the role's rights: %w", err)
-	}
-	return found, nil
+	return found, wrapped("read the role's rights", err)
 }
 
 // isDependedOn reports whether something cannot be dropped because of what is in it.
-func isDependedOn(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "2BP01"
-}
+func isDependedOn(err error) bool { return sqlState(err) == "2BP01" }

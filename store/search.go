@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"strings"
 
 	"github.com/google/uuid"
@@ -115,19 +114,13 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 		limit $4`,
 		q.scope.arg(), q.text, above(q.text), q.most, "$.* ? (@ == "+string(literal)+")", recentTasks, isID, from, to)
 	list, err := many[Task](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("search tasks: %w", err)
-	}
-	return list, nil
+	return list, wrapped("search tasks", err)
 }
 
 // deliveries finds deliveries by their own ids and those of their events, and those of tasks that were found.
 func (q search) deliveries(ctx context.Context, tasks []Task) ([]Delivery, error) {
 	from, to, isID := idRange(q.text)
-	ids := make([]uuid.UUID, 0, len(tasks))
-	for _, t := range tasks {
-		ids = append(ids, t.ID)
-	}
+	ids := distinct(tasks, func(t Task) uuid.UUID { return t.ID })
 	// Deliveries have no index by event. Those of a task's event are the task's, and any other's are made with the event, so
 	// their ids follow its own within moments.
 	rows, err := q.tx.Query(ctx, `
@@ -158,10 +151,7 @@ func (q search) deliveries(ctx context.Context, tasks []Task) ([]Delivery, error
 		order by d.id desc
 		limit $2`, q.scope.arg(), q.most, ids, isID, from, to)
 	list, err := many[Delivery](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("search deliveries: %w", err)
-	}
-	return list, nil
+	return list, wrapped("search deliveries", err)
 }
 
 func (q search) endpoints(ctx context.Context) ([]Endpoint, error) {
@@ -191,10 +181,7 @@ func (q search) endpoints(ctx context.Context) ([]Endpoint, error) {
 		order by e.id desc
 		limit $2`, q.scope.arg(), q.most, prefixes, ends, isID, from, to)
 	list, err := many[Endpoint](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("search endpoints: %w", err)
-	}
-	return list, nil
+	return list, wrapped("search endpoints", err)
 }
 
 func (q search) uploads(ctx context.Context) ([]Upload, error) {
@@ -214,8 +201,5 @@ func (q search) uploads(ctx context.Context) ([]Upload, error) {
 		limit $2`, q.scope.arg(), q.most, isID, from, to,
 		UploadRequest{URLs: []string{q.text}}, UploadRequest{SourceURL: q.text})
 	list, err := many[Upload](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("search uploads: %w", err)
-	}
-	return list, nil
+	return list, wrapped("search uploads", err)
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,8 +21,5 @@ func (s *Store) EndSession(ctx context.Context, id string, expires time.Time) er
 // SessionEnded reports whether a session of the dashboard was ended.
 func (s *Store) SessionEnded(ctx context.Context, id string) (ended bool, err error) {
 	err = s.pool.QueryRow(ctx, `select exists (select 1 from ended_sessions where id = $1)`, id).Scan(&ended)
-	if err != nil {
-		return false, fmt.Errorf("read ended sessions: %w", err)
-	}
-	return ended, nil
+	return ended, wrapped("read ended sessions", err)
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 )
 
 // A slot is the right to send one request to memories.ai on an account's budget. Slots are evenly spaced, and one number in
@@ -154,8 +153,6 @@ func (s *Store) UrgentAccounts(ctx context.Context, accounts []uuid.UUID) ([]uui
 		select a.id
 		from unnest($1::uuid[]) as a (id)
 		where exists (select 1 from tasks t where t.account_id = a.id and t.polling and t.urgent)`, accounts)
-	if err != nil {
-		return nil, fmt.Errorf("find accounts with urgent tasks: %w", err)
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	urgent, err := scalars[uuid.UUID](rows, err)
+	return urgent, wrapped("find accounts with urgent tasks", err)
 }

@@ -75,12 +75,12 @@ func (s *Store) Stats(ctx context.Context, most int) (st Stats, err error) {
 
 func (s *Store) countTasks(ctx context.Context) (map[string]int64, error) {
 	rows, err := s.pool.Query(ctx, `select status, count(*) from tasks group by status`)
-	return counts[string](rows, err)
+	return pairs[string, int64](rows, err)
 }
 
 func (s *Store) countDeliveries(ctx context.Context) (map[string]int64, error) {
 	rows, err := s.pool.Query(ctx, `select status, count(*) from deliveries group by status`)
-	return counts[string](rows, err)
+	return pairs[string, int64](rows, err)
 }
 
 // costly caches the answer of a query that may read millions of rows, for 400 times as long as the query took. So it never

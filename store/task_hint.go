@@ -57,8 +57,5 @@ func (s *Store) HintTask(ctx context.Context, hintToken string, taskIDs, videoID
 		) as h
 		where a.hint_token = $1 and t.id = h.id and t.polling and not t.urgent
 			and (t.hinted_at is null or t.hinted_at <= $4)`, hintToken, taskIDs, now, now.Add(-hintInterval), named, hintedMost)
-	if err != nil {
-		return fmt.Errorf("hint task: %w", err)
-	}
-	return nil
+	return wrapped("hint task", err)
 }

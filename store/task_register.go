@@ -87,16 +87,8 @@ func (s *Store) registerBatch(ctx context.Context, all []Registration) (out []Re
 func lockApps(ctx context.Context, tx pgx.Tx, apps []uuid.UUID, lock string) (map[uuid.UUID]uuid.UUID, error) {
 	rows, err := tx.Query(ctx, `
 		select id, account_id from apps where id = any($1) and deleted_at is null order by id `+lock, apps)
-	if err != nil {
-		return nil, fmt.Errorf("lock apps: %w", err)
-	}
-	accounts := make(map[uuid.UUID]uuid.UUID, len(apps))
-	var app, account uuid.UUID
-	_, err = pgx.ForEachRow(rows, []any{&app, &account}, func() error {
-		accounts[app] = account
-		return nil
-	})
-	return accounts, err
+	accounts, err := pairs[uuid.UUID, uuid.UUID](rows, err)
+	return accounts, wrapped("lock apps", err)
 }
 
 // registerLocked registers regs, whose apps are locked, and answers those of all that are among them, into out.
@@ -205,10 +197,7 @@ func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
 	}
 	sql, args := insertInto("tasks", inserts, newTaskColumns)
 	rows, err := tx.Query(ctx, sql+` on conflict (app_id, task_id, unique_id, closed) do nothing returning id`, args...)
-	if err != nil {
-		return fmt.Errorf("insert tasks: %w", err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	ids, err := scalars[uuid.UUID](rows, err)
 	if err != nil {
 		return fmt.Errorf("insert tasks: %w", err)
 	}

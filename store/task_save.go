@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -63,8 +62,5 @@ func (s *Store) saveTasks(ctx context.Context, tx pgx.Tx, changes []taskChange) 
 			poll_log = case when n.outcome is null then t.poll_log else `+pollLogWith("n.last_polled_at", "n.outcome")+` end
 		from `+from+`
 		where t.id = n.id`, args...)
-	if err != nil {
-		return fmt.Errorf("save tasks: %w", err)
-	}
-	return nil
+	return wrapped("save tasks", err)
 }

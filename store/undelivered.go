@@ -35,10 +35,7 @@ func createdAt(id uuid.UUID) time.Time {
 // Undelivered returns what waits, by endpoint, the oldest webhook first. It can be some seconds old.
 func (s *Store) Undelivered(ctx context.Context) ([]Undelivered, error) {
 	list, err := s.waiting.get(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read undelivered: %w", err)
-	}
-	return list, nil
+	return list, wrapped("read undelivered", err)
 }
 
 func (s *Store) readUndelivered(ctx context.Context) ([]Undelivered, error) {
@@ -65,10 +62,7 @@ func (s *Store) readUndelivered(ctx context.Context) ([]Undelivered, error) {
 // failingEndpoints counts the endpoints that are enabled and whose last attempts have failed.
 func (s *Store) failingEndpoints(ctx context.Context) (n int64, err error) {
 	err = s.pool.QueryRow(ctx, `select count(*) from endpoints where deleted_at is null and enabled and failing_since is not null`).Scan(&n)
-	if err != nil {
-		return 0, fmt.Errorf("count failing endpoints: %w", err)
-	}
-	return n, nil
+	return n, wrapped("count failing endpoints", err)
 }
 
 // TroubledEndpoints lists the endpoints that are disabled, failing or behind, newest first.
@@ -97,10 +91,7 @@ type LastAttempt struct {
 
 // LastAttempts reads the last attempts of deliveries, by the delivery's id.
 func (s *Store) LastAttempts(ctx context.Context, deliveries []Delivery) (map[uuid.UUID]LastAttempt, error) {
-	ids := make([]uuid.UUID, len(deliveries))
-	for i, d := range deliveries {
-		ids[i] = d.ID
-	}
+	ids := distinct(deliveries, func(d Delivery) uuid.UUID { return d.ID })
 	rows, err := s.pool.Query(ctx, `
 		select d.id, t.task_id as upstream_id, a.response_status, a.error
 		from deliveries d

@@ -45,8 +45,5 @@ func dropOldKey(ctx context.Context, pool *pgxpool.Pool) (gone bool, err error) 
 	if isDenied(err) {
 		return false, errors.New("the role may not finish the upgrade: run memhook migrate up as the owner of the tables")
 	}
-	if err != nil {
-		return false, fmt.Errorf("drop the old key of subscriptions: %w", err)
-	}
-	return true, nil
+	return err == nil, wrapped("drop the old key of subscriptions", err)
 }

@@ -14,6 +14,7 @@ const (
 	TaskExpired       = "task.expired"
 	UploadFailed      = "upload.failed"
 	UploadUnknown     = "upload.unknown"
+	EndpointFailing   = "endpoint.failing"
 	EndpointDisabled  = "endpoint.disabled"
 	EndpointRecovered = "endpoint.recovered"
 	Test              = "webhook.test"

@@ -60,22 +60,14 @@ func ParseSecret(s string) ([]byte, error) {
 // each key. What is signed is "{id}.{timestamp}.{body}", the timestamp in Unix seconds.
 func Sign(id string, timestamp time.Time, body []byte, secrets [][]byte, keys ...ed25519.PrivateKey) string {
 	content := signedContent(id, strconv.FormatInt(timestamp.Unix(), 10), body)
-	var out strings.Builder
+	signatures := make([]string, 0, len(secrets)+len(keys))
 	for _, secret := range secrets {
-		if out.Len() > 0 {
-			out.WriteByte(' ')
-		}
-		out.WriteString("v1,")
-		out.WriteString(base64.StdEncoding.EncodeToString(mac(secret, content)))
+		signatures = append(signatures, "v1,"+base64.StdEncoding.EncodeToString(mac(secret, content)))
 	}
 	for _, key := range keys {
-		if out.Len() > 0 {
-			out.WriteByte(' ')
-		}
-		out.WriteString("v1a,")
-		out.WriteString(base64.StdEncoding.EncodeToString(ed25519.Sign(key, content)))
+		signatures = append(signatures, "v1a,"+base64.StdEncoding.EncodeToString(ed25519.Sign(key, content)))
 	}
-	return out.String()
+	return strings.Join(signatures, " ")
 }
 
 func signedContent(id, timestamp string, body []byte) []byte {

@@ -103,7 +103,9 @@ func (w *Worker) noteQueue(ctx context.Context) error {
 			oldest = max(oldest, time.Duration(q.OldestSecs*float64(time.Second)))
 		}
 	}
-	a := store.Alert{Subject: "queue:deliveries", State: "in time", Summary: "Deliveries no longer wait for a worker.", Link: "/admin/", At: time.Now()}
+	a := store.Alert{
+		Subject: "queue:deliveries", State: "in time", Summary: "Deliveries no longer wait for a worker.", Link: "/admin/", At: time.Now(),
+	}
 	if oldest > lateQueue {
 		a.State, a.Summary = "late", fmt.Sprintf("Deliveries wait for a worker, the oldest for %s.", oldest.Round(time.Second))
 	}

@@ -104,9 +104,6 @@ func New(cfg Config) (*Worker, error) {
 	return w, nil
 }
 
-// River returns the job client, for pausing queues and for River's pages.
-func (w *Worker) River() *river.Client[pgx.Tx] { return w.river }
-
 // Start takes over the jobs that an instance of the same name has left running, and starts the work. The work ends with
 // Stop, not with ctx.
 func (w *Worker) Start(ctx context.Context) error {

@@ -5,6 +5,7 @@ package verdict
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 	"time"
 
@@ -72,16 +73,7 @@ func Of(st *store.Stats, now time.Time) (v Verdict) {
 			"latency", false, "In the last hour, one delivery in twenty took longer than " + Span(p95) + ".", "/admin/deliveries?status=failed",
 		})
 	}
-	slices.SortStableFunc(v.Findings, func(a, b Finding) int {
-		switch {
-		case a.Bad == b.Bad:
-			return 0
-		case a.Bad:
-			return -1
-		default:
-			return 1
-		}
-	})
+	sort.SliceStable(v.Findings, func(i, j int) bool { return v.Findings[i].Bad && !v.Findings[j].Bad })
 	return v
 }
 
@@ -147,7 +139,8 @@ func (v *Verdict) queue(st *store.Stats) {
 	if oldest > lateQueue {
 		v.add(Finding{
 			"queue-late", true,
-			"Deliveries wait for a worker, the oldest for " + Span(oldest) + ". Add an instance, or look for what blocks the workers.", "/admin/jobs/",
+			"Deliveries wait for a worker, the oldest for " + Span(oldest) + ". Add an instance, or look for what blocks the workers.",
+			"/admin/jobs/",
 		})
 	}
 }
@@ -200,7 +193,8 @@ func (v *Verdict) endpoints(st *store.Stats, now time.Time) {
 		v.add(f)
 	}
 	if more > 0 {
-		v.add(Finding{"endpoints-more", false, counted(more, "more endpoint") + " failing, disabled or behind.", "/admin/endpoints?state=failing"})
+		text := counted(more, "more endpoint") + " failing, disabled or behind."
+		v.add(Finding{"endpoints-more", false, text, "/admin/endpoints?state=failing"})
 	}
 }
 

@@ -31,8 +31,8 @@ type remote struct {
 	JSON bool   `name:"json" help:"Print JSON."`
 }
 
-// connect returns the client of the memhook at URL.
-func (r remote) connect() (*client.Client, error) {
+// ProvideClient returns the client of the memhook at URL. kong calls it for the Run methods that take one.
+func (r remote) ProvideClient() (*client.Client, error) {
 	var wrong app.SettingErrors
 	if r.Key == "" {
 		wrong = append(wrong, "MEMHOOK_API_KEY is required: the app's API key")
@@ -94,16 +94,12 @@ func row(w io.Writer, cells ...any) {
 
 // cellText writes a value on one line, and what is absent as a dash.
 func cellText(v any) string {
-	text := ""
-	switch v := v.(type) {
-	case time.Time:
-		text = v.UTC().Format(time.RFC3339)
-	case *time.Time:
-		if v != nil {
-			text = v.UTC().Format(time.RFC3339)
-		}
-	default:
-		text = fmt.Sprint(v)
+	if at, ok := v.(*time.Time); ok && at != nil {
+		v = *at
+	}
+	text := fmt.Sprint(v)
+	if at, ok := v.(time.Time); ok {
+		text = at.UTC().Format(time.RFC3339)
 	}
 	if text == "" || text == "<nil>" {
 		return "-"

@@ -24,11 +24,7 @@ type listDeliveries struct {
 }
 
 // Run prints the deliveries.
-func (c listDeliveries) Run(ctx context.Context) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
+func (c listDeliveries) Run(ctx context.Context, api *client.Client) error {
 	task := c.Task
 	if task != "" {
 		found, err := findTask(ctx, api, task)
@@ -54,33 +50,24 @@ func (c listDeliveries) Run(ctx context.Context) error {
 	})
 }
 
-type getDelivery struct {
+// oneDelivery is a command about one delivery.
+type oneDelivery struct {
 	remote
 
 	Delivery string `arg:"" help:"The id of the delivery."`
 }
 
+type getDelivery struct{ oneDelivery }
+
 // Run prints the delivery.
-func (c getDelivery) Run(ctx context.Context) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
+func (c getDelivery) Run(ctx context.Context, api *client.Client) error {
 	return c.printDelivery(client.Read[client.Delivery](api.GetDelivery(ctx, c.Delivery)))
 }
 
-type resendDelivery struct {
-	remote
-
-	Delivery string `arg:"" help:"The id of the delivery."`
-}
+type resendDelivery struct{ oneDelivery }
 
 // Run has memhook send the delivery again and prints it.
-func (c resendDelivery) Run(ctx context.Context) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
+func (c resendDelivery) Run(ctx context.Context, api *client.Client) error {
 	return c.printDelivery(client.Read[client.Delivery](api.ResendDelivery(ctx, c.Delivery, nil)))
 }
 

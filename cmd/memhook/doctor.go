@@ -209,7 +209,7 @@ func (d *doctor) schema(ctx context.Context, pool *pgxpool.Pool) (current bool) 
 
 // keys checks the encryption key and, if it fits, the first account's memories.ai key.
 func (d *doctor) keys(ctx context.Context, pool *pgxpool.Pool) {
-	st, err := app.NewStore(pool, d.cfg, d.cfg.Logger())
+	st, err := app.NewStore(pool, d.cfg, d.cfg.Logger(), nil)
 	if err == nil {
 		err = st.VerifyKeys(ctx)
 	}

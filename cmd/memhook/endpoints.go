@@ -24,11 +24,7 @@ type listEndpoints struct {
 }
 
 // Run prints the endpoints.
-func (c listEndpoints) Run(ctx context.Context) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
+func (c listEndpoints) Run(ctx context.Context, api *client.Client) error {
 	endpoints, err := allEndpoints(ctx, api, c.Limit)
 	if err != nil {
 		return err
@@ -56,11 +52,7 @@ type recoverEndpoint struct {
 }
 
 // Run has memhook send the endpoint's failed deliveries again and prints their number.
-func (c recoverEndpoint) Run(ctx context.Context) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
+func (c recoverEndpoint) Run(ctx context.Context, api *client.Client) error {
 	since, err := sinceTime(c.Since, time.Now())
 	if err != nil {
 		return fmt.Errorf("--since %w", err)
@@ -94,11 +86,7 @@ type testEndpoint struct {
 }
 
 // Run sends webhook.test and prints the delivery after its first attempt. It returns an error unless it was delivered.
-func (c testEndpoint) Run(ctx context.Context) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
+func (c testEndpoint) Run(ctx context.Context, api *client.Client) error {
 	d, err := client.Read[client.Delivery](api.TestEndpoint(ctx, c.Endpoint, nil))
 	if err != nil {
 		return err

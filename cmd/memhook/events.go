@@ -29,13 +29,10 @@ type tailEvents struct {
 }
 
 // Run prints events: a line each, with --json the whole event as a line of JSON.
-func (c tailEvents) Run(ctx context.Context) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
+func (c tailEvents) Run(ctx context.Context, api *client.Client) error {
 	after := c.After
 	if after == "" {
+		var err error
 		if after, err = c.start(ctx, api); err != nil {
 			return err
 		}

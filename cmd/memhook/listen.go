@@ -47,7 +47,7 @@ func (c listenCommand) Run(ctx context.Context) error {
 // register makes this receiver an endpoint of the memhook at --url, unless it is one already. It returns how to get
 // the endpoint's secret; reading it anew finds a rotated one.
 func (c listenCommand) register(ctx context.Context, callback string) (secrets func(anew bool) []string, err error) {
-	api, err := remote{URL: c.URL, Key: c.Key}.connect()
+	api, err := remote{URL: c.URL, Key: c.Key}.ProvideClient()
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func (rotateKeysCommand) Run(ctx context.Context) error {
 	if err := store.CheckSchema(ctx, pool); err != nil {
 		return err
 	}
-	st, err := app.NewStore(pool, cfg, cfg.Logger())
+	st, err := app.NewStore(pool, cfg, cfg.Logger(), nil)
 	if err != nil {
 		return err
 	}

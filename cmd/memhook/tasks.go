@@ -49,11 +49,7 @@ type registerTask struct {
 }
 
 // Run registers the task and prints it.
-func (c registerTask) Run(ctx context.Context) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
+func (c registerTask) Run(ctx context.Context, api *client.Client) error {
 	body := client.NewTask{
 		TaskId: c.TaskID, CallbackUrl: c.CallbackURL, UniqueId: optional[string](c.UniqueID),
 		Until: optional[client.NewTaskUntil](c.Until), ExpiresIn: optional[string](c.ExpiresIn),
@@ -65,30 +61,21 @@ func (c registerTask) Run(ctx context.Context) error {
 		body.ExpectedVideos = &c.ExpectedVideos
 	}
 	params := &client.CreateTaskParams{IdempotencyKey: optional[string](c.IdempotencyKey)}
-	task, err := client.Read[client.Task](api.CreateTask(ctx, params, body))
-	if err != nil {
-		return err
-	}
-	return c.print(task, func(w io.Writer) { describeTask(w, task) })
+	return c.printTask(client.Read[client.Task](api.CreateTask(ctx, params, body)))
 }
 
-type getTask struct {
+// oneTask is a command about one task.
+type oneTask struct {
 	remote
 
 	Task string `arg:"" help:"The id of the task: memhook's or that of memories.ai."`
 }
 
+type getTask struct{ oneTask }
+
 // Run prints the task.
-func (c getTask) Run(ctx context.Context) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
-	task, err := findTask(ctx, api, c.Task)
-	if err != nil {
-		return err
-	}
-	return c.print(task, func(w io.Writer) { describeTask(w, task) })
+func (c getTask) Run(ctx context.Context, api *client.Client) error {
+	return c.printTask(findTask(ctx, api, c.Task))
 }
 
 type listTasks struct {
@@ -101,11 +88,7 @@ type listTasks struct {
 }
 
 // Run prints the tasks.
-func (c listTasks) Run(ctx context.Context) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
+func (c listTasks) Run(ctx context.Context, api *client.Client) error {
 	tasks, err := readPages[client.Task](c.Limit, func(limit int64, cursor *string) (*http.Response, error) {
 		return api.ListTasks(ctx, &client.ListTasksParams{
 			Limit: &limit, Cursor: cursor, Status: optional[client.ListTasksParamsStatus](c.Status),
@@ -124,18 +107,13 @@ func (c listTasks) Run(ctx context.Context) error {
 }
 
 type waitForTask struct {
-	remote
+	oneTask
 
-	Task    string        `arg:"" help:"The id of the task: memhook's or that of memories.ai."`
 	Timeout time.Duration `help:"Give up after this time, such as 10m. Default: wait until the task ends."`
 }
 
 // Run prints the task once it is no longer waiting. The exit status says what became of it.
-func (c waitForTask) Run(ctx context.Context) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
+func (c waitForTask) Run(ctx context.Context, api *client.Client) error {
 	task, err := findTask(ctx, api, c.Task)
 	if err != nil {
 		return err
@@ -162,7 +140,7 @@ func (c waitForTask) Run(ctx context.Context) error {
 			fmt.Fprintln(os.Stderr, "memhook:", err)
 		}
 	}
-	if err := c.print(task, func(w io.Writer) { describeTask(w, task) }); err != nil {
+	if err := c.printTask(task, nil); err != nil {
 		return err
 	}
 	statuses := map[client.TaskStatus]int{
@@ -182,18 +160,10 @@ func gaveUp(ctx context.Context, err error, task client.Task) error {
 	return app.ExitError{Status: exitWaitTimeout, Err: fmt.Errorf("task %s is still %s", task.TaskId, task.Status)}
 }
 
-type cancelTask struct {
-	remote
-
-	Task string `arg:"" help:"The id of the task: memhook's or that of memories.ai."`
-}
+type cancelTask struct{ oneTask }
 
 // Run cancels the task and prints it.
-func (c cancelTask) Run(ctx context.Context) error {
-	api, err := c.connect()
-	if err != nil {
-		return err
-	}
+func (c cancelTask) Run(ctx context.Context, api *client.Client) error {
 	task, err := findTask(ctx, api, c.Task)
 	if err != nil {
 		return err
@@ -201,10 +171,7 @@ func (c cancelTask) Run(ctx context.Context) error {
 	if _, err := client.Read[struct{}](api.CancelTask(ctx, task.Id.String(), nil)); err != nil {
 		return err
 	}
-	if task, err = client.Read[client.Task](api.GetTask(ctx, task.Id.String())); err != nil {
-		return err
-	}
-	return c.print(task, func(w io.Writer) { describeTask(w, task) })
+	return c.printTask(client.Read[client.Task](api.GetTask(ctx, task.Id.String())))
 }
 
 // findTask returns the task with an id: memhook's, or else the newest with this id of memories.ai.
@@ -226,22 +193,28 @@ func findTask(ctx context.Context, api *client.Client, id string) (task client.T
 	return found.Data[0], nil
 }
 
-func describeTask(w io.Writer, t client.Task) {
-	row(w, "id", t.Id)
-	row(w, "task_id", t.TaskId)
-	row(w, "unique_id", t.UniqueId)
-	row(w, "status", t.Status)
-	row(w, "videos", strings.Join(t.VideoIds, " "))
-	row(w, "polls", t.Polls)
-	row(w, "last poll", t.LastPolledAt)
-	row(w, "next poll", t.NextPollAt)
-	if t.LastError != nil {
-		row(w, "last error", t.LastError.Code+": "+t.LastError.Message)
+// printTask prints a task, unless err is not nil.
+func (r remote) printTask(t client.Task, err error) error {
+	if err != nil {
+		return err
 	}
-	row(w, "created", t.CreatedAt)
-	row(w, "ready", t.ReadyAt)
-	row(w, "expires", t.ExpiresAt)
-	for _, s := range t.Subscriptions {
-		row(w, "callback", s.CallbackUrl)
-	}
+	return r.print(t, func(w io.Writer) {
+		row(w, "id", t.Id)
+		row(w, "task_id", t.TaskId)
+		row(w, "unique_id", t.UniqueId)
+		row(w, "status", t.Status)
+		row(w, "videos", strings.Join(t.VideoIds, " "))
+		row(w, "polls", t.Polls)
+		row(w, "last poll", t.LastPolledAt)
+		row(w, "next poll", t.NextPollAt)
+		if t.LastError != nil {
+			row(w, "last error", t.LastError.Code+": "+t.LastError.Message)
+		}
+		row(w, "created", t.CreatedAt)
+		row(w, "ready", t.ReadyAt)
+		row(w, "expires", t.ExpiresAt)
+		for _, s := range t.Subscriptions {
+			row(w, "callback", s.CallbackUrl)
+		}
+	})
 }

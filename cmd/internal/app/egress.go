@@ -38,7 +38,7 @@ func NewSender(cfg *Settings, guard *webhook.Guard, timeout time.Duration) *webh
 }
 
 // proxyURL reads the URL of an HTTP proxy, which can hold a password: no error repeats it.
-func proxyURL(s *Settings, v string) error {
+func (s *Settings) proxyURL(v string) error {
 	u, err := url.Parse(v)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
 		return errors.New("must be the http or https URL of a proxy, without a path")
@@ -48,7 +48,7 @@ func proxyURL(s *Settings, v string) error {
 }
 
 // callbackCA reads a file of certificates and adds them to the system's.
-func callbackCA(s *Settings, v string) error {
+func (s *Settings) callbackCA(v string) error {
 	pem, err := os.ReadFile(v) //nolint:gosec // the operator names the file
 	if err != nil {
 		return fmt.Errorf("cannot be read: %w", errors.Unwrap(err))

@@ -65,7 +65,7 @@ func (e SettingErrors) Error() string { return strings.Join(e, "\n") }
 func ReadSettings(getenv func(string) string, required ...string) (*Settings, error) {
 	s := &Settings{}
 	var wrong SettingErrors
-	for _, st := range settingList {
+	for _, st := range settingList(s) {
 		v := strings.TrimSpace(getenv(st.name))
 		if v == "" {
 			v = st.def
@@ -75,7 +75,7 @@ func ReadSettings(getenv func(string) string, required ...string) (*Settings, er
 			wrong = append(wrong, fmt.Sprintf("%s: missing; for example %s", st.name, st.example))
 		case v == "":
 		default:
-			if err := st.read(s, v); err != nil {
+			if err := st.read(v); err != nil {
 				wrong = append(wrong, fmt.Sprintf("%s: %s; for example %s", st.name, err, st.example))
 			}
 		}
@@ -96,7 +96,7 @@ func ReadSettings(getenv func(string) string, required ...string) (*Settings, er
 // effect.
 func MisspeltSettings(environ []string) (lines []string) {
 	var known []string
-	for _, st := range settingList {
+	for _, st := range settingList(&Settings{}) {
 		known = append(known, st.name)
 	}
 	for _, variable := range environ {
@@ -113,7 +113,7 @@ func MisspeltSettings(environ []string) (lines []string) {
 func SettingsHelp() string {
 	var b strings.Builder
 	b.WriteString("Settings are environment variables:\n\n")
-	for _, st := range settingList {
+	for _, st := range settingList(&Settings{}) {
 		fmt.Fprintf(&b, "%s: %s", st.name, st.help)
 		if st.def != "" {
 			fmt.Fprintf(&b, " (default %s)", st.def)

@@ -18,223 +18,178 @@ import (
 // setting is one environment variable.
 type setting struct {
 	name, def, example, help string
-	read                     func(*Settings, string) error // gets a value that is not empty
+	read                     func(string) error // stores a value, which is not empty
 }
 
-// settingList has every setting. The help and docs/settings.md are generated from it.
-var settingList = []setting{
-	{
-		"DATABASE_URL", "", "postgres://memhook:secret@localhost:5432/memhook",
-		"PostgreSQL connection string; required by serve and migrate", databaseURL,
-	},
-	{
-		"MEMHOOK_DATABASE_POOLER", "", "transaction",
-		"transaction, if a pooler in that mode stands before PostgreSQL",
-		func(s *Settings, v string) error {
-			if s.DatabasePooler = v; v != store.TransactionPooler {
-				return errors.New("must be transaction, or unset")
-			}
-			return nil
+// settingList has every setting, read into s. The help and docs/settings.md are generated from it.
+func settingList(s *Settings) []setting {
+	return []setting{
+		{
+			"DATABASE_URL", "", "postgres://memhook:secret@localhost:5432/memhook",
+			"PostgreSQL connection string; required by serve and migrate", s.databaseURL,
 		},
-	},
-	{
-		"MEMHOOK_ADDR", ":8080", ":8080",
-		"address that the API listens on",
-		address(func(s *Settings) *string { return &s.Addr }),
-	},
-	{
-		"MEMHOOK_METRICS_ADDR", "", "127.0.0.1:9090",
-		"separate address for /metrics; if unset, MEMHOOK_ADDR serves it to everybody, with the ids of accounts in place of their names",
-		address(func(s *Settings) *string { return &s.MetricsAddr }),
-	},
-	{
-		"MEMHOOK_ADMIN_TOKEN", "", "the output of: openssl rand -hex 24",
-		"token of the admin API and the dashboard, at least 16 characters; both are off without it",
-		secret(func(s *Settings) *string { return &s.AdminToken }, 16),
-	},
-	{
-		"MEMHOOK_ENCRYPTION_KEY", "", "the output of: openssl rand -base64 32",
-		"base64 of the 32-byte key that encrypts API keys and secrets in the database; of several keys, separated by commas, " +
-			"the first encrypts and all decrypt; required by serve",
-		func(s *Settings, v string) (err error) {
-			s.EncryptionKey, err = store.ParseKeyring(v)
-			return err
+		{
+			"MEMHOOK_DATABASE_POOLER", "", "transaction",
+			"transaction, if a pooler in that mode stands before PostgreSQL",
+			func(v string) error {
+				if s.DatabasePooler = v; v != store.TransactionPooler {
+					return errors.New("must be transaction, or unset")
+				}
+				return nil
+			},
 		},
-	},
-	{
-		"MEMHOOK_API_KEY", "", "the output of: openssl rand -hex 24",
-		`creates an app named "default" with this API key, at least 16 characters; another value takes effect at the next start ` +
-			"and ends the key before",
-		secret(func(s *Settings) *string { return &s.APIKey }, 16),
-	},
-	{
-		"MEMORIES_API_KEY", "", "sk-mavi-…",
-		`creates an account named "default" with this memories.ai API key, of the Datalake API if it begins with sk-mai-, else of v1; ` +
-			`it replaces the account's key only when it has changed`,
-		secret(func(s *Settings) *string { return &s.MemoriesAPIKey }, 1),
-	},
-	{
-		"MEMORIES_BASE_URL", memories.DefaultBaseURL, memories.DefaultBaseURL,
-		"base URL of memories.ai",
-		webURL(func(s *Settings) *string { return &s.MemoriesBaseURL }),
-	},
-	{
-		"MEMORIES_REQUESTS_PER_SECOND", "1", "1",
-		`request budget of the account "default", in requests per second; it replaces the account's budget only when it has changed`,
-		func(s *Settings, v string) (err error) {
-			s.RequestsPerSecond, err = strconv.ParseFloat(v, 64)
-			if err != nil || !(s.RequestsPerSecond >= 0.01 && s.RequestsPerSecond <= 1000) {
-				return errors.New("must be a number from 0.01 to 1000")
-			}
-			return nil
+		{"MEMHOOK_ADDR", ":8080", ":8080", "address that the API listens on", address(&s.Addr)},
+		{
+			"MEMHOOK_METRICS_ADDR", "", "127.0.0.1:9090",
+			"separate address for /metrics; if unset, MEMHOOK_ADDR serves it to everybody, with the ids of accounts in place of their names",
+			address(&s.MetricsAddr),
 		},
-	},
-	{
-		"MEMHOOK_PUBLIC_URL", "", "https://memhook.example.com",
-		"URL at which memories.ai reaches this service; hint URLs start with it",
-		webURL(func(s *Settings) *string { return &s.PublicURL }),
-	},
-	{
-		"MEMHOOK_TLS_CERT", "", "/etc/memhook/tls.crt",
-		"PEM file with a certificate chain; MEMHOOK_ADDR then serves TLS; a changed file is reloaded within a minute",
-		text(func(s *Settings) *string { return &s.TLSCert }, 1),
-	},
-	{
-		"MEMHOOK_TLS_KEY", "", "/etc/memhook/tls.key",
-		"PEM file with the private key of MEMHOOK_TLS_CERT",
-		text(func(s *Settings) *string { return &s.TLSKey }, 1),
-	},
-	{
-		"MEMHOOK_TRUSTED_PROXIES", "", "10.0.0.0/8",
-		"networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto headers are trusted",
-		networks(func(s *Settings) *[]netip.Prefix { return &s.TrustedProxies }),
-	},
-	{
-		"MEMHOOK_MAX_CONNECTIONS", "10000", "10000",
-		"maximum number of open connections to MEMHOOK_ADDR; further ones wait",
-		func(s *Settings, v string) (err error) {
-			if s.MaxConnections, err = strconv.Atoi(v); err != nil || s.MaxConnections < 1 {
-				return errors.New("must be a number above 0")
-			}
-			return nil
+		{
+			"MEMHOOK_ADMIN_TOKEN", "", "the output of: openssl rand -hex 24",
+			"token of the admin API and the dashboard, at least 16 characters; both are off without it", secret(&s.AdminToken, 16),
 		},
-	},
-	{
-		"MEMHOOK_KEY_RATE_LIMIT", "0", "100",
-		"requests per second that each instance accepts from an API key without a limit of its own; 0 means no limit",
-		func(s *Settings, v string) (err error) {
-			if s.KeyRateLimit, err = strconv.ParseFloat(v, 64); err != nil || !(s.KeyRateLimit >= 0 && s.KeyRateLimit <= 100_000) {
-				return errors.New("must be a number from 0 to 100000")
-			}
-			return nil
+		{
+			"MEMHOOK_ENCRYPTION_KEY", "", "the output of: openssl rand -base64 32",
+			"base64 of the 32-byte key that encrypts API keys and secrets in the database; of several keys, separated by commas, " +
+				"the first encrypts and all decrypt; required by serve",
+			func(v string) (err error) {
+				s.EncryptionKey, err = store.ParseKeyring(v)
+				return err
+			},
 		},
-	},
-	{
-		"MEMHOOK_ALLOW_HTTP_CALLBACKS", "false", "true",
-		"allows http:// callback URLs",
-		boolean(func(s *Settings) *bool { return &s.AllowHTTP }),
-	},
-	{
-		"MEMHOOK_ALLOWED_CALLBACK_NETWORKS", "", "10.0.0.0/8,127.0.0.0/8",
-		"private, loopback or other special networks that callbacks may reach",
-		networks(func(s *Settings) *[]netip.Prefix { return &s.AllowedNetworks }),
-	},
-	{"MEMHOOK_DENIED_CALLBACK_PORTS", "", "25,465", "ports that callbacks may not reach", deniedPorts},
-	{
-		"MEMHOOK_CALLBACK_PROXY", "", "http://user:password@proxy.internal:3128",
-		"HTTP or HTTPS proxy that all callbacks leave through; the guard then judges the name and the literal address of a target, " +
-			"not what the name resolves to",
-		proxyURL,
-	},
-	{
-		"MEMHOOK_CALLBACK_CA", "", "/etc/memhook/ca.pem",
-		"PEM file of certificates that callbacks are trusted by, beside the system's",
-		callbackCA,
-	},
-	{
-		"MEMHOOK_RETRY_SCHEDULE", "5s,5m,30m,2h,5h,10h,14h,20h,24h", "5s,5m,30m",
-		"delays before the second attempt of a delivery, the third, and so on", retrySchedule,
-	},
-	{
-		"MEMHOOK_DELIVERY_TIMEOUT", "15s", "15s",
-		"time limit of one delivery attempt",
-		duration(func(s *Settings) *time.Duration { return &s.DeliveryTimeout }),
-	},
-	{
-		"MEMHOOK_TASK_EXPIRES_IN", "24h", "24h",
-		"default time until a task expires",
-		duration(func(s *Settings) *time.Duration { return &s.TaskExpiresIn }),
-	},
-	{
-		"MEMHOOK_SETTLE_WINDOW", "10m", "10m",
-		"how long a task is polled for further videos after its list last grew",
-		duration(func(s *Settings) *time.Duration { return &s.SettleWindow }),
-	},
-	{
-		"MEMHOOK_RETENTION", "720h", "720h",
-		"how long finished tasks, events, deliveries and attempts are kept",
-		duration(func(s *Settings) *time.Duration { return &s.Retention }),
-	},
-	{
-		"MEMHOOK_SHUTDOWN_TIMEOUT", "20s", "20s",
-		"how long requests, polls and deliveries in flight may take to finish after SIGTERM",
-		duration(func(s *Settings) *time.Duration { return &s.ShutdownTimeout }),
-	},
-	{
-		"MEMHOOK_DRAIN_TIME", "5s", "5s",
-		"how long requests are still served after SIGTERM, while /readyz answers 503, so that load balancers send new ones elsewhere; " +
-			"0s on a terminal",
-		func(s *Settings, v string) (err error) {
-			if s.DrainTime, err = time.ParseDuration(v); err != nil || s.DrainTime < 0 {
-				return errors.New("must be a duration with a unit, at least 0s")
-			}
-			return nil
+		{
+			"MEMHOOK_API_KEY", "", "the output of: openssl rand -hex 24",
+			`creates an app named "default" with this API key, at least 16 characters; another value takes effect at the next start ` +
+				"and ends the key before", secret(&s.APIKey, 16),
 		},
-	},
-	{
-		"MEMHOOK_ALERT_URL", "", "https://hooks.slack.com/services/…",
-		"URL that is sent a webhook once for each change: an account is refused, an endpoint is failing, disabled or well again, retries are " +
-			`used up, deliveries wait for a worker; Slack's hooks, and URLs that end in #text, get {"text":"…"}`,
-		alertURL,
-	},
-	{
-		"MEMHOOK_ALERT_SECRET", "", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-		"secret that signs what MEMHOOK_ALERT_URL is sent, as webhooks are signed: whsec_ followed by base64 of 24 to 64 bytes",
-		func(s *Settings, v string) (err error) {
-			if s.AlertSecret, err = webhook.ParseSecret(v); err != nil {
-				return errors.New("must be whsec_ followed by base64 of 24 to 64 bytes")
-			}
-			return nil
+		{
+			"MEMORIES_API_KEY", "", "sk-mavi-…",
+			`creates an account named "default" with this memories.ai API key, of the Datalake API if it begins with sk-mai-, else of v1; ` +
+				`it replaces the account's key only when it has changed`, secret(&s.MemoriesAPIKey, 1),
 		},
-	},
-	{
-		"MEMHOOK_AUTO_MIGRATE", "true", "false",
-		"makes serve migrate the database when it starts",
-		boolean(func(s *Settings) *bool { return &s.AutoMigrate }),
-	},
-	{
-		"MEMHOOK_LOG_LEVEL", "info", "info", "debug, info, warn or error",
-		func(s *Settings, v string) error {
-			if s.LogLevel.UnmarshalText([]byte(v)) != nil {
-				return errors.New("must be debug, info, warn or error")
-			}
-			return nil
+		{
+			"MEMORIES_BASE_URL", memories.DefaultBaseURL, memories.DefaultBaseURL,
+			"base URL of memories.ai", webURL(&s.MemoriesBaseURL),
 		},
-	},
-	{
-		"MEMHOOK_LOG_FORMAT", "", "json", "json or text; if unset, text on a terminal and json otherwise",
-		func(s *Settings, v string) error {
-			s.LogFormat = v
-			if v != "json" && v != "text" {
-				return errors.New("must be json or text")
-			}
-			return nil
+		{
+			"MEMORIES_REQUESTS_PER_SECOND", "1", "1",
+			`request budget of the account "default", in requests per second; it replaces the account's budget only when it has changed`,
+			number(&s.RequestsPerSecond, 0.01, 1000),
 		},
-	},
+		{
+			"MEMHOOK_PUBLIC_URL", "", "https://memhook.example.com",
+			"URL at which memories.ai reaches this service; hint URLs start with it", webURL(&s.PublicURL),
+		},
+		{
+			"MEMHOOK_TLS_CERT", "", "/etc/memhook/tls.crt",
+			"PEM file with a certificate chain; MEMHOOK_ADDR then serves TLS; a changed file is reloaded within a minute",
+			text(&s.TLSCert, 1),
+		},
+		{"MEMHOOK_TLS_KEY", "", "/etc/memhook/tls.key", "PEM file with the private key of MEMHOOK_TLS_CERT", text(&s.TLSKey, 1)},
+		{
+			"MEMHOOK_TRUSTED_PROXIES", "", "10.0.0.0/8",
+			"networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto headers are trusted", networks(&s.TrustedProxies),
+		},
+		{
+			"MEMHOOK_MAX_CONNECTIONS", "10000", "10000",
+			"maximum number of open connections to MEMHOOK_ADDR; further ones wait",
+			func(v string) (err error) {
+				if s.MaxConnections, err = strconv.Atoi(v); err != nil || s.MaxConnections < 1 {
+					return errors.New("must be a number above 0")
+				}
+				return nil
+			},
+		},
+		{
+			"MEMHOOK_KEY_RATE_LIMIT", "0", "100",
+			"requests per second that each instance accepts from an API key without a limit of its own; 0 means no limit",
+			number(&s.KeyRateLimit, 0, 100_000),
+		},
+		{"MEMHOOK_ALLOW_HTTP_CALLBACKS", "false", "true", "allows http:// callback URLs", boolean(&s.AllowHTTP)},
+		{
+			"MEMHOOK_ALLOWED_CALLBACK_NETWORKS", "", "10.0.0.0/8,127.0.0.0/8",
+			"private, loopback or other special networks that callbacks may reach", networks(&s.AllowedNetworks),
+		},
+		{"MEMHOOK_DENIED_CALLBACK_PORTS", "", "25,465", "ports that callbacks may not reach", list(&s.DeniedPorts, "a port", parsePort)},
+		{
+			"MEMHOOK_CALLBACK_PROXY", "", "http://user:password@proxy.internal:3128",
+			"HTTP or HTTPS proxy that all callbacks leave through; the guard then judges the name and the literal address of a target, " +
+				"not what the name resolves to", s.proxyURL,
+		},
+		{
+			"MEMHOOK_CALLBACK_CA", "", "/etc/memhook/ca.pem",
+			"PEM file of certificates that callbacks are trusted by, beside the system's", s.callbackCA,
+		},
+		{
+			"MEMHOOK_RETRY_SCHEDULE", "5s,5m,30m,2h,5h,10h,14h,20h,24h", "5s,5m,30m",
+			"delays before the second attempt of a delivery, the third, and so on",
+			list(&s.RetrySchedule, "a duration above 0 with a unit", parseDuration),
+		},
+		{"MEMHOOK_DELIVERY_TIMEOUT", "15s", "15s", "time limit of one delivery attempt", duration(&s.DeliveryTimeout)},
+		{"MEMHOOK_TASK_EXPIRES_IN", "24h", "24h", "default time until a task expires", duration(&s.TaskExpiresIn)},
+		{
+			"MEMHOOK_SETTLE_WINDOW", "10m", "10m",
+			"how long a task is polled for further videos after its list last grew", duration(&s.SettleWindow),
+		},
+		{
+			"MEMHOOK_RETENTION", "720h", "720h",
+			"how long finished tasks, events, deliveries and attempts are kept", duration(&s.Retention),
+		},
+		{
+			"MEMHOOK_SHUTDOWN_TIMEOUT", "20s", "20s",
+			"how long requests, polls and deliveries in flight may take to finish after SIGTERM", duration(&s.ShutdownTimeout),
+		},
+		{
+			"MEMHOOK_DRAIN_TIME", "5s", "5s",
+			"how long requests are still served after SIGTERM, while /readyz answers 503, so that load balancers send new ones elsewhere; " +
+				"0s on a terminal",
+			func(v string) (err error) {
+				if s.DrainTime, err = time.ParseDuration(v); err != nil || s.DrainTime < 0 {
+					return errors.New("must be a duration with a unit, at least 0s")
+				}
+				return nil
+			},
+		},
+		{
+			"MEMHOOK_ALERT_URL", "", "https://hooks.slack.com/services/…",
+			"URL that is sent a webhook once for each change: an account is refused, an endpoint is failing, disabled or well again, retries are " +
+				`used up, deliveries wait for a worker; Slack's hooks, and URLs that end in #text, get {"text":"…"}`, s.alertURL,
+		},
+		{
+			"MEMHOOK_ALERT_SECRET", "", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+			"secret that signs what MEMHOOK_ALERT_URL is sent, as webhooks are signed: whsec_ followed by base64 of 24 to 64 bytes",
+			func(v string) (err error) {
+				if s.AlertSecret, err = webhook.ParseSecret(v); err != nil {
+					return errors.New("must be whsec_ followed by base64 of 24 to 64 bytes")
+				}
+				return nil
+			},
+		},
+		{"MEMHOOK_AUTO_MIGRATE", "true", "false", "makes serve migrate the database when it starts", boolean(&s.AutoMigrate)},
+		{
+			"MEMHOOK_LOG_LEVEL", "info", "info", "debug, info, warn or error",
+			func(v string) error {
+				if s.LogLevel.UnmarshalText([]byte(v)) != nil {
+					return errors.New("must be debug, info, warn or error")
+				}
+				return nil
+			},
+		},
+		{
+			"MEMHOOK_LOG_FORMAT", "", "json", "json or text; if unset, text on a terminal and json otherwise",
+			func(v string) error {
+				s.LogFormat = v
+				if v != "json" && v != "text" {
+					return errors.New("must be json or text")
+				}
+				return nil
+			},
+		},
+	}
 }
 
 // databaseURL never repeats the URL in its error: the URL can hold a password.
-func databaseURL(s *Settings, v string) error {
+func (s *Settings) databaseURL(v string) error {
 	u, err := url.Parse(v)
 	if err != nil { // whose text can repeat a part of the password
 		return errors.New("is not a URL; percent-encode special characters of the password, such as %2F for /")
@@ -247,7 +202,7 @@ func databaseURL(s *Settings, v string) error {
 }
 
 // alertURL never repeats the URL in its error: the URL can be a secret.
-func alertURL(s *Settings, v string) error {
+func (s *Settings) alertURL(v string) error {
 	u, err := url.Parse(v)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return errors.New("must be an absolute http or https URL")
@@ -256,31 +211,9 @@ func alertURL(s *Settings, v string) error {
 	return nil
 }
 
-func deniedPorts(s *Settings, v string) error {
-	for part := range strings.SplitSeq(v, ",") {
-		n, err := strconv.ParseUint(strings.TrimSpace(part), 10, 16)
-		if err != nil {
-			return fmt.Errorf("%q is not a port", part)
-		}
-		s.DeniedPorts = append(s.DeniedPorts, uint16(n))
-	}
-	return nil
-}
-
-func retrySchedule(s *Settings, v string) error {
-	for part := range strings.SplitSeq(v, ",") {
-		d, err := time.ParseDuration(strings.TrimSpace(part))
-		if err != nil || d <= 0 {
-			return fmt.Errorf("%q is not a duration above 0 with a unit", part)
-		}
-		s.RetrySchedule = append(s.RetrySchedule, d)
-	}
-	return nil
-}
-
 // address is where to listen. Whether its host exists and its port is free is known only when it is opened.
-func address(field func(*Settings) *string) func(*Settings, string) error {
-	return func(s *Settings, v string) error {
+func address(field *string) func(string) error {
+	return func(v string) error {
 		_, port, err := net.SplitHostPort(v)
 		if err == nil {
 			_, err = strconv.ParseUint(port, 10, 16)
@@ -288,69 +221,94 @@ func address(field func(*Settings) *string) func(*Settings, string) error {
 		if err != nil {
 			return errors.New("must be host:port or :port, the port a number up to 65535")
 		}
-		*field(s) = v
+		*field = v
 		return nil
 	}
 }
 
-func text(field func(*Settings) *string, least int) func(*Settings, string) error {
-	return func(s *Settings, v string) error {
+func text(field *string, least int) func(string) error {
+	return func(v string) error {
 		if len(v) < least {
 			return fmt.Errorf("must have at least %d characters", least)
 		}
-		*field(s) = v
+		*field = v
 		return nil
 	}
 }
 
 // secret is text that goes into a header or comes in one.
-func secret(field func(*Settings) *string, least int) func(*Settings, string) error {
-	return func(s *Settings, v string) error {
+func secret(field *string, least int) func(string) error {
+	return func(v string) error {
 		if !store.ValidKey(v) {
 			return errors.New("must have only printable ASCII characters and no blanks inside")
 		}
-		return text(field, least)(s, v)
+		return text(field, least)(v)
 	}
 }
 
-func webURL(field func(*Settings) *string) func(*Settings, string) error {
-	return func(s *Settings, v string) error {
+func webURL(field *string) func(string) error {
+	return func(v string) error {
 		u, err := url.Parse(v)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 			return errors.New("must be an absolute http or https URL")
 		}
-		*field(s) = strings.TrimSuffix(v, "/")
+		*field = strings.TrimSuffix(v, "/")
 		return nil
 	}
 }
 
-func duration(field func(*Settings) *time.Duration) func(*Settings, string) error {
-	return func(s *Settings, v string) error {
-		d, err := time.ParseDuration(v)
-		if err != nil || d <= 0 {
-			return errors.New("must be a duration above 0 with a unit (a day is 24h)")
+func number(field *float64, least, most float64) func(string) error {
+	return func(v string) error {
+		n, err := strconv.ParseFloat(v, 64)
+		if err != nil || !(n >= least && n <= most) { // nor is NaN
+			return fmt.Errorf("must be a number from %g to %.0f", least, most)
 		}
-		*field(s) = d
+		*field = n
 		return nil
 	}
 }
 
-func networks(field func(*Settings) *[]netip.Prefix) func(*Settings, string) error {
-	return func(s *Settings, v string) error {
+func duration(field *time.Duration) func(string) error {
+	return func(v string) (err error) {
+		*field, err = parseDuration(v)
+		return err
+	}
+}
+
+func parseDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0, errors.New("must be a duration above 0 with a unit (a day is 24h)")
+	}
+	return d, nil
+}
+
+// list reads values that commas separate. what names one in errors.
+func list[T any](field *[]T, what string, parse func(string) (T, error)) func(string) error {
+	return func(v string) error {
 		for part := range strings.SplitSeq(v, ",") {
-			p, err := netip.ParsePrefix(strings.TrimSpace(part))
+			item, err := parse(strings.TrimSpace(part))
 			if err != nil {
-				return fmt.Errorf("%q is not a network in CIDR notation (an address alone ends in /32 or /128)", part)
+				return fmt.Errorf("%q is not %s", part, what)
 			}
-			*field(s) = append(*field(s), p)
+			*field = append(*field, item)
 		}
 		return nil
 	}
 }
 
-func boolean(field func(*Settings) *bool) func(*Settings, string) error {
-	return func(s *Settings, v string) (err error) {
-		if *field(s), err = strconv.ParseBool(v); err != nil {
+func networks(field *[]netip.Prefix) func(string) error {
+	return list(field, "a network in CIDR notation (an address alone ends in /32 or /128)", netip.ParsePrefix)
+}
+
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return uint16(n), err
+}
+
+func boolean(field *bool) func(string) error {
+	return func(v string) (err error) {
+		if *field, err = strconv.ParseBool(v); err != nil {
 			return errors.New("must be true or false")
 		}
 		return nil
