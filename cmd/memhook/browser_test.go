@@ -182,8 +182,9 @@ func dashboardBench(t *testing.T) (in *instance, task taskJSON, delivery, app st
 func pages(in *instance, task taskJSON, delivery, app string) []string {
 	var accounts struct{ Data []struct{ ID string } }
 	in.admin(http.MethodGet, "/admin/v1/accounts", nil, &accounts)
+	upload := in.upload("page", videoURL("page")).ID
 	return []string{
-		"/admin/", "/admin/tasks", "/admin/tasks/" + task.ID, "/admin/deliveries", "/admin/deliveries/" + delivery, "/admin/endpoints",
+		"/admin/", "/admin/uploads", "/admin/uploads/" + upload, "/admin/tasks", "/admin/tasks/" + task.ID, "/admin/deliveries", "/admin/deliveries/" + delivery, "/admin/endpoints",
 		"/admin/endpoints/" + task.Subscriptions[0].EndpointID, "/admin/accounts", "/admin/accounts/" + accounts.Data[0].ID, "/admin/apps", "/admin/apps/" + app,
 		"/admin/search?q=first", "/admin/audit", "/admin/resends/new?action=resend&status=delivered", "/admin/nothing-here",
 	}
