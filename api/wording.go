@@ -90,7 +90,7 @@ var types = []struct {
 	from, to string
 	example  func(v any) string
 }{
-	{"expected string", "must be a string", func(v any) string { return quoted(v) }},
+	{"expected string", "must be a string", quoted},
 	{"expected boolean", "must be true or false", unquoted},
 	{"expected integer", "must be an integer", unquoted},
 	{"expected number", "must be a number", unquoted},

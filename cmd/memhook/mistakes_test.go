@@ -361,7 +361,7 @@ var pathMistakes = []mistake{
 	path("PUT /v1/tasks", 405, "does not accept the method PUT, only GET, HEAD, POST"),
 	path("PATCH /v1/tasks/ID", 405, "only GET, HEAD, DELETE"),
 	path("GET /v1/endpoints/ID/test", 405, "only POST"),
-	path("GET /v1/uploads", 405, "only POST"),
+	path("GET /v1/deliveries/ID/resend", 405, "only POST"),
 	path("GET /admin/v1/polling/pause", 405, "only POST"),
 	path("POST /healthz", 405, "only GET, HEAD"),
 	path("OPTIONS /v1/tasks", 405, "only GET, HEAD, POST"),

@@ -10,7 +10,7 @@ func TestOf(t *testing.T) {
 	t.Parallel()
 	known := []string{"task_id", "callback_url", "until", "status", "task.ready", "q", "MEMHOOK_RETRY_SCHEDULE"}
 	for name, want := range map[string]string{
-		"taskId": "task_id", "TASK-ID": "task_id", "status[]": "status", "staus": "status", "statsu": "status", "untill": "until",
+		"taskId": "task_id", "TASK-ID": "task_id", "status[]": "status", "staus": "status", "statsu": "status", "unti": "until",
 		"ready": "task.ready", "MEMHOOK_RETRY_SCHEDUL": "MEMHOOK_RETRY_SCHEDULE",
 		"": "", "x": "", "id": "", "colour": "", "PATH": "", "MEMHOOK_SERVICE_HOST": "",
 	} {

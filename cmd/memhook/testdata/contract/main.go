@@ -319,8 +319,6 @@ func (d *driver) operators() {
 	d.want(429, "the second beyond it")(limited.ListTasks(ctx, nil))
 	d.want(204, "revoke a key")(admin.AdminRevokeKey(ctx, app, text(key, "id")))
 
-	uploads := d.want(200, "list uploads")(admin.AdminListUploads(ctx, &AdminListUploadsParams{Limit: ptr(int64(10))}))
-	d.want(200, "read an upload")(admin.AdminGetUpload(ctx, text(first(uploads), "id")))
 	tasks := d.want(200, "list tasks")(admin.AdminListTasks(ctx, &AdminListTasksParams{TaskId: ptr("contract-task")}))
 	task := text(first(tasks), "id")
 	d.want(200, "read a task")(admin.AdminGetTask(ctx, task))

@@ -44,4 +44,6 @@ func (d *driver) findAndResendAsOperator() {
 	resend := d.want(202, "resend what has failed")(admin.AdminResendDeliveries(ctx, nil, NewResend{}))
 	d.want(200, "its progress")(admin.AdminGetResend(ctx, text(resend, "id")))
 	d.want(200, "the audit log")(admin.AdminListAudit(ctx, nil))
+	uploads := d.want(200, "list uploads")(admin.AdminListUploads(ctx, &AdminListUploadsParams{Limit: ptr(int64(10))}))
+	d.want(200, "read an upload")(admin.AdminGetUpload(ctx, text(first(uploads), "id")))
 }
