@@ -66,10 +66,21 @@ func (s *Store) Event(ctx context.Context, scope Scope, id uuid.UUID) (Event, er
 }
 
 // The feed's order is (xid, id): by the transaction that has made an event, then by id. An event is in the feed when every
-// transaction that began to write before its own has ended, so whatever commits later comes later, too: no reader passes
-// an event that it could not see. Ids alone cannot give that order: they are made before their transactions commit, and by
-// several clocks. The price is that a transaction that writes to this PostgreSQL, in any database, holds back what comes
-// after it until it ends.
+// transaction of this database that began to write before its own has ended, so whatever commits later comes later, too: no
+// reader passes an event that it could not see. Ids alone cannot give that order: they are made before their transactions
+// commit, and by several clocks. The price is that a transaction that writes to this database holds back what comes after it
+// until it ends.
+
+// feedEnd is the SQL of the first transaction whose events may not be shown yet: the first that was under way when the
+// statement took its snapshot, but for those of sessions of other databases, which make no events. Sessions are looked at after the
+// snapshot was taken: one that has a transaction of the snapshot's then had it before, so its database is the transaction's.
+const feedEnd = `coalesce(
+			(select x
+			from pg_snapshot_xip(pg_current_snapshot()) x
+			where not exists (select from pg_stat_activity a where a.backend_xid = x::xid and a.datname <> current_database())
+			order by x
+			limit 1),
+			pg_snapshot_xmax(pg_current_snapshot()))`
 
 // Events lists events after one, in the order of the feed, of one type unless that is empty. Where the event to begin after
 // is not stored, the list begins with what was made later than its id says. cut reports whether the page was cut at
@@ -82,7 +93,8 @@ func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after
 	rows, err := s.pool.Query(ctx, `
 		with cursor as (
 			select coalesce((select xid from events where id = $2), '0') as xid,
-				exists (select 1 from events where id = $2) as stored
+				exists (select 1 from events where id = $2) as stored,
+				`+feedEnd+` as ending
 		), page as (
 			select e.*
 			from cursor c
@@ -90,7 +102,7 @@ func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after
 			cross join lateral (
 				select *
 				from events e
-				where e.app_id = a.id and e.xid < pg_snapshot_xmin(pg_current_snapshot()) and ($3 = '' or e.type = $3)
+				where e.app_id = a.id and e.xid < c.ending and ($3 = '' or e.type = $3)
 					and (e.xid, e.id) > (c.xid, $2) and (c.stored or e.id > $2)
 				order by e.xid, e.id
 				limit $4

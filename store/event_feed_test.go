@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/store/storetest"
 )
 
 // reader follows the feed as an app does: by the id of the last event that it has seen.
@@ -38,7 +39,6 @@ func (r *reader) read() {
 // readUntil reads on until so many events were seen.
 func (r *reader) readUntil(n int) {
 	r.t.Helper()
-	// Transactions of other tests, on the same PostgreSQL, may hold the feed back for a while.
 	for deadline := time.Now().Add(20 * time.Second); len(r.seen) < n; time.Sleep(20 * time.Millisecond) {
 		if r.read(); time.Now().After(deadline) {
 			r.t.Fatalf("%d events were seen, want %d", len(r.seen), n)
@@ -94,6 +94,46 @@ func TestFeedShowsWhatCommitsLate(t *testing.T) {
 		if !slices.Contains(r.seen, id) {
 			t.Errorf("the reader has passed %v", id)
 		}
+	}
+}
+
+// A program in another database of the same PostgreSQL has written something and does not commit, before anybody here has
+// begun. It holds back nothing, also for a role that may not see what others do. A transaction of this database does.
+func TestFeedDoesNotWaitForOtherDatabases(t *testing.T) {
+	t.Parallel()
+	other, err := pgx.Connect(t.Context(), storetest.EmptyURL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Close(context.Background()) })
+	for _, sql := range []string{`begin`, `select pg_current_xact_id()`} {
+		if _, err := other.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := newBundle(t)
+	cfg := b.pool.Config()
+	cfg.ConnConfig.User = "reader_of_" + cfg.ConnConfig.Database
+	b.exec(`create role `+cfg.ConnConfig.User+` login`, `grant usage on schema memhook to `+cfg.ConnConfig.User,
+		`grant select on all tables in schema memhook to `+cfg.ConnConfig.User)
+	readers := *b
+	readers.Store = storetest.Over(t, cfg, store.Config{Encode: encode})
+	r := &reader{bundle: &readers}
+	ids := []uuid.UUID{uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7())}
+	late, soon := begin(t, b), begin(t, b)
+	insertEvent(t, late, b.app.ID, ids[0])
+	insertEvent(t, soon, b.app.ID, ids[1])
+	if err := soon.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r.read(); len(r.seen) > 0 {
+		t.Errorf("the reader has passed the event of a transaction that is under way: %v", r.seen)
+	}
+	if err := late.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r.read(); !slices.Equal(r.seen, ids) {
+		t.Errorf("seen %v, want %v", r.seen, ids)
 	}
 }
 
