@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -100,6 +101,10 @@ func (s *Store) Jobs() *river.Client[pgx.Tx] { return s.jobs }
 // deadlockTries is how often a transaction is begun that ends in a deadlock each time.
 const deadlockTries = 5
 
+// deadlockPause is for how long a transaction that a deadlock has ended waits at most, times the number of its tries: begun
+// again at once on a busy machine, it would meet the other one before that has gone on.
+const deadlockPause = 20 * time.Millisecond
+
 // tx runs fn in a transaction, which it commits if fn returns nil. Where the database has chosen the transaction to end a
 // deadlock, fn runs again in a new one: it must set what it leaves to its caller, not add to it. (Most transactions lock
 // in one order, and the others are few: deletions, moves, and health that is told to other endpoints.)
@@ -113,10 +118,11 @@ func (s *Store) tx(ctx context.Context, what string, fn func(pgx.Tx) error) erro
 // throughDeadlocks calls fn, a transaction or a statement outside of one, again while the database ends it because of a
 // deadlock.
 func throughDeadlocks(fn func() error) (err error) {
-	for range deadlockTries {
+	for try := range deadlockTries {
 		if err = fn(); !isDeadlock(err) {
 			break
 		}
+		time.Sleep(rand.N(deadlockPause * time.Duration(try+1)))
 	}
 	return err
 }
