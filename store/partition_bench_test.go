@@ -15,12 +15,6 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-func withoutDeadlines(cfg *pgx.ConnConfig) *pgx.ConnConfig {
-	cfg = cfg.Copy()
-	cfg.Tracer = nil
-	return cfg
-}
-
 // fillOldDays puts attempts into a partition for each of the last days, perDay each, the oldest day first. That day and yesterday
 // have their deliveries and events, too: a purge meets those of one day, and lists those of the newest.
 func fillOldDays(t *testing.T, b *bundle, days, perDay int, endpoint uuid.UUID) {

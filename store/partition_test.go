@@ -46,10 +46,22 @@ func daily(t testing.TB, b *bundle, days int) {
 	}
 }
 
+// withoutDeadlines is the settings of a connection whose statements may take long, such as a test's preparations.
+func withoutDeadlines(cfg *pgx.ConnConfig) *pgx.ConnConfig {
+	cfg = cfg.Copy()
+	cfg.Tracer = nil
+	return cfg
+}
+
 // fill inserts n events of an age in days, each with a delivery and an attempt.
 func fill(b *bundle, age, n int, status string) {
 	b.t.Helper()
-	_, err := b.pool.Exec(b.t.Context(), `
+	conn, err := pgx.ConnectConfig(b.t.Context(), withoutDeadlines(b.pool.Config().ConnConfig))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	_, err = conn.Exec(b.t.Context(), `
 		with made as (
 			select overlay(gen_random_uuid()::text placing left(id_at(date_trunc('day', now(), 'UTC') - make_interval(days => $1) + interval '1 min')::text, 13) from 1 for 13)::uuid as id
 			from generate_series(1, $2)
