@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -12,8 +13,8 @@ import (
 
 // Until version 5 of the schema each callback URL was an endpoint of its own, in whatever form it was written. nameEndpoints
 // gives those rows their names and merges the endpoints that share one. The oldest keeps its id, secret and settings. What
-// is pending or has failed moves to it; what was delivered stays with the merged endpoint, which is deleted. The merged
-// secrets sign on until the endpoint's secret is rotated, so that each receiver verifies as before.
+// is pending or has failed moves to it at once, what was delivered follows in batches (MoveMerged), and the merged endpoints
+// are deleted. The merged secrets sign on until the endpoint's secret is rotated, so that each receiver verifies as before.
 
 // nameEndpoints names and merges the endpoints that a version before has created, and returns the number of those that
 // were merged into others. normalize returns a URL's normal form; a URL that has none keeps its own.
@@ -140,7 +141,10 @@ func (s *Store) merge(ctx context.Context, tx pgx.Tx, keep *Endpoint, others []a
 		cross join lateral (values (e.secret), (case when e.old_secret_expires_at > now() then e.old_secret end)) as x (secret)
 		where x.secret is not null`,
 		`update endpoint_secrets x set endpoint_id = $3, suffix = o.suffix || x.suffix from ` + from + ` where x.endpoint_id = o.id`,
-		`update endpoints e set deleted_at = now(), backlog = false, named = true from ` + from + ` where e.id = o.id and e.id <> $3`,
+		`update endpoints e
+		set deleted_at = now(), backlog = false, named = true, merged_into = $3, merged_suffix = o.suffix
+		from ` + from + `
+		where e.id = o.id and e.id <> $3`,
 	} {
 		if _, err := tx.Exec(ctx, sql, args...); err != nil {
 			return err
@@ -154,6 +158,45 @@ func (s *Store) merge(ctx context.Context, tx pgx.Tx, keep *Endpoint, others []a
 		return err
 	}
 	return saveHealth(ctx, tx, []*Endpoint{keep})
+}
+
+// MoveMerged moves what was delivered to merged endpoints to those that they were merged into, in batches, until nothing is
+// left to move. Until then it cannot be sent again.
+func (s *Store) MoveMerged(ctx context.Context) error {
+	for {
+		start := time.Now()
+		var id uuid.NullUUID
+		var moved int64
+		err := throughDeadlocks(func() error {
+			return s.pool.QueryRow(ctx, `
+				with merged as materialized (
+					select id, merged_into, merged_suffix from endpoints where merged_into is not null order by id limit 1
+				), batch as materialized (
+					select d.id
+					from merged m
+					join deliveries d on d.endpoint_id = m.id
+					order by d.id
+					limit $1
+					for no key update of d
+				), moved as (
+					update deliveries d
+					set endpoint_id = m.merged_into, suffix = m.merged_suffix || d.suffix
+					from merged m
+					where d.id in (select id from batch)
+					returning 1
+				)
+				select (select id from merged), (select count(*) from moved)`, purgeBatch).Scan(&id, &moved)
+		})
+		if err == nil && id.Valid && moved == 0 {
+			_, err = s.pool.Exec(ctx, `update endpoints set merged_into = null, merged_suffix = null where id = $1`, id)
+		}
+		if err != nil {
+			return fmt.Errorf("move deliveries of merged endpoints: %w", err)
+		}
+		if !id.Valid || moved > 0 && !rest(ctx, start) {
+			return nil
+		}
+	}
 }
 
 // takeOver lets keep take what either of the two takes: it is enabled if one of them is, and asks for all their event types.

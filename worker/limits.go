@@ -147,6 +147,8 @@ const (
 	reviewInterval = time.Minute
 	// resendsInterval is how often bulk resends are looked for.
 	resendsInterval = time.Second
+	// mergedInterval is how often deliveries of merged endpoints are looked for.
+	mergedInterval = 10 * time.Second
 	// adoptInterval is how often work without a job gets a new one. With what the store waits before it looks for the job
 	// of a delivery, or for a heartbeat of an instance that is not listed, it is less than 10 s.
 	adoptInterval = 3 * time.Second

@@ -71,6 +71,13 @@ func (w *Worker) resends(ctx context.Context) {
 	}
 }
 
+// moveMerged moves the deliveries of endpoints that were merged into others.
+func (w *Worker) moveMerged(ctx context.Context) {
+	if err := w.cfg.Store.MoveMerged(ctx); err != nil && ctx.Err() == nil {
+		w.log.Warn("maintenance cannot move the deliveries of merged endpoints", "error", err)
+	}
+}
+
 // purge deletes rows that are older than the retention.
 func (w *Worker) purge(ctx context.Context) {
 	if !w.clockFits() {

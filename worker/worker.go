@@ -131,6 +131,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.background.Go(func() { every(background, adoptInterval, sparing(w.adopt)) })
 	w.background.Go(func() { w.addPartitions(background); every(background, partitionInterval, w.addPartitions) })
 	w.background.Go(func() { every(background, resendsInterval, w.resends) })
+	w.background.Go(func() { every(background, mergedInterval, w.moveMerged) })
 	if w.cfg.Alerts.URL != nil {
 		w.background.Go(func() { w.sendAlerts(background) })
 	}
