@@ -159,16 +159,21 @@ func (n *patroniNode) signal(sig syscall.Signal) error {
 	if err := n.cmd.Process.Signal(sig); err != nil {
 		return err
 	}
-	content, err := os.ReadFile(filepath.Join(n.data, "postmaster.pid"))
-	if err != nil {
-		return err
-	}
-	first, _, _ := bytes.Cut(content, []byte("\n"))
-	pid, err := strconv.Atoi(string(first))
+	pid, err := n.pid()
 	if err != nil {
 		return err
 	}
 	return localpg.SignalFamily(pid, sig)
+}
+
+// pid returns the process id of the node's PostgreSQL.
+func (n *patroniNode) pid() (int, error) {
+	content, err := os.ReadFile(filepath.Join(n.data, "postmaster.pid"))
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := bytes.Cut(content, []byte("\n"))
+	return strconv.Atoi(string(first))
 }
 
 func (c *patroni) signal(n *patroniNode, sig syscall.Signal) {
@@ -222,8 +227,12 @@ func TestPatroni(t *testing.T) {
 		mend   func(c *patroni, leader *patroniNode)
 	}{
 		{"switched over", 5 * time.Second, func(c *patroni, leader *patroniNode) {
+			pid, err := leader.pid()
+			if err != nil {
+				c.t.Fatal(err)
+			}
 			go c.ctl("switchover", "--leader", leader.name, "--force", "memhook")
-			until(c.t, time.Minute, "the leader stops", func() bool { return !leader.leads() })
+			until(c.t, time.Minute, "the leader stops", func() bool { return syscall.Kill(pid, 0) != nil })
 		}, nil},
 		{"killed", 5 * time.Second, func(c *patroni, leader *patroniNode) { c.signal(leader, syscall.SIGKILL) }, (*patroni).start},
 		{"frozen", 15 * time.Second, func(c *patroni, leader *patroniNode) { c.signal(leader, syscall.SIGSTOP) }, func(c *patroni, leader *patroniNode) { c.signal(leader, syscall.SIGCONT) }},
