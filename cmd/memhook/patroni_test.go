@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -47,7 +48,7 @@ func newPatroni(t *testing.T) *patroni {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "memhook-patroni-") //nolint:usetesting // another user must reach it
+	dir, err := os.MkdirTemp("", "memhook-patroni-") // another user must reach it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,11 +73,6 @@ func newPatroni(t *testing.T) *patroni {
 			until(t, time.Minute, "the first node leads", func() bool { return answers("http://" + n.api + "/primary") })
 		}
 	}
-	t.Cleanup(func() {
-		for _, n := range c.nodes {
-			_ = n.signal(syscall.SIGKILL)
-		}
-	})
 	until(t, time.Minute, "the second node is a synchronous standby", func() bool { return answers("http://" + c.nodes[1].api + "/sync") })
 	conn, err := c.nodes[0].connect()
 	if err != nil {
@@ -106,6 +102,7 @@ func (c *patroni) run(name string, env []string, program string, args ...string)
 	}
 	var log safeBuffer
 	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.WaitDelay = time.Second // for what it has started and left
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
@@ -133,6 +130,7 @@ func (c *patroni) start(n *patroniNode) {
 		c.t.Fatal(err)
 	}
 	n.cmd = c.run(n.name, n.env, "patroni", file)
+	c.t.Cleanup(func() { _ = n.signal(syscall.SIGKILL) }) // PostgreSQL too, which would outlive Patroni
 }
 
 // ctl runs patronictl to its end.
@@ -156,14 +154,12 @@ func (c *patroni) url() string {
 
 // signal signals a node as its machine would: Patroni, and PostgreSQL with all its processes.
 func (n *patroniNode) signal(sig syscall.Signal) error {
-	if err := n.cmd.Process.Signal(sig); err != nil {
-		return err
+	err := n.cmd.Process.Signal(sig)
+	pid, errPID := n.pid()
+	if errPID != nil {
+		return errors.Join(err, errPID)
 	}
-	pid, err := n.pid()
-	if err != nil {
-		return err
-	}
-	return localpg.SignalFamily(pid, sig)
+	return errors.Join(err, localpg.SignalFamily(pid, sig))
 }
 
 // pid returns the process id of the node's PostgreSQL.
@@ -190,17 +186,27 @@ func (n *patroniNode) connect() (*pgx.Conn, error) {
 	return pgx.Connect(ctx, "postgres://postgres:change-this-one@"+n.sql+"/postgres")
 }
 
-// leads reports whether the node takes writes.
-func (n *patroniNode) leads() bool {
+// promotion waits until the node takes writes and returns when it last did not.
+func (n *patroniNode) promotion(t *testing.T) time.Time {
+	t.Helper()
 	conn, err := n.connect()
 	if err != nil {
-		return false
+		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	defer func() { _ = conn.Close(ctx) }()
-	var standby bool
-	return conn.QueryRow(ctx, `select pg_is_in_recovery()`).Scan(&standby) == nil && !standby
+	defer func() { _ = conn.Close(context.Background()) }()
+	last := time.Now()
+	for deadline := last.Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		asked, standby := time.Now(), true
+		if err := conn.QueryRow(t.Context(), `select pg_is_in_recovery()`).Scan(&standby); err != nil {
+			t.Fatal(err)
+		}
+		if !standby {
+			return last
+		}
+		if last = asked; last.After(deadline) {
+			t.Fatal("the standby was not promoted within a minute")
+		}
+	}
 }
 
 // answers reports whether an address answers with 200 within a second.
@@ -243,8 +249,7 @@ func TestPatroni(t *testing.T) {
 			failover(t, fault.name, c.url(), fault.within, func() (silent, promoted time.Time) {
 				fault.strike(c, leader)
 				silent = time.Now()
-				until(t, time.Minute, "the standby is promoted", standby.leads)
-				return silent, time.Now()
+				return silent, standby.promotion(t)
 			})
 			if fault.mend != nil {
 				fault.mend(c, leader)
