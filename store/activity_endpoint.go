@@ -91,7 +91,9 @@ func (s *Store) flushEndpoints(ctx context.Context) error {
 
 // EndpointActivity counts the attempts at endpoints since a time, in steps of 5 minutes or more, oldest first. It is
 // up to 15 seconds behind, and knows the last 8 days.
-func (s *Store) EndpointActivity(ctx context.Context, endpoints []uuid.UUID, since time.Time, step time.Duration) (map[uuid.UUID][]EndpointAttempts, error) {
+func (s *Store) EndpointActivity(
+	ctx context.Context, endpoints []uuid.UUID, since time.Time, step time.Duration,
+) (map[uuid.UUID][]EndpointAttempts, error) {
 	rows, err := s.pool.Query(ctx, `
 		select endpoint_id, date_bin($3, at, '2000-01-01 00:00+00') as at, sum(delivered)::bigint as delivered, sum(failed)::bigint as failed
 		from endpoint_activity
