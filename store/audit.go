@@ -123,6 +123,7 @@ type AuditFilter struct {
 
 // AuditLog lists the audit log, newest first.
 func (s *Store) AuditLog(ctx context.Context, f AuditFilter, p Page) ([]AuditEntry, error) {
+	object := uuid.NullUUID{UUID: f.Object, Valid: f.Object != uuid.Nil}
 	// Plans are made for the values at hand (see Open), so that a filter that is not there costs nothing.
 	rows, err := s.pool.Query(ctx, `
 		select id, at, actor, name, client, app_id, action, target, object, changes
@@ -130,8 +131,7 @@ func (s *Store) AuditLog(ctx context.Context, f AuditFilter, p Page) ([]AuditEnt
 		where id < $1 and id > $4 and ($2::uuid is null or app_id = $2) and ($5 = '' or actor = $5) and ($6 = '' or name = $6)
 			and ($7 = '' or action = $7) and ($8::uuid is null or object = $8)
 		order by id `+p.order()+`
-		limit $3`, p.high(), f.Scope.arg(), p.Limit, p.low(), f.Actor, f.Name, f.Action,
-		uuid.NullUUID{UUID: f.Object, Valid: f.Object != uuid.Nil})
+		limit $3`, p.high(), f.Scope.arg(), p.Limit, p.low(), f.Actor, f.Name, f.Action, object)
 	list, err := many[AuditEntry](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read audit log: %w", err)

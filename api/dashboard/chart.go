@@ -94,7 +94,7 @@ func (c *canvas) explain(bar int, text string) {
 // niceTop returns a round number at or above n whose half is a whole number.
 func niceTop(n int64) int64 {
 	for unit := int64(1); ; unit *= 10 {
-		for _, k := range []int64{2, 4, 6, 8, 10} {
+		for _, k := range []int64{2, 4, 6, 8, 10, 12, 16} {
 			if top := k * unit; top >= n {
 				return top
 			}

@@ -64,7 +64,9 @@ func TestALateQueueIsAnAlert(t *testing.T) {
 	in := b.start("")
 	in.admin(http.MethodPost, "/admin/v1/deliveries/pause", nil, nil)
 	in.registerAt("task", b.receiver.URL+"/")
-	until(t, 20*time.Second, "its job", func() bool { return b.query(`select count(*)::int from river_job where kind = 'deliver_first' and state = 'available'`) == 1 })
+	until(t, 20*time.Second, "its job", func() bool {
+		return b.query(`select count(*)::int from river_job where kind = 'deliver_first' and state = 'available'`) == 1
+	})
 	b.exec(`update river_job set scheduled_at = now() - interval '5 minutes' where kind = 'deliver_first'`)
 	// No worker can take the job while its row is locked, as if all were busy.
 	conn, err := pgx.Connect(t.Context(), b.database)

@@ -199,7 +199,7 @@ func TestFailover(t *testing.T) {
 				fault.strike(p)
 				silent = time.Now()
 				time.Sleep(time.Until(silent.Add(3 * time.Second))) // what an operator's automation takes to be sure
-				promoted = time.Now() // or a little later: nobody takes writes before
+				promoted = time.Now()                               // or a little later: nobody takes writes before
 				p.promote()
 				return silent, promoted
 			})
