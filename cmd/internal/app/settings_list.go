@@ -91,7 +91,7 @@ var settingList = []setting{
 	},
 	{
 		"MEMHOOK_PUBLIC_URL", "", "https://memhook.example.com",
-		"URL at which memories.ai reaches this service; hint URLs start with it",
+		"URL at which memories.ai and customers reach this service; hint URLs and portal links start with it",
 		webURL(func(s *Settings) *string { return &s.PublicURL }),
 	},
 	{
