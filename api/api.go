@@ -35,7 +35,7 @@ type Config struct {
 	Store      *store.Store
 	Guard      *webhook.Guard // checks callback URLs
 	AdminToken string         // empty: the admin API and the dashboard answer 503
-	PublicURL  string         // of this service, for hint URLs; empty: there are none
+	PublicURL  string         // of this service, for hint URLs and portals; empty: no hint URLs, and portals where the request was sent
 	ExpiresIn  time.Duration  // default time until a task expires
 	KeyLimit   float64        // requests/s of API keys without a limit of their own; 0 means no limit
 	Proxies    []netip.Prefix // networks of proxies whose X-Forwarded-For and -Proto are trusted
@@ -89,6 +89,11 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	if err := s.dashboard(ctx, r); err != nil {
 		return nil, err
 	}
+	portals, err := dashboard.NewPortal(s.pages())
+	if err != nil {
+		return nil, err
+	}
+	r.Mount("/portal/", portals)
 	r.Handle("/docs", http.RedirectHandler("/docs/", http.StatusMovedPermanently))
 	r.Handle("/docs/*", docs())
 
@@ -104,10 +109,7 @@ func (s *server) dashboard(ctx context.Context, r *chi.Mux) error {
 		r.HandleFunc("/admin/*", off)
 		return nil
 	}
-	pages, err := dashboard.New(ctx, dashboard.Config{
-		Store: s.store, Token: s.cfg.AdminToken, Version: s.cfg.Version, Refused: s.counts.refused, Secure: s.secure,
-		Client: func(r *http.Request) string { return middleware.GetClientIP(r.Context()) }, Logger: s.log,
-	})
+	pages, err := dashboard.New(ctx, s.pages())
 	if err != nil {
 		return err
 	}
@@ -119,13 +121,26 @@ func (s *server) dashboard(ctx context.Context, r *chi.Mux) error {
 	return nil
 }
 
+// pages is what the dashboard and the portals need.
+func (s *server) pages() dashboard.Config {
+	return dashboard.Config{
+		Store: s.store, Token: s.cfg.AdminToken, Version: s.cfg.Version, Refused: s.counts.refused,
+		Secure: func(r *http.Request) bool {
+			return s.secure(r.TLS != nil, r.RemoteAddr, r.Header.Get(headerForwardedProto))
+		},
+		Client: func(r *http.Request) string { return middleware.GetClientIP(r.Context()) }, Logger: s.log,
+	}
+}
+
+const headerForwardedProto = "X-Forwarded-Proto"
+
 // secure reports whether a request came over TLS, to this service or to a trusted proxy in front of it.
-func (s *server) secure(r *http.Request) bool {
-	if r.TLS != nil {
+func (s *server) secure(overTLS bool, remoteAddr, forwardedProto string) bool {
+	if overTLS {
 		return true
 	}
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
+	peer, err := netip.ParseAddrPort(remoteAddr)
+	if err != nil || !strings.EqualFold(forwardedProto, "https") {
 		return false
 	}
 	return slices.ContainsFunc(s.cfg.Proxies, func(p netip.Prefix) bool { return p.Contains(peer.Addr().Unmap()) })

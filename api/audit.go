@@ -16,11 +16,11 @@ import (
 type AuditEntry struct {
 	ID       uuid.UUID         `json:"id" doc:"The id of the entry."`
 	At       Time              `json:"at" doc:"When it was changed."`
-	Actor    string            `json:"actor" enum:"admin,session,key" doc:"admin: the admin token. session: the dashboard. key: an app's API key."`
-	Name     string            `json:"name" doc:"The id of the key, or the beginning of the session's id."`
+	Actor    string            `json:"actor" enum:"admin,session,key,portal" doc:"admin: the admin token. session: the dashboard. key: an app's API key. portal: a customer at an endpoint's portal."`
+	Name     string            `json:"name" doc:"The id of the key or of the portal's endpoint, or the beginning of the session's id."`
 	Client   string            `json:"client" doc:"The address that the request came from."`
-	AppID    *uuid.UUID        `json:"app_id" nullable:"true" doc:"The app of the key."`
-	Action   string            `json:"action" example:"disable-endpoint" doc:"The operation of the API, or the dashboard's button."`
+	AppID    *uuid.UUID        `json:"app_id" nullable:"true" doc:"The app of the key or of the portal."`
+	Action   string            `json:"action" example:"disable-endpoint" doc:"The operation of the API, or the page's button."`
 	Target   string            `json:"target" example:"/admin/v1/endpoints/01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2/disable" doc:"The path of the request."`
 	ObjectID *uuid.UUID        `json:"object_id" nullable:"true" doc:"What was changed: an endpoint, account, app, task, delivery or bulk resend."`
 	Changes  map[string]Change `json:"changes" doc:"What is different, by field. Empty where an action has no fields, such as a test."`
@@ -35,8 +35,8 @@ type Change struct {
 // ListAuditInput are the filters of the audit log.
 type ListAuditInput struct {
 	PageInput
-	Actor  string `query:"actor" enum:"admin,session,key" doc:"Only what such an actor has changed."`
-	Name   string `query:"name" doc:"Only what the key with this id, or the session that begins so, has changed."`
+	Actor  string `query:"actor" enum:"admin,session,key,portal" doc:"Only what such an actor has changed."`
+	Name   string `query:"name" doc:"Only what the key with this id, the portal of this endpoint, or the session that begins so, has changed."`
 	Action string `query:"action" doc:"Only this operation or button."`
 	Object string `query:"object_id" doc:"Only changes of this object."`
 }
@@ -68,7 +68,8 @@ func (s *server) listAudit(ctx context.Context, in *ListAuditInput) (*body[List[
 // notAudited are the operations that register work: they are an app's daily business, by the thousand, and stand in the lists.
 var notAudited = map[string]bool{"create-task": true, "create-tasks": true, "create-upload": true}
 
-// audited is a middleware that notes in the audit log what has been changed. An entry that cannot be written is logged.
+// audited is a middleware that records in the audit log what is changed, in the transaction of the change where it has one. An
+// entry that cannot be written afterwards is logged.
 func (s *server) audited(ctx huma.Context, next func(huma.Context)) {
 	op := ctx.Operation()
 	if op.Method == http.MethodGet || notAudited[op.OperationID] {

@@ -34,7 +34,7 @@ func newRequestCounts(r prometheus.Registerer) *requestCounts {
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 		}, []string{"route"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "memhook_admin_refused_total", Help: "Requests that were refused at the dashboard and the admin API, by reason.",
+			Name: "memhook_admin_refused_total", Help: "Requests that were refused at the dashboard, the portals and the admin API, by reason.",
 		}, []string{"reason"}),
 	}
 	if r != nil {

@@ -53,6 +53,10 @@ func (s *server) appRoutes() map[string][]route {
 			{post, "/endpoints/{id}/enable", do(s.enableEndpoint), "enable-endpoint", "Enable an endpoint", []int{200, 404}},
 			{post, "/endpoints/{id}/recover", do(s.recoverEndpoint), "recover-endpoint", "Resend failed deliveries", []int{202, 404}},
 			{
+				post, "/endpoints/{id}/portal", do(s.createPortal), "create-endpoint-portal", "Create a link to the portal of an endpoint",
+				[]int{200, 404},
+			},
+			{
 				get, "/endpoints/{id}/public-key", do(s.publicKey), "get-endpoint-public-key", "Get the public key of an endpoint",
 				[]int{200, 404, 409},
 			},
@@ -137,6 +141,8 @@ var descriptions = map[string]string{
 	"get-endpoint-secret": "The receiver verifies the v1 signatures with it.",
 	"get-endpoint-public-key": "The receiver verifies the v1a signatures with it. An endpoint whose signatures do not include v1a " +
 		"answers 409. The key is rotated with the secret.",
+	"create-endpoint-portal": "The link opens the endpoint's own pages for your customer, without a sign-in: its deliveries and their attempts, resend, " +
+		"recover, and its secret. It shows nothing else of the app. It ends at expires_at, with the API key that made it, and with the endpoint.",
 	"rotate-endpoint-secret": "During the overlap both secrets sign. The answer takes a second; by then all instances sign with the new one.",
 	"test-endpoint":          "Sends it even while the breaker is open. Answers with the delivery. Get the delivery to see its attempts.",
 	"enable-endpoint":        "Closes its breaker and sends at once, within its cap and rate, what has waited for it.",

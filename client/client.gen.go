@@ -101,6 +101,7 @@ func (e AttemptOutcome) Valid() bool {
 const (
 	AuditEntryActorAdmin   AuditEntryActor = "admin"
 	AuditEntryActorKey     AuditEntryActor = "key"
+	AuditEntryActorPortal  AuditEntryActor = "portal"
 	AuditEntryActorSession AuditEntryActor = "session"
 )
 
@@ -110,6 +111,8 @@ func (e AuditEntryActor) Valid() bool {
 	case AuditEntryActorAdmin:
 		return true
 	case AuditEntryActorKey:
+		return true
+	case AuditEntryActorPortal:
 		return true
 	case AuditEntryActorSession:
 		return true
@@ -551,6 +554,7 @@ func (e WebhookUploadStatus) Valid() bool {
 const (
 	AdminListAuditParamsActorAdmin   AdminListAuditParamsActor = "admin"
 	AdminListAuditParamsActorKey     AdminListAuditParamsActor = "key"
+	AdminListAuditParamsActorPortal  AdminListAuditParamsActor = "portal"
 	AdminListAuditParamsActorSession AdminListAuditParamsActor = "session"
 )
 
@@ -560,6 +564,8 @@ func (e AdminListAuditParamsActor) Valid() bool {
 	case AdminListAuditParamsActorAdmin:
 		return true
 	case AdminListAuditParamsActorKey:
+		return true
+	case AdminListAuditParamsActorPortal:
 		return true
 	case AdminListAuditParamsActorSession:
 		return true
@@ -894,15 +900,15 @@ type AttemptOutcome string
 
 // AuditEntry defines model for AuditEntry.
 type AuditEntry struct {
-	// Action The operation of the API, or the dashboard's button.
+	// Action The operation of the API, or the page's button.
 	//
 	// Examples: disable-endpoint
 	Action string `json:"action"`
 
-	// Actor admin: the admin token. session: the dashboard. key: an app's API key.
+	// Actor admin: the admin token. session: the dashboard. key: an app's API key. portal: a customer at an endpoint's portal.
 	Actor AuditEntryActor `json:"actor"`
 
-	// AppId The app of the key.
+	// AppId The app of the key or of the portal.
 	AppId *openapi_types.UUID `json:"app_id"`
 
 	// At When it was changed.
@@ -917,7 +923,7 @@ type AuditEntry struct {
 	// Id The id of the entry.
 	Id openapi_types.UUID `json:"id"`
 
-	// Name The id of the key, or the beginning of the session's id.
+	// Name The id of the key or of the portal's endpoint, or the beginning of the session's id.
 	Name string `json:"name"`
 
 	// ObjectId What was changed: an endpoint, account, app, task, delivery or bulk resend.
@@ -929,7 +935,7 @@ type AuditEntry struct {
 	Target string `json:"target"`
 }
 
-// AuditEntryActor admin: the admin token. session: the dashboard. key: an app's API key.
+// AuditEntryActor admin: the admin token. session: the dashboard. key: an app's API key. portal: a customer at an endpoint's portal.
 type AuditEntryActor string
 
 // AuditEntryList defines model for AuditEntryList.
@@ -1329,6 +1335,14 @@ type NewKey struct {
 	RateLimit *float64 `json:"rate_limit,omitempty"`
 }
 
+// NewPortalLink defines model for NewPortalLink.
+type NewPortalLink struct {
+	// ExpiresIn How long the link works, from 1m to 168h: 1h by default.
+	//
+	// Examples: 1h
+	ExpiresIn *string `json:"expires_in,omitempty"`
+}
+
 // NewResend defines model for NewResend.
 type NewResend struct {
 	// DryRun Count only. The id of the answer is null then.
@@ -1427,6 +1441,15 @@ type NewUpload struct {
 
 // NewUploadUntil The stage until which the task is followed.
 type NewUploadUntil string
+
+// PortalLink defines model for PortalLink.
+type PortalLink struct {
+	// ExpiresAt When the link, and what it has opened, stops working.
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// Url Whoever has it can see and do what the portal offers: give it to your customer alone.
+	Url string `json:"url"`
+}
 
 // Problem defines model for Problem.
 type Problem struct {
@@ -2079,7 +2102,7 @@ type AdminListAuditParams struct {
 	// Actor Only what such an actor has changed.
 	Actor *AdminListAuditParamsActor `form:"actor,omitempty" json:"actor,omitempty"`
 
-	// Name Only what the key with this id, or the session that begins so, has changed.
+	// Name Only what the key with this id, the portal of this endpoint, or the session that begins so, has changed.
 	Name *string `form:"name,omitempty" json:"name,omitempty"`
 
 	// Action Only this operation or button.
@@ -2250,6 +2273,12 @@ type CreateEndpointParams struct {
 
 // EnableEndpointParams defines parameters for EnableEndpoint.
 type EnableEndpointParams struct {
+	// IdempotencyKey For 24 hours, repeating the request with this key gets the same answer again. Another request with this key answers 422 idempotency-key-reused.
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// CreateEndpointPortalParams defines parameters for CreateEndpointPortal.
+type CreateEndpointPortalParams struct {
 	// IdempotencyKey For 24 hours, repeating the request with this key gets the same answer again. Another request with this key answers 422 idempotency-key-reused.
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
@@ -2514,6 +2543,9 @@ type CreateEndpointJSONRequestBody = NewEndpoint
 
 // UpdateEndpointJSONRequestBody defines body for UpdateEndpoint for application/json ContentType.
 type UpdateEndpointJSONRequestBody = EndpointPatch
+
+// CreateEndpointPortalJSONRequestBody defines body for CreateEndpointPortal for application/json ContentType.
+type CreateEndpointPortalJSONRequestBody = NewPortalLink
 
 // RecoverEndpointJSONRequestBody defines body for RecoverEndpoint for application/json ContentType.
 type RecoverEndpointJSONRequestBody = RecoverSince
@@ -3434,6 +3466,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/endpoints/{id}/enable (the `EnableEndpoint` operationId).
 	EnableEndpoint(ctx context.Context, id string, params *EnableEndpointParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateEndpointPortalWithBody Create a link to the portal of an endpoint
+	//
+	// The link opens the endpoint's own pages for your customer, without a sign-in: its deliveries and their attempts, resend, recover, and its secret. It shows nothing else of the app. It ends at expires_at, with the API key that made it, and with the endpoint.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/endpoints/{id}/portal (the `CreateEndpointPortal` operationId).
+	CreateEndpointPortalWithBody(ctx context.Context, id string, params *CreateEndpointPortalParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateEndpointPortal Create a link to the portal of an endpoint
+	//
+	// The link opens the endpoint's own pages for your customer, without a sign-in: its deliveries and their attempts, resend, recover, and its secret. It shows nothing else of the app. It ends at expires_at, with the API key that made it, and with the endpoint.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/endpoints/{id}/portal (the `CreateEndpointPortal` operationId).
+	CreateEndpointPortal(ctx context.Context, id string, params *CreateEndpointPortalParams, body CreateEndpointPortalJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetEndpointPublicKey Get the public key of an endpoint
 	//
@@ -4536,6 +4586,44 @@ func (c *Client) UpdateEndpoint(ctx context.Context, id string, body UpdateEndpo
 // Corresponds with POST /v1/endpoints/{id}/enable (the `EnableEndpoint` operationId).
 func (c *Client) EnableEndpoint(ctx context.Context, id string, params *EnableEndpointParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEnableEndpointRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateEndpointPortalWithBody Create a link to the portal of an endpoint
+//
+// The link opens the endpoint's own pages for your customer, without a sign-in: its deliveries and their attempts, resend, recover, and its secret. It shows nothing else of the app. It ends at expires_at, with the API key that made it, and with the endpoint.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/endpoints/{id}/portal (the `CreateEndpointPortal` operationId).
+func (c *Client) CreateEndpointPortalWithBody(ctx context.Context, id string, params *CreateEndpointPortalParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateEndpointPortalRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateEndpointPortal Create a link to the portal of an endpoint
+//
+// The link opens the endpoint's own pages for your customer, without a sign-in: its deliveries and their attempts, resend, recover, and its secret. It shows nothing else of the app. It ends at expires_at, with the API key that made it, and with the endpoint.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/endpoints/{id}/portal (the `CreateEndpointPortal` operationId).
+func (c *Client) CreateEndpointPortal(ctx context.Context, id string, params *CreateEndpointPortalParams, body CreateEndpointPortalJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateEndpointPortalRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7276,6 +7364,68 @@ func NewEnableEndpointRequest(server string, id string, params *EnableEndpointPa
 	if err != nil {
 		return nil, err
 	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewCreateEndpointPortalRequest calls the generic CreateEndpointPortal builder with application/json body
+func NewCreateEndpointPortalRequest(server string, id string, params *CreateEndpointPortalParams, body CreateEndpointPortalJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateEndpointPortalRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewCreateEndpointPortalRequestWithBody constructs an http.Request for the CreateEndpointPortal method, with any body, and a specified content type
+func NewCreateEndpointPortalRequestWithBody(server string, id string, params *CreateEndpointPortalParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/endpoints/%s/portal", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	if params != nil {
 

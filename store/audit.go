@@ -21,6 +21,7 @@ const (
 	ActorAdmin   = "admin"   // the admin token, over the API
 	ActorSession = "session" // the dashboard
 	ActorKey     = "key"     // an app's key
+	ActorPortal  = "portal"  // the customer at an endpoint's portal
 )
 
 // AuditEntry says who changed what.
@@ -28,7 +29,7 @@ type AuditEntry struct {
 	ID      uuid.UUID
 	At      time.Time
 	Actor   string
-	Name    string // of the actor: the id of the key, the beginning of the session's id, or empty
+	Name    string // of the actor: the id of the key or of the portal's endpoint, the beginning of the session's id, or empty
 	Client  string // the address
 	AppID   *uuid.UUID
 	Action  string     // the id of the operation, or what the dashboard's button says

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 )
@@ -47,6 +48,7 @@ type DeliveryFilter struct {
 	Scope              Scope // whose deliveries
 	EndpointID, TaskID uuid.UUID
 	Status             string
+	About              string // a task's id, ours or memories.ai's, a webhook-id, or a delivery's id
 }
 
 // pendingNow is the SQL set of deliveries that may be pending: those with a live job and, of each endpoint
@@ -80,6 +82,21 @@ func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Del
 	if f.TaskID != uuid.Nil {
 		args = append(args, f.TaskID)
 		conditions += fmt.Sprintf(` and d.task = $%d`, len(args))
+	}
+	if f.About != "" {
+		id, err := uuid.Parse(strings.TrimPrefix(f.About, "evt_"))
+		if err != nil {
+			id = uuid.Nil // nothing's
+		}
+		args = append(args, id, f.About)
+		conditions += fmt.Sprintf(` and d.id in (
+			select id from deliveries where id = $%[1]d or event_id = $%[1]d or task = $%[1]d
+			union all
+			select a.id
+			from tasks t
+			join deliveries a on a.task = t.id
+			where t.task_id = $%[2]d and ($2::uuid is null or t.app_id = $2)
+		)`, len(args)-1, len(args))
 	}
 	rows, err := s.pool.Query(ctx, `
 		select `+deliveryColumns+`, `+callbackURLOf("e", "d")+` as callback_url

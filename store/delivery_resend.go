@@ -48,6 +48,9 @@ func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
 		if errors.Is(err, pgx.ErrNoRows) {
 			return conflict("the delivery was cancelled and cannot be sent again")
 		}
+		if err == nil {
+			err = s.note(ctx, tx, id, nil, nil)
+		}
 		if err != nil || to.Parked {
 			return err
 		}

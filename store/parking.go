@@ -321,6 +321,9 @@ func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, si
 		if _, err := tx.Exec(ctx, `update endpoints set hold_until = null where id = $1`, endpoint); err != nil {
 			return err
 		}
+		if err := s.note(ctx, tx, endpoint, nil, nil); err != nil {
+			return err
+		}
 		return tx.QueryRow(ctx, `select count(*) from deliveries where endpoint_id = $1 and parked`, endpoint).Scan(&n)
 	})
 	for batch := int64(recoverBatch); err == nil && batch == recoverBatch; n += int(batch) {

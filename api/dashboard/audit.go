@@ -57,6 +57,9 @@ func lineOf(e store.AuditEntry) auditLine {
 			break
 		}
 	}
+	if e.Actor == store.ActorPortal && line.Page == "" && e.Object != nil {
+		line.Kind, line.Page = "endpoint", "/admin/endpoints/"+e.Object.String()
+	}
 	for name, pair := range e.Changes {
 		line.Changed = append(line.Changed, changedField{name, plain(pair[0]), plain(pair[1])})
 	}

@@ -1,5 +1,5 @@
-// Package dashboard serves the operator's pages under /admin. They are rendered on the server, work without JavaScript and
-// refresh themselves with it. They read and change the store as the admin API does.
+// Package dashboard serves the operator's pages under /admin and the customers' portals under /portal. They are rendered on the
+// server, work without JavaScript and refresh themselves with it. They read and change the store as the API does.
 package dashboard
 
 import (
@@ -7,11 +7,9 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"html/template"
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -23,10 +21,10 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-// Config is what the dashboard needs.
+// Config is what the dashboard and the portals need.
 type Config struct {
 	Store   *store.Store
-	Token   string // the admin token
+	Token   string // the admin token; the portals need none
 	Version string
 	Refused *prometheus.CounterVec     // counts refusals, by reason
 	Secure  func(*http.Request) bool   // reports whether a request came over TLS
@@ -38,10 +36,8 @@ type Config struct {
 var files embed.FS
 
 type dashboard struct {
-	cfg         Config
-	store       *store.Store
-	log         *slog.Logger
-	pages       map[string]*template.Template
+	site
+
 	wrongTokens *lru.Cache[string, *rate.Limiter] // limits them, by client
 	endings     *lru.Cache[string, ending]        // by session
 	jobs        http.Handler                      // River's pages
@@ -57,11 +53,11 @@ const riverPolicy = "default-src 'none'; script-src 'self' 'unsafe-eval'; style-
 
 // New makes the handler of everything under /admin except /admin/v1. The background work of River's pages ends with ctx.
 func New(ctx context.Context, cfg Config) (http.Handler, error) {
-	d := &dashboard{cfg: cfg, store: cfg.Store, log: cfg.Logger, wrongTokens: newCache[*rate.Limiter](), endings: newCache[ending]()}
-	var err error
-	if d.pages, err = parsePages(); err != nil {
+	pages, err := newSite("dashboard", "/admin", cfg)
+	if err != nil {
 		return nil, err
 	}
+	d := &dashboard{site: pages, wrongTokens: newCache[*rate.Limiter](), endings: newCache[ending]()}
 	jobs, err := riverui.NewHandler(&riverui.HandlerOpts{
 		Endpoints: riverui.NewEndpoints(cfg.Store.Jobs(), nil), Prefix: "/admin/jobs", Logger: warningsOnly(cfg.Logger),
 	})
@@ -72,14 +68,9 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 		return nil, fmt.Errorf("start the pages of River: %w", err)
 	}
 	d.jobs = jobs
-	static, err := fs.Sub(files, "static")
-	if err != nil {
-		return nil, err
-	}
-
 	r := chi.NewRouter()
 	r.Use(headers, d.sameOrigin, boundForms)
-	r.Handle("/static/*", http.StripPrefix("/admin/static/", http.FileServerFS(static)))
+	r.Handle("/static/*", static("/admin/static/"))
 	r.Get("/sign-in", d.signInPage)
 	r.Post("/sign-in", d.signIn)
 	r.Group(func(r chi.Router) {
@@ -140,6 +131,15 @@ func (d *dashboard) routes(r chi.Router) {
 	r.Post("/apps/{id}/keys/{key}/revoke", d.action(d.revokeKey))
 }
 
+// static serves the files of the pages below a path.
+func static(path string) http.Handler {
+	folder, err := fs.Sub(files, "static")
+	if err != nil { // only for a name that is not valid
+		panic(err)
+	}
+	return http.StripPrefix(path, http.FileServerFS(folder))
+}
+
 func headers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -158,21 +158,6 @@ func (d *dashboard) riverPages() http.Handler {
 	})
 }
 
-// view is what a page shows.
-type view struct {
-	template string // of its content
-	Title    string
-	Live     int // seconds between refreshes; 0 for none
-	Data     any
-
-	Path     string
-	SignedIn bool
-	Flash    string // what the last button did
-	Problem  string
-	Version  string
-	Now      time.Time
-}
-
 // page makes the handler of a page from the function that reads its data.
 func (d *dashboard) page(read func(*http.Request) (*view, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -186,16 +171,6 @@ func (d *dashboard) page(read func(*http.Request) (*view, error)) http.HandlerFu
 		}
 		v.Problem = r.URL.Query().Get("problem")
 		d.render(w, r, http.StatusOK, v)
-	}
-}
-
-func (d *dashboard) render(w http.ResponseWriter, r *http.Request, status int, v *view) {
-	v.Path, v.Version, v.Now = r.URL.Path, d.cfg.Version, time.Now()
-	v.SignedIn = sessionID(r) != ""
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(status)
-	if err := d.pages[v.template].ExecuteTemplate(w, "layout", v); err != nil {
-		d.log.Warn("cannot write a page", "page", v.template, "error", err)
 	}
 }
 
@@ -216,57 +191,10 @@ func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) 
 	}
 }
 
-// auditing returns a request whose changes are entered in the audit log as they are made, and the entry.
+// auditing is the site's for what an operator does.
 func (d *dashboard) auditing(r *http.Request) (*http.Request, store.AuditEntry) {
 	session := sessionID(r)
-	ctx, e := store.Auditing(r.Context(), store.AuditEntry{
-		Actor: store.ActorSession, Name: session[:min(len(session), 8)], Client: d.cfg.Client(r),
-		Action: actionOf(r), Target: r.URL.Path,
-	})
-	return r.WithContext(ctx), e
-}
-
-// audit notes in the log, and in the audit log if it is not there yet, that an operator has changed something.
-func (d *dashboard) audit(r *http.Request, e store.AuditEntry) {
-	d.log.Info("an operator changed something", "path", r.URL.Path, "client", e.Client)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
-	defer cancel()
-	if err := d.store.Audit(ctx, e); err != nil {
-		d.log.Error("cannot write the audit log", "path", r.URL.Path, "client", e.Client, "error", err)
-	}
-}
-
-// badInput says what is wrong with a form.
-type badInput string
-
-func (b badInput) Error() string { return string(b) }
-
-// reason words an error that the operator caused.
-func reason(err error) string {
-	if errors.Is(err, store.ErrConflict) {
-		return "Not possible: " + store.ConflictReason(err) + "."
-	}
-	return err.Error()
-}
-
-func (d *dashboard) fail(w http.ResponseWriter, r *http.Request, err error) {
-	v := &view{template: "problem", Title: "Something went wrong", Data: "An unexpected error occurred. The service's log explains it."}
-	status := http.StatusInternalServerError
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		status, v.Title = http.StatusNotFound, "Not found"
-		v.Data = "This page does not exist, or what it showed was deleted or is past its retention."
-	case errors.As(err, new(badInput)):
-		status, v.Title, v.Data = http.StatusUnprocessableEntity, "The form has an error", err.Error()
-	case r.Context().Err() != nil:
-		return
-	case store.IsUnavailable(err):
-		status, v.Title, v.Data = http.StatusServiceUnavailable, "Unavailable", "The database cannot be reached. Try again in a few seconds."
-		d.log.Warn("the database is unavailable", "path", r.URL.Path, "error", err)
-	default:
-		d.log.Error("a page failed", "path", r.URL.Path, "error", err)
-	}
-	d.render(w, r, status, v)
+	return d.site.auditing(r, store.AuditEntry{Actor: store.ActorSession, Name: session[:min(len(session), 8)], Action: actionOf(r)})
 }
 
 func pathID(r *http.Request) (uuid.UUID, error) {

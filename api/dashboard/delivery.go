@@ -45,8 +45,8 @@ type deliveryLine struct {
 	Last store.LastAttempt
 }
 
-func (d *dashboard) lines(r *http.Request, deliveries []store.Delivery) ([]deliveryLine, error) {
-	last, err := d.store.LastAttempts(r.Context(), deliveries)
+func (s *site) lines(r *http.Request, deliveries []store.Delivery) ([]deliveryLine, error) {
+	last, err := s.store.LastAttempts(r.Context(), deliveries)
 	lines := make([]deliveryLine, len(deliveries))
 	for i, del := range deliveries {
 		lines[i] = deliveryLine{del, last[del.ID]}
@@ -88,17 +88,24 @@ func (d *dashboard) delivery(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	ev, err := d.store.Event(r.Context(), store.Everything(), del.EventID)
+	data, err := d.details(r, del)
+	return &view{template: "delivery", Title: "Delivery of " + del.EventType, Live: 2, Data: data}, err
+}
+
+// details reads what the page of a delivery shows beside it.
+func (s *site) details(r *http.Request, del store.Delivery) (deliveryData, error) {
+	scope := store.OfApp(del.AppID)
+	ev, err := s.store.Event(r.Context(), scope, del.EventID)
 	if err != nil {
-		return nil, err
+		return deliveryData{}, err
 	}
 	data := deliveryData{Delivery: del, Event: ev, Body: indented(ev.Payload), Curl: curlOf(del, ev)}
-	if ep, err := d.store.Endpoint(r.Context(), store.Everything(), del.EndpointID); err == nil {
-		if data.Custom, err = d.store.HeaderNames(&ep); err != nil {
-			return nil, err
+	if ep, err := s.store.Endpoint(r.Context(), scope, del.EndpointID); err == nil {
+		if data.Custom, err = s.store.HeaderNames(&ep); err != nil {
+			return data, err
 		}
 	}
-	return &view{template: "delivery", Title: "Delivery of " + del.EventType, Live: 2, Data: data}, nil
+	return data, nil
 }
 
 func (d *dashboard) resend(r *http.Request) (to, done string, err error) {

@@ -194,11 +194,20 @@ func (d *dashboard) recoverEndpoint(r *http.Request) (to, done string, err error
 	if err != nil {
 		return "", "", err
 	}
-	hours, err := strconv.ParseFloat(r.PostFormValue("hours"), 64)
-	if err != nil || !(hours > 0 && hours <= 24*365) {
-		return "", "", badInput("Hours must be a number from 0.1 to 8760.")
+	since, err := formHours(r)
+	if err != nil {
+		return "", "", err
 	}
-	n, err := d.store.Recover(r.Context(), store.Everything(), id, time.Now().Add(-time.Duration(hours*float64(time.Hour))))
+	n, err := d.store.Recover(r.Context(), store.Everything(), id, since)
 	to = withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n))
 	return to, count(n, "failed delivery") + " taken up again", err
+}
+
+// formHours reads the field of a form that says for how many hours to look back.
+func formHours(r *http.Request) (since time.Time, err error) {
+	hours, err := strconv.ParseFloat(r.PostFormValue("hours"), 64)
+	if err != nil || !(hours > 0 && hours <= 24*365) {
+		return since, badInput("Hours must be a number from 0.1 to 8760.")
+	}
+	return time.Now().Add(-time.Duration(hours * float64(time.Hour))), nil
 }

@@ -150,12 +150,6 @@ func boundForms(next http.Handler) http.Handler {
 	})
 }
 
-// refuse counts and logs a refusal.
-func (d *dashboard) refuse(r *http.Request, reason string) {
-	d.cfg.Refused.WithLabelValues(reason).Inc()
-	d.log.Warn("refused at the dashboard", "reason", reason, "method", r.Method, "path", r.URL.Path, "client", d.cfg.Client(r))
-}
-
 func (d *dashboard) signInPage(w http.ResponseWriter, r *http.Request) {
 	d.render(w, r, http.StatusOK, &view{template: "sign-in", Title: "Sign in", Data: localPath(r.URL.Query().Get("to"))})
 }

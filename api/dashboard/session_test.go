@@ -18,7 +18,9 @@ import (
 func TestSessionsExpire(t *testing.T) {
 	t.Parallel()
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "refused_total", Help: "Refused."}, []string{"reason"})
-	d := &dashboard{cfg: Config{Token: "a token of sixteen characters", Refused: refused, Client: func(*http.Request) string { return "" }}, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	d := &dashboard{site: site{
+		cfg: Config{Token: "a token of sixteen characters", Refused: refused, Client: func(*http.Request) string { return "" }}, log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}}
 	now := time.Now()
 	request := func(session string) *http.Request {
 		r := httptest.NewRequest(http.MethodPost, "/admin/deliveries/pause", nil)
@@ -30,7 +32,7 @@ func TestSessionsExpire(t *testing.T) {
 	}{
 		{"a new one", d.newSession(now), ""},
 		{"one of half a day ago", d.newSession(now.Add(-sessionLasts - time.Second)), "expired-session"},
-		{"one of another token", (&dashboard{cfg: Config{Token: "another token of the operator"}}).newSession(now), "forged-session"},
+		{"one of another token", (&dashboard{site: site{cfg: Config{Token: "another token of the operator"}}}).newSession(now), "forged-session"},
 	} {
 		if got := d.session(request(c.session), now); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
@@ -58,16 +60,19 @@ func TestRedirectsStayHere(t *testing.T) {
 func TestWrongTokensNeverLockOutTheRightOne(t *testing.T) {
 	t.Parallel()
 	const token = "a token of sixteen characters"
-	pages, err := parsePages()
+	pages, err := parsePages("pages/admin")
 	if err != nil {
 		t.Fatal(err)
 	}
 	d := &dashboard{
-		cfg: Config{
-			Token: token, Refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "refused_total", Help: "Refused."}, []string{"reason"}),
-			Client: func(r *http.Request) string { return r.RemoteAddr }, Secure: func(*http.Request) bool { return true },
+		site: site{
+			cfg: Config{
+				Token: token, Refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "refused_total", Help: "Refused."}, []string{"reason"}),
+				Client: func(r *http.Request) string { return r.RemoteAddr }, Secure: func(*http.Request) bool { return true },
+			},
+			log: slog.New(slog.NewTextHandler(t.Output(), nil)), pages: pages,
 		},
-		log: slog.New(slog.NewTextHandler(t.Output(), nil)), pages: pages, wrongTokens: newCache[*rate.Limiter](),
+		wrongTokens: newCache[*rate.Limiter](),
 	}
 	send := func(client, given string) int {
 		r := httptest.NewRequest(http.MethodPost, "/admin/sign-in", strings.NewReader(url.Values{"token": {given}}.Encode()))

@@ -5,7 +5,6 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
-	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -14,9 +13,9 @@ import (
 	"github.com/memhook/memhook/webhook"
 )
 
-// parsePages reads each page with the layout that they share.
-func parsePages() (map[string]*template.Template, error) {
-	names, err := files.ReadDir("pages")
+// parsePages reads each page of a folder with the folder's layout and the parts that all pages share.
+func parsePages(folder string) (map[string]*template.Template, error) {
+	names, err := files.ReadDir(folder)
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +25,7 @@ func parsePages() (map[string]*template.Template, error) {
 		if name == "layout" {
 			continue
 		}
-		t, err := template.New(name).Funcs(functions).ParseFS(files, "pages/layout.html", path.Join("pages", entry.Name()))
+		t, err := template.New(name).Funcs(functions).ParseFS(files, "pages/parts.html", folder+"/layout.html", folder+"/"+entry.Name())
 		if err != nil {
 			return nil, fmt.Errorf("page %s: %w", name, err)
 		}
@@ -93,9 +92,9 @@ func millis(n int) string {
 // stateClass returns the CSS class of a state.
 func stateClass(state string) string {
 	switch state {
-	case "ready", "delivered", "active", "closed", "enabled", "submitted":
+	case "ready", "delivered", "active", "closed", "enabled", "submitted", "working":
 		return "good"
-	case "failed", "refused", "open", "disabled":
+	case "failed", "refused", "open", "disabled", "failing":
 		return "bad"
 	case "expired", "rate_limited", "unavailable", "half-open", "unknown":
 		return "warn"

@@ -56,7 +56,7 @@ func (d *doctor) print(state, part, what, remedy string) {
 }
 
 // Run checks the settings, the database, the keys, memories.ai and outgoing connections, and returns an
-// error if anything is wrong. It changes nothing. It sends memories.ai one request or two, within the
+// error if anything is wrong; a wrong setting ends the program with status 2. It changes nothing. It sends memories.ai one request or two, within the
 // account's budget.
 func (c doctorCommand) Run(ctx context.Context) error {
 	d := &doctor{}

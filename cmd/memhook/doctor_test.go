@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"net/http/httptest"
 	"os/exec"
@@ -69,6 +70,13 @@ func TestDoctor(t *testing.T) {
 	}
 	for _, c := range cases {
 		out, err := run(c.env, c.args...)
+		want := 1
+		if strings.Contains(c.remedy, "--help") { // a setting
+			want = 2
+		}
+		if status, ok := errors.AsType[*exec.ExitError](err); !ok || status.ExitCode() != want {
+			t.Errorf("%s: %v, want status %d", c.name, err, want)
+		}
 		if err == nil || !strings.Contains(out, c.finding) || !strings.Contains(out, c.remedy) {
 			t.Errorf("%s: %v\n%s", c.name, err, out)
 		}

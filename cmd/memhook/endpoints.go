@@ -15,6 +15,7 @@ type endpointsCommands struct {
 	List    listEndpoints   `cmd:"" help:"List endpoints, newest first."`
 	Recover recoverEndpoint `cmd:"" help:"Send again what has failed at an endpoint."`
 	Test    testEndpoint    `cmd:"" help:"Send webhook.test to an endpoint and show its answer."`
+	Portal  endpointPortal  `cmd:"" help:"Make a link to an endpoint's own pages, for your customer."`
 }
 
 type listEndpoints struct {
@@ -108,4 +109,24 @@ func (c testEndpoint) Run(ctx context.Context, api *client.Client) error {
 		return errors.New("the endpoint did not take the test")
 	}
 	return nil
+}
+
+type endpointPortal struct {
+	remote
+
+	Endpoint  string        `arg:"" help:"The id of the endpoint."`
+	ExpiresIn time.Duration `default:"1h" help:"How long the link works, from 1m to 168h."`
+}
+
+// Run prints a link to the endpoint's portal.
+func (c endpointPortal) Run(ctx context.Context, api *client.Client) error {
+	lasts := c.ExpiresIn.String()
+	body := client.CreateEndpointPortalJSONRequestBody{ExpiresIn: &lasts}
+	link, err := client.Read[client.PortalLink](api.CreateEndpointPortal(ctx, c.Endpoint, nil, body))
+	if err != nil {
+		return err
+	}
+	return c.print(link, func(w io.Writer) {
+		_, _ = fmt.Fprintf(w, "%s\nIt works until %s.\n", link.Url, link.ExpiresAt.UTC().Format(time.RFC3339))
+	})
 }

@@ -27,6 +27,7 @@
   const refresh = async () => {
     if (document.visibilityState !== "visible") return;
     const answer = await fetch(location.href, { credentials: "same-origin", redirect: "error", signal: AbortSignal.timeout(5000) });
+    if (answer.status === 401) return location.reload(); // a portal that has closed says so
     if (!answer.ok) throw new Error(answer.status);
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-part]")) {

@@ -696,6 +696,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/endpoints/{id}/portal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create a link to the portal of an endpoint
+         * @description The link opens the endpoint's own pages for your customer, without a sign-in: its deliveries and their attempts, resend, recover, and its secret. It shows nothing else of the app. It ends at expires_at, with the API key that made it, and with the endpoint.
+         */
+        post: operations["create-endpoint-portal"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/endpoints/{id}/public-key": {
         parameters: {
             query?: never;
@@ -1451,18 +1471,18 @@ export interface components {
         };
         AuditEntry: {
             /**
-             * @description The operation of the API, or the dashboard's button.
+             * @description The operation of the API, or the page's button.
              * @example disable-endpoint
              */
             action: string;
             /**
-             * @description admin: the admin token. session: the dashboard. key: an app's API key.
+             * @description admin: the admin token. session: the dashboard. key: an app's API key. portal: a customer at an endpoint's portal.
              * @enum {string}
              */
-            actor: "admin" | "session" | "key";
+            actor: "admin" | "session" | "key" | "portal";
             /**
              * Format: uuid
-             * @description The app of the key.
+             * @description The app of the key or of the portal.
              */
             app_id: string | null;
             /**
@@ -1481,7 +1501,7 @@ export interface components {
              * @description The id of the entry.
              */
             id: string;
-            /** @description The id of the key, or the beginning of the session's id. */
+            /** @description The id of the key or of the portal's endpoint, or the beginning of the session's id. */
             name: string;
             /**
              * Format: uuid
@@ -1866,6 +1886,13 @@ export interface components {
              */
             rate_limit?: number;
         };
+        NewPortalLink: {
+            /**
+             * @description How long the link works, from 1m to 168h: 1h by default.
+             * @example 1h
+             */
+            expires_in?: string;
+        };
         NewResend: {
             /** @description Count only. The id of the answer is null then. */
             dry_run?: boolean;
@@ -1966,6 +1993,18 @@ export interface components {
             until?: "downloaded" | "indexed";
             /** @description With an account of v1: the URLs of 1 to 50 posts, or of a creator's page or a hashtag. */
             urls?: string[];
+        };
+        PortalLink: {
+            /**
+             * Format: date-time
+             * @description When the link, and what it has opened, stops working.
+             */
+            expires_at: string;
+            /**
+             * Format: uri
+             * @description Whoever has it can see and do what the portal offers: give it to your customer alone.
+             */
+            url: string;
         };
         Problem: {
             /**
@@ -3372,8 +3411,8 @@ export interface operations {
                 /** @description The next_cursor of the previous page. */
                 cursor?: string;
                 /** @description Only what such an actor has changed. */
-                actor?: "admin" | "session" | "key";
-                /** @description Only what the key with this id, or the session that begins so, has changed. */
+                actor?: "admin" | "session" | "key" | "portal";
+                /** @description Only what the key with this id, the portal of this endpoint, or the session that begins so, has changed. */
                 name?: string;
                 /** @description Only this operation or button. */
                 action?: string;
@@ -5303,6 +5342,90 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Endpoint"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Any other problem. Its code says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "create-endpoint-portal": {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description For 24 hours, repeating the request with this key gets the same answer again. Another request with this key answers 422 idempotency-key-reused. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description The id of the entity: a UUID, or evt_ and a UUID for an event. Any other text is the id of nothing (404). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["NewPortalLink"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PortalLink"];
                 };
             };
             /** @description Unauthorized */

@@ -70,6 +70,8 @@ async function customers(): Promise<void> {
   must("a secret", secret.startsWith("whsec_"));
   must("another", (await app.call("post", "/v1/endpoints/{id}/secret/rotate", { path, body: { overlap: "1h" } })).secret !== secret);
   must("a key", (await app.call("get", "/v1/endpoints/{id}/public-key", { path })).public_key.startsWith("whpk_"));
+  const portal = await app.call("post", "/v1/endpoints/{id}/portal", { path, body: { expires_in: "5m" } });
+  must("a portal", portal.url.includes(`/portal/${endpoint.id}?token=`) && new Date(portal.expires_at) > new Date());
   await app.call("post", "/v1/endpoints/{id}/test", { path });
   await app.call("post", "/v1/endpoints/{id}/enable", { path });
   const since = new Date(Date.now() - 3_600_000).toISOString();

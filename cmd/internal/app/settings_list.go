@@ -78,7 +78,7 @@ func settingList(s *Settings) []setting {
 		},
 		{
 			"MEMHOOK_PUBLIC_URL", "", "https://memhook.example.com",
-			"URL at which memories.ai reaches this service; hint URLs start with it", webURL(&s.PublicURL),
+			"URL at which memories.ai and customers reach this service; hint URLs and portal links start with it", webURL(&s.PublicURL),
 		},
 		{
 			"MEMHOOK_TLS_CERT", "", "/etc/memhook/tls.crt",
