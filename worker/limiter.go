@@ -78,6 +78,7 @@ type appLimiter struct {
 	attempts int        // in flight
 	inFlight int        // their weight
 	unproven int        // of it, of attempts to hosts that are not proven
+	mayHang  int        // how much unproven may be until the next tick
 	queues   []*limiter // endpoints with deliveries that wait, in no order
 	next     int        // the index in queues whose turn it is
 	waiting  int        // deliveries in queues
@@ -180,6 +181,7 @@ func (l *limiters) placeAt(lim *limiter, app uuid.UUID, endpointURL string) {
 	a := l.apps[app]
 	if a == nil {
 		a = &appLimiter{hosts: make(map[string]*hostLimiter)}
+		a.mayHang = hangStep(l.share(a))
 		l.apps[app] = a
 	}
 	h := a.hosts[name]
@@ -218,6 +220,10 @@ func (l *limiters) share(a *appLimiter) int {
 	return l.maxInFlight
 }
 
+// hangStep returns by how much an app's attempts to hosts that are not proven may grow from one tick to the next. So hundreds
+// that hang neither begin nor time out in one moment, which others would notice.
+func hangStep(share int) int { return max(windowMin, share/8) }
+
 // room returns how many more attempts of an endpoint may be in flight, if they are of weight 1.
 func (l *limiters) room(lim *limiter) int {
 	h, a := lim.host, lim.host.app
@@ -229,6 +235,8 @@ func (l *limiters) room(lim *limiter) int {
 	inApp := share - a.inFlight
 	if h.proven {
 		inApp = max(inApp, share/2-(a.inFlight-a.unproven))
+	} else {
+		inApp = min(inApp, a.mayHang-a.unproven)
 	}
 	// An app finds its share even where others, alone before, have all of it. Twice maxInFlight is the end.
 	return min(room, inApp, 2*l.maxInFlight-l.inFlight)
@@ -316,6 +324,7 @@ func (l *limiters) tick(now time.Time) {
 				delete(a.hosts, name)
 			}
 		}
+		a.mayHang = a.unproven + hangStep(l.share(a))
 		l.refuseLate(a, now)
 		l.serve(a, nil, now)
 		if len(a.hosts) == 0 && a.waiting == 0 {

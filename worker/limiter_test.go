@@ -36,8 +36,17 @@ func TestAnAppsHangingHostsLeaveRoomForOthers(t *testing.T) {
 	healthy.finish(1, &store.AttemptResult{Duration: time.Millisecond, Delivered: true, ResponseStatus: new(200)})
 
 	// Alone, the app has all there is.
-	if n := len(attemptsOf(all, bad, 2000)); n != 1000 {
-		t.Errorf("%d attempts to hosts that have not answered, want 1,000", n)
+	now, hanging := time.Now(), 0
+	for range 8 { // little by little
+		n := len(attemptsOf(all, bad, 2000))
+		if hanging += n; n > 125 {
+			t.Fatalf("%d attempts begin at once", n)
+		}
+		now = now.Add(stallTick)
+		all.tick(now)
+	}
+	if hanging != 1000 {
+		t.Errorf("%d attempts to hosts that have not answered, want 1,000", hanging)
 	}
 	for i := range 20 {
 		if !all.take(healthy, 1, time.Now()) {
@@ -45,9 +54,17 @@ func TestAnAppsHangingHostsLeaveRoomForOthers(t *testing.T) {
 		}
 	}
 	// Another app finds its share, and a small one its floor, whatever is in flight.
-	all.tick(time.Now())
-	if n := len(attemptsOf(all, good, 2000)); n != 250 {
-		t.Errorf("another app has %d places, want a quarter", n)
+	if n := len(attemptsOf(all, good, 2000)); n != 31 {
+		t.Errorf("another app has %d places at once, want an eighth of a quarter", n)
+	}
+	served := 0
+	for range 10 {
+		now = now.Add(stallTick)
+		all.tick(now)
+		served += len(attemptsOf(all, good, 2000))
+	}
+	if served != 250-31 {
+		t.Errorf("another app has %d more places, want a quarter in all", served)
 	}
 	for range 40 {
 		app := uuid.New()

@@ -272,15 +272,17 @@ func TestWhatIsInFlightIsBoundedInBytes(t *testing.T) {
 	tr := newTraffic(1000)
 	d := &store.Delivery{Payload: string(make([]byte, 1<<20))}
 	weight, n := weightOf(d), 0
+	now := time.Now()
 	for i := range 100 {
-		if tr.take(tr.endpoint(tr.app, fmt.Sprint("h", i)), weight, time.Now()) {
+		if tr.take(tr.endpoint(tr.app, fmt.Sprint("h", i)), weight, now) {
 			n++
 		}
+		now = now.Add(stallTick)
+		tr.tick(now)
 	}
 	if bytes := n << 20; bytes > 1001*weightBytes+1<<20 || n < 10 {
 		t.Errorf("%d attempts with a MiB each", n)
 	}
-	tr.tick(time.Now())
 	other := uuid.New()
 	for n = 0; tr.take(tr.endpoint(other, fmt.Sprint("o", n)), weight, time.Now()); n++ {
 	}
