@@ -17,11 +17,11 @@ import (
 )
 
 // attempt sends the delivery once.
-func (w *Worker) attempt(ctx context.Context, d *store.Delivery, rec *store.Receiver) store.AttemptResult {
+func (w *Worker) attempt(ctx context.Context, d *store.Delivery, payload []byte, rec *store.Receiver) store.AttemptResult {
 	ctx, span := traced(ctx, d.Traceparent, "attempt", trace.SpanKindProducer)
 	defer span.End()
 	resp := w.cfg.Sender.Send(ctx, webhook.Request{
-		URL: rec.CallbackURL(d.Suffix), ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Traceparent: traceparent(ctx, span),
+		URL: rec.CallbackURL(d.Suffix), ID: webhook.EventID(d.EventID.String()), Body: payload, Traceparent: traceparent(ctx, span),
 		Secrets: w.secretsFor(d, rec), SigningKeys: rec.SigningKeys, Headers: rec.CustomHeaders,
 	})
 	r := resultOf(w.cfg.Schedule, d, rec, resp)

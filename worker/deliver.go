@@ -195,7 +195,13 @@ func (w *Worker) attemptOrPark(ctx context.Context, turn *waiter, placed, shared
 	if rec.Broken != nil {
 		return nil, fmt.Errorf("endpoint %s: %w", d.EndpointID, rec.Broken)
 	}
-	result := w.attempt(ctx, d, rec)
+	payload := []byte(d.Payload)
+	if len(payload) != d.PayloadBytes { // it is read only now, since the weight of what is in flight bounds its memory
+		if payload, err = w.cfg.Store.Payload(ctx, d.EventID); err != nil {
+			return nil, err
+		}
+	}
+	result := w.attempt(ctx, d, payload, rec)
 	result.Released, result.SharedJob = turn.released, shared
 	if ctx.Err() != nil && !result.Delivered {
 		// The attempt was cut short because the worker is stopping, which is no fault of the receiver.
@@ -227,4 +233,4 @@ func (w *Worker) park(ctx context.Context, d *store.Delivery) error {
 }
 
 // weightOf returns how much of what may be in flight the delivery's attempt takes.
-func weightOf(d *store.Delivery) int { return 1 + len(d.Payload)/weightBytes }
+func weightOf(d *store.Delivery) int { return 1 + d.PayloadBytes/weightBytes }

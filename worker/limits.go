@@ -1,6 +1,10 @@
 package worker
 
-import "time"
+import (
+	"time"
+
+	"github.com/memhook/memhook/store"
+)
 
 // This file holds the intervals and bounds of the workers, so that those that depend on one another stand together.
 
@@ -72,7 +76,7 @@ const (
 	// 200 ms need 800 attempts in flight; each takes some 30 KiB.
 	inFlight = 1000
 	// weightBytes is the payload up to which an attempt counts as one; a larger one counts as one more for each.
-	weightBytes = 16 << 10
+	weightBytes = store.LoadedPayload
 	// appShare is the part of maxInFlight that an app has while others have work: one appShare-th.
 	appShare = 4
 	// appFloor is how many attempts an app may always have in flight.

@@ -270,7 +270,7 @@ func TestWhoWaitsForAHeldEndpointIsParked(t *testing.T) {
 func TestWhatIsInFlightIsBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	tr := newTraffic(1000)
-	d := &store.Delivery{Payload: string(make([]byte, 1<<20))}
+	d := &store.Delivery{PayloadBytes: 1 << 20}
 	weight, n := weightOf(d), 0
 	now := time.Now()
 	for i := range 100 {
