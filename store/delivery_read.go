@@ -8,8 +8,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// LoadDeliveries reads deliveries with their payloads if they are short, in order; nil stands for one that does not exist. Loads that come at
-// the same time share a statement.
+// LoadDeliveries reads deliveries with their payloads if they are short, in order; nil stands for one that does not exist.
+// Loads that come at the same time share a statement.
 func (s *Store) LoadDeliveries(ctx context.Context, ids ...uuid.UUID) ([]*Delivery, error) {
 	return s.load.Do(ctx, ids)
 }

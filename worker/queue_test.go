@@ -58,6 +58,8 @@ func (tr *traffic) send(lim *limiter, n int, took time.Duration, answers bool) {
 
 // pass lets time pass, with the ticks of run.
 func (tr *traffic) pass(d time.Duration) {
+	tr.mu.Lock()
+	tr.mu.Unlock() //nolint:staticcheck // tells the race detector that what was read until now was read before what follows
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		time.Sleep(min(stallTick, time.Until(end)))
 		synctest.Wait()
