@@ -73,11 +73,21 @@ type Status struct {
 	Message    string        // the service's own words, at most 500 bytes, or ours where it had none
 	HTTPStatus int           // 0: there was no answer
 	RetryAfter time.Duration // as the answer asks, at most 5 minutes; of Listed it concerns this task only
+
+	release func() // see Release
+}
+
+// Release says that Videos is used no more. Large answers take turns, so the caller of [Client.TaskStatus] must call it, once or
+// more often.
+func (s Status) Release() {
+	if s.release != nil {
+		s.release()
+	}
 }
 
 // plain classifies an answer by its HTTP status alone.
 func (a answer) plain() Status {
-	s := Status{HTTPStatus: a.status, RetryAfter: a.retryAfter}
+	s := Status{HTTPStatus: a.status, RetryAfter: a.retryAfter, release: a.release}
 	switch {
 	case a.status == 0:
 		s.Outcome, s.Message = Unavailable, clip(a.err.Error())

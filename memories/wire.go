@@ -9,9 +9,20 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/memhook/memhook/internal/outbound"
+)
+
+const (
+	// largeBody is the most of an answer, in bytes, that counts as small. What is made of an answer takes some ten times its
+	// size until it is recorded, so large answers take turns.
+	largeBody = 64 << 10
+	// largeInUse bounds the bytes of large answers in use. One that exceeds it is used alone.
+	largeInUse = 1 << 20
 )
 
 // maxRetryAfter bounds what an answer may ask for: a date in 9999 must not silence an account for ever.
@@ -20,8 +31,9 @@ const maxRetryAfter = 5 * time.Minute
 // wire makes the requests of both generations.
 type wire struct {
 	base, userAgent string
-	polls           *outbound.Client // keeps connections, and never sends again: each request costs a slot of the budget
-	submissions     *outbound.Client // a connection each: one that died while idle would leave open whether a submission was taken
+	polls           *outbound.Client    // keeps connections, and never sends again: each request costs a slot of the budget
+	submissions     *outbound.Client    // a connection each: one that died while idle would leave open whether a submission was taken
+	large           *semaphore.Weighted // the bytes of large answers that are in use
 }
 
 func newWire(base string, conns int, userAgent string) *wire {
@@ -31,7 +43,9 @@ func newWire(base string, conns int, userAgent string) *wire {
 	}
 	polls := outbound.New(cfg)
 	cfg.MaxIdle, cfg.MaxIdlePerHost = 0, 0
-	return &wire{base: base, userAgent: userAgent, polls: polls, submissions: outbound.New(cfg)}
+	return &wire{
+		base: base, userAgent: userAgent, polls: polls, submissions: outbound.New(cfg), large: semaphore.NewWeighted(largeInUse),
+	}
 }
 
 func (w *wire) close() {
@@ -47,11 +61,21 @@ type answer struct {
 	scheme     string        // of WWW-Authenticate
 	err        error         // why there is no answer, or not all of it
 	unsent     bool          // the service has received nothing of the request
+	release    func()        // lets the next large answer be used; nil of a small one
 }
 
-// get makes the one request of a poll.
+// get makes the one request of a poll. A large answer is returned when those before it were released.
 func (w *wire) get(ctx context.Context, path, authorization string) answer {
-	return w.do(ctx, w.polls, http.MethodGet, path, authorization, nil)
+	a := w.do(ctx, w.polls, http.MethodGet, path, authorization, nil)
+	if len(a.body) > largeBody {
+		n := int64(min(len(a.body), largeInUse))
+		if err := w.large.Acquire(ctx, n); err != nil {
+			a.body, a.err = nil, err
+			return a
+		}
+		a.release = sync.OnceFunc(func() { w.large.Release(n) })
+	}
+	return a
 }
 
 // post makes the one request of a submission. Once begun it goes on to its end whatever becomes of ctx: an

@@ -14,6 +14,9 @@ const (
 	DeliveryCancelled = "cancelled"
 )
 
+// LoadedPayload is the most bytes of a payload that [Store.LoadDeliveries] reads; [Store.Payload] reads larger ones.
+const LoadedPayload = 16 << 10
+
 // Delivery is one event on its way to one endpoint.
 type Delivery struct {
 	ID            uuid.UUID
@@ -33,7 +36,8 @@ type Delivery struct {
 
 	Suffix        string    // where loaded for sending: what its callback URL has beyond the endpoint's URL
 	MergedSecrets [][]byte  // where loaded for sending: sealed secrets that sign for its suffix beside the endpoint's
-	Payload       string    // where loaded for sending
+	Payload       string    // where loaded for sending, unless it is longer than LoadedPayload
+	PayloadBytes  int       // where loaded for sending
 	Traceparent   *string   // where loaded for sending, and traced
 	CallbackURL   string    // where read for a list
 	Attempts      []Attempt `db:"-"` // where the method says so

@@ -9,8 +9,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// LoadDeliveries reads deliveries with their payloads, in order; nil stands for one that does not exist. Loads that come at
-// the same time share a statement.
+// LoadDeliveries reads deliveries with their payloads if they are short, in order; nil stands for one that does not exist.
+// Loads that come at the same time share a statement.
 func (s *Store) LoadDeliveries(ctx context.Context, ids ...uuid.UUID) ([]*Delivery, error) {
 	return s.load.Do(ctx, ids)
 }
@@ -18,13 +18,14 @@ func (s *Store) LoadDeliveries(ctx context.Context, ids ...uuid.UUID) ([]*Delive
 func (s *Store) loadDeliveryBatch(ctx context.Context, lists [][]uuid.UUID) ([][]*Delivery, error) {
 	ids := slices.Concat(lists...)
 	rows, err := s.pool.Query(ctx, `
-		select `+deliveryColumns+`, d.suffix, e.payload, e.traceparent, array(
+		select `+deliveryColumns+`, d.suffix, octet_length(e.payload) as payload_bytes,
+			case when octet_length(e.payload) <= $2 then e.payload else '' end as payload, e.traceparent, array(
 			select x.secret from endpoint_secrets x
 			where x.endpoint_id = d.endpoint_id and x.suffix = d.suffix and (x.expires_at is null or x.expires_at > now())
 		) as merged_secrets
 		from deliveries d
 		join events e on e.id = d.event_id
-		where d.id = any($1)`, ids)
+		where d.id = any($1)`, ids, LoadedPayload)
 	found, err := many[Delivery](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("load deliveries: %w", err)
@@ -41,6 +42,16 @@ func (s *Store) loadDeliveryBatch(ctx context.Context, lists [][]uuid.UUID) ([][
 		}
 	}
 	return out, nil
+}
+
+// Payload reads the payload of an event.
+func (s *Store) Payload(ctx context.Context, event uuid.UUID) (payload []byte, err error) {
+	// As the driver's bytes, since a text would be copied once more.
+	err = s.pool.QueryRow(ctx, `select payload from events where id = $1`, event).Scan(&payload)
+	if err != nil {
+		return nil, fmt.Errorf("read the payload of event %s: %w", event, err)
+	}
+	return payload, nil
 }
 
 // DeliveryFilter narrows a list of deliveries; zero fields do not.

@@ -16,16 +16,15 @@ import (
 	"github.com/memhook/memhook/webhook"
 )
 
-// attempt sends the delivery once and gives back its place at the limiter, even if it panics.
-func (w *Worker) attempt(ctx context.Context, lim *limiter, d *store.Delivery, rec *store.Receiver) (r store.AttemptResult) {
-	defer func() { lim.finish(r) }()
+// attempt sends the delivery once.
+func (w *Worker) attempt(ctx context.Context, d *store.Delivery, payload []byte, rec *store.Receiver) store.AttemptResult {
 	ctx, span := traced(ctx, d.Traceparent, "attempt", trace.SpanKindProducer)
 	defer span.End()
 	resp := w.cfg.Sender.Send(ctx, webhook.Request{
-		URL: rec.CallbackURL(d.Suffix), ID: webhook.EventID(d.EventID.String()), Body: []byte(d.Payload), Traceparent: traceparent(ctx, span),
+		URL: rec.CallbackURL(d.Suffix), ID: webhook.EventID(d.EventID.String()), Body: payload, Traceparent: traceparent(ctx, span),
 		Secrets: w.secretsFor(d, rec), SigningKeys: rec.SigningKeys, Headers: rec.CustomHeaders,
 	})
-	r = resultOf(w.cfg.Schedule, d, rec, resp)
+	r := resultOf(w.cfg.Schedule, d, rec, resp)
 	w.metrics.attempts.WithLabelValues(resp.Class()).Inc()
 	if span.IsRecording() {
 		span.SetAttributes(attribute.String("memhook.delivery", d.ID.String()), attribute.String("memhook.event", d.EventID.String()),

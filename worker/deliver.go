@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,35 +45,42 @@ func (w *Worker) attemptFirst(ctx context.Context, ids []uuid.UUID) error {
 	case <-ctx.Done():
 		return river.JobSnooze(0)
 	}
-	deliveries, err := w.cfg.Store.LoadDeliveries(ctx, ids...)
+	deliveries, lims, err := w.load(ctx, ids, func(d *store.Delivery) bool { return d.Generation == 0 && d.AttemptCount == 0 })
 	if err != nil {
 		<-w.loading
 		return err
 	}
-	var placed, made sync.WaitGroup
+	var made, parked sync.WaitGroup
 	failures := make(chan error, len(deliveries))
-	for _, d := range deliveries {
-		if d == nil || d.Status != store.DeliveryPending || d.Parked || d.Generation != 0 || d.AttemptCount != 0 {
-			continue // finished, or another job has it
-		}
-		placed.Add(1)
-		made.Add(1)
-		w.goAttempt(func() {
+	waiters := make([]*waiter, len(deliveries))
+	for i, d := range deliveries {
+		turn := &waiter{lim: lims[i], delivery: d, weight: weightOf(d)}
+		attempt := func(placed bool) {
 			defer made.Done()
-			done := sync.OnceFunc(placed.Done)
-			defer done()
 			defer func() {
 				if bug := recover(); bug != nil { // River does the same for a job's own goroutine
 					failures <- fmt.Errorf("delivery %s: panic: %v\n%s", d.ID, bug, debug.Stack())
 				}
 			}()
-			if _, err := w.attemptOrPark(ctx, d, jobKind{shared: true, placed: done}); err != nil {
+			if _, err := w.attemptOrPark(ctx, turn, placed, true); err != nil {
+				failures <- err
+			}
+		}
+		turn.begin = func(placed bool) { w.goAttempt(func() { attempt(placed) }) }
+		waiters[i] = turn
+	}
+	made.Add(len(waiters))
+	for _, refused := range w.limiters.enqueue(waiters...) {
+		parked.Go(func() {
+			defer made.Done()
+			if err := w.park(ctx, refused.delivery); err != nil {
 				failures <- err
 			}
 		})
 	}
-	placed.Wait()
+	parked.Wait()
 	<-w.loading
+	defer context.AfterFunc(ctx, func() { w.limiters.leave(waiters) })()
 	made.Wait()
 	select {
 	case err := <-failures:
@@ -80,6 +88,23 @@ func (w *Worker) attemptFirst(ctx context.Context, ids []uuid.UUID) error {
 	default:
 		return nil
 	}
+}
+
+// load reads the deliveries that are pending, not parked and wanted, and their endpoints' limiters.
+func (w *Worker) load(ctx context.Context, ids []uuid.UUID, wanted func(*store.Delivery) bool) ([]*store.Delivery, []*limiter, error) {
+	deliveries, err := w.cfg.Store.LoadDeliveries(ctx, ids...)
+	if err != nil {
+		return nil, nil, err
+	}
+	deliveries = slices.DeleteFunc(deliveries, func(d *store.Delivery) bool {
+		return d == nil || d.Status != store.DeliveryPending || d.Parked || !wanted(d) // finished, or another job has it
+	})
+	endpoints := make([]uuid.UUID, len(deliveries))
+	for i, d := range deliveries {
+		endpoints[i] = d.EndpointID
+	}
+	lims, _, err := w.limiters.read(ctx, endpoints...)
+	return deliveries, lims, err
 }
 
 // goAttempt runs fn in a goroutine that has run others before, if one is idle: reusing a stack that has grown saves 6 % of
@@ -118,49 +143,73 @@ type deliverWorker struct {
 // Work makes the delivery's next attempt if it is due, and snoozes the job until the attempt after it.
 func (w *deliverWorker) Work(ctx context.Context, job *river.Job[store.DeliverArgs]) error {
 	defer w.running.add(job.ID)()
-	found, err := w.cfg.Store.LoadDeliveries(ctx, job.Args.DeliveryID)
-	if err != nil {
+	ids := []uuid.UUID{job.Args.DeliveryID}
+	deliveries, lims, err := w.load(ctx, ids, func(d *store.Delivery) bool { return d.Generation == job.Args.Generation })
+	if err != nil || len(deliveries) == 0 {
 		return err
 	}
-	d := found[0]
-	if d == nil || d.Status != store.DeliveryPending || d.Parked || d.Generation != job.Args.Generation {
-		return nil // finished, or another job has it
-	}
+	d := deliveries[0]
 	if due := d.NextAttemptAt; due != nil {
 		if early := time.Until(*due); early > earlyBy {
 			return river.JobSnooze(early)
 		}
 	}
-	next, err := w.attemptOrPark(ctx, d, jobKind{released: job.Args.Released == d.AttemptCount+1, placed: func() {}})
+	begin := make(chan bool, 1)
+	turn := &waiter{
+		lim: lims[0], delivery: d, weight: weightOf(d), released: job.Args.Released == d.AttemptCount+1,
+		begin: func(placed bool) { begin <- placed },
+	}
+	placed := false
+	if len(w.limiters.enqueue(turn)) == 0 {
+		stop := context.AfterFunc(ctx, func() { w.limiters.leave([]*waiter{turn}) })
+		placed = <-begin
+		stop()
+	}
+	next, err := w.attemptOrPark(ctx, turn, placed, false)
 	if err != nil || next == nil {
 		return err
 	}
 	return river.JobSnooze(max(0, time.Until(*next)))
 }
 
-// jobKind is the kind of job that makes an attempt.
-type jobKind struct {
-	shared   bool   // a job of first attempts, which has other deliveries
-	released bool   // the delivery was released from parking for this attempt
-	placed   func() // is called when the delivery has its place, or has found none
-}
-
-// attemptOrPark makes one attempt of the delivery, or parks the delivery if its endpoint takes none now. It returns when
-// the next attempt is due: nil if there is none or the delivery was parked.
-func (w *Worker) attemptOrPark(ctx context.Context, d *store.Delivery, job jobKind) (next *time.Time, err error) {
-	lim, rec, err := w.limiters.acquire(ctx, d.EndpointID, job.released)
-	job.placed()
+// attemptOrPark makes one attempt of the delivery whose turn it is, if it is placed and its endpoint still takes it; else it
+// parks the delivery. shared says that its job has other deliveries. It returns when the next attempt is due: nil if there is none or
+// the delivery was parked.
+func (w *Worker) attemptOrPark(ctx context.Context, turn *waiter, placed, shared bool) (next *time.Time, err error) {
+	d := turn.delivery
+	if !placed {
+		return nil, w.park(ctx, d)
+	}
+	var made *store.AttemptResult
+	finish := sync.OnceFunc(func() { turn.lim.finish(turn.weight, made) })
+	defer finish() // even after a panic
+	_, recs, err := w.limiters.read(ctx, d.EndpointID)
 	if err != nil {
 		return nil, err
 	}
-	if lim == nil {
-		return nil, w.cfg.Store.ParkDelivery(ctx, store.Parking{DeliveryID: d.ID, EndpointID: d.EndpointID, Generation: d.Generation})
+	rec := recs[0]
+	if !turn.allowed(rec) {
+		finish()
+		return nil, w.park(ctx, d)
 	}
-	result := w.attempt(ctx, lim, d, rec)
-	result.Released, result.SharedJob = job.released, job.shared
+	if rec.Broken != nil {
+		return nil, fmt.Errorf("endpoint %s: %w", d.EndpointID, rec.Broken)
+	}
+	payload := []byte(d.Payload)
+	if len(payload) != d.PayloadBytes { // it is read only now, since the weight of what is in flight bounds its memory
+		if payload, err = w.cfg.Store.Payload(ctx, d.EventID); err != nil {
+			return nil, err
+		}
+	}
+	result := w.attempt(ctx, d, payload, rec)
+	result.Released, result.SharedJob = turn.released, shared
 	if ctx.Err() != nil && !result.Delivered {
 		// The attempt was cut short because the worker is stopping, which is no fault of the receiver.
 		return nil, river.JobSnooze(0)
+	}
+	made = &result
+	if result.Delivered {
+		finish()
 	}
 	// What the receiver has accepted must be recorded even if the worker is stopping.
 	if err := w.cfg.Store.RecordAttempt(context.WithoutCancel(ctx), result); err != nil {
@@ -170,7 +219,18 @@ func (w *Worker) attemptOrPark(ctx context.Context, d *store.Delivery, job jobKi
 		w.metrics.latency.Observe(result.Latency.Seconds())
 	}
 	if !result.Delivered || !result.Healthy {
-		lim.expire() // the result has changed the endpoint's health
+		turn.lim.expire() // the result has changed the endpoint's health: whoever gets a failed attempt's place reads it again
 	}
 	return result.NextAttemptAt, nil
 }
+
+// park takes the delivery out of the queue until its endpoint takes it. While the worker is stopping it returns the job.
+func (w *Worker) park(ctx context.Context, d *store.Delivery) error {
+	if ctx.Err() != nil {
+		return river.JobSnooze(0)
+	}
+	return w.cfg.Store.ParkDelivery(ctx, store.Parking{DeliveryID: d.ID, EndpointID: d.EndpointID, Generation: d.Generation})
+}
+
+// weightOf returns how much of what may be in flight the delivery's attempt takes.
+func weightOf(d *store.Delivery) int { return 1 + d.PayloadBytes/weightBytes }

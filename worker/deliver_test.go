@@ -2,8 +2,12 @@ package worker
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -53,5 +57,35 @@ func TestAPanicKeepsNoPlaceAtTheLimiter(t *testing.T) {
 	}
 	if err := b.workFirst(t.Context(), id); err != nil || b.got.Load() != 1 {
 		t.Errorf("the job that runs again: %v, %d requests", err, b.got.Load())
+	}
+}
+
+// A payload that is too large to be kept while the delivery waits is read for the attempt, and arrives whole.
+func TestALargePayloadArrivesWhole(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	var got atomic.Int64
+	b.receiver.Store(new(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got.Store(r.ContentLength) })))
+	task := b.register(t)
+	videos := make([]store.Video, 10_000)
+	for i := range videos {
+		videos[i].ID = fmt.Sprintf("PI-%05d", i)
+	}
+	if _, err := b.store.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, SentAt: time.Now(), At: time.Now(), Videos: videos}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := b.store.TaskDeliveries(t.Context(), task.ID)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	loaded, err := b.store.LoadDeliveries(t.Context(), list[0].ID)
+	if err != nil || loaded[0].Payload != "" || loaded[0].PayloadBytes < 100_000 {
+		t.Fatalf("%v: %d bytes are loaded of %d", err, len(loaded[0].Payload), loaded[0].PayloadBytes)
+	}
+	if err := b.workFirst(t.Context(), list[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if got.Load() != int64(loaded[0].PayloadBytes) {
+		t.Errorf("%d bytes arrived of %d", got.Load(), loaded[0].PayloadBytes)
 	}
 }

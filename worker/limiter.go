@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/url"
 	"slices"
@@ -18,29 +17,29 @@ import (
 // others need. An attempt needs a place at all of these:
 //
 //   - its endpoint and its host (scheme, host and port, of one app). Both have a window that adapts (window.go).
-//   - its app, which has a quarter of maxInFlight while other apps have work, and all of it when it is alone. Hosts that
-//     have not answered lately share one half of it. The other half is for hosts that do, so that an app's hanging
-//     hosts leave room for its others. An app is never refused its first appFloor attempts.
+//   - its app, which has a quarter of maxInFlight while other apps have work, and all of it when it is alone. In either
+//     case hosts that answer have half of it beside what hanging hosts take. An app is never refused its first appFloor
+//     attempts.
 //
-// A delivery that finds no place waits for one, up to patience, if its endpoint answers quickly and none has lately waited
-// in vain. Otherwise it is parked in the table, where it costs neither a worker nor a query. It is parked, too, while its
-// endpoint is disabled, is held by its breaker or by Retry-After, or has a rate limit. release.go brings parked deliveries
-// back.
+// Apps and the instance count an attempt by the memory that it takes: a large payload counts as many.
+//
+// A delivery that finds no place waits for one (queue.go) or is parked in the table, where it costs neither a worker nor a
+// query. It is parked, too, while its endpoint is disabled, is held by its breaker or by Retry-After, or has a rate limit.
+// release.go brings parked deliveries back.
 
 // limiters holds the limiters of all endpoints, hosts and apps in use.
 type limiters struct {
 	store       *store.Store
 	log         *slog.Logger
 	maxInFlight int
-	receivers   *store.Batcher[uuid.UUID, *store.Receiver]
+	receivers   *store.Batcher[[]uuid.UUID, []*store.Receiver]
 	requests    chan *limiter // endpoints with room for their parked deliveries
 	plan        chan struct{} // asks for a release across all endpoints
 
 	mu       sync.Mutex // guards what follows and all fields of limiter, hostLimiter and appLimiter
 	byID     map[uuid.UUID]*limiter
 	apps     map[uuid.UUID]*appLimiter
-	inFlight int
-	waiting  int
+	inFlight int  // the weight of all attempts
 	busyApps int  // apps that had an attempt within the last tick
 	backlog  bool // there are parked deliveries, as far as this instance knows
 }
@@ -55,14 +54,19 @@ type limiter struct {
 	readAt    time.Time
 	usedAt    time.Time
 	window    window
+	queue     []*waiter // deliveries that wait for a place, the oldest first
 	fullUntil time.Time // until then, deliveries without a place are parked at once
 	requested bool      // limiters.requests has this limiter
+	coming    int       // deliveries that were released and have not come yet
+	planned   int       // places that a plan has taken while it is made
+	releaseAt time.Time // when the last of them were released
 }
 
 // hostLimiter bounds the attempts of one app to one host.
 type hostLimiter struct {
 	app    *appLimiter
 	window window
+	weight int // of the attempts in flight
 
 	proven     bool      // it has answered lately, and quickly
 	answeredAt time.Time // or since when it has attempts in flight
@@ -71,16 +75,14 @@ type hostLimiter struct {
 // appLimiter bounds the attempts of one app.
 type appLimiter struct {
 	hosts    map[string]*hostLimiter
-	inFlight int
-	unproven int       // of them, to hosts that are not proven
-	waiting  []*waiter // in the order in which they came
+	attempts int        // in flight
+	inFlight int        // their weight
+	unproven int        // of it, of attempts to hosts that are not proven
+	mayHang  int        // how much unproven may be until the next tick
+	queues   []*limiter // endpoints with deliveries that wait, in no order
+	next     int        // the index in queues whose turn it is
+	waiting  int        // deliveries in queues
 	usedAt   time.Time
-}
-
-// waiter is a delivery that waits for a place.
-type waiter struct {
-	lim   *limiter
-	place chan struct{} // closed when it has one
 }
 
 func newLimiters(s *store.Store, maxInFlight int, log *slog.Logger) *limiters {
@@ -88,8 +90,8 @@ func newLimiters(s *store.Store, maxInFlight int, log *slog.Logger) *limiters {
 		store: s, log: log, maxInFlight: maxInFlight, requests: make(chan *limiter, 1024), plan: make(chan struct{}, 1),
 		byID: make(map[uuid.UUID]*limiter), apps: make(map[uuid.UUID]*appLimiter),
 	}
-	l.receivers = store.NewBatcher(200, 2*time.Millisecond, func(ctx context.Context, ids []uuid.UUID) ([]*store.Receiver, error) {
-		found, err := s.Receivers(ctx, ids)
+	l.receivers = store.NewBatcher(100, 2*time.Millisecond, func(ctx context.Context, lists [][]uuid.UUID) ([][]*store.Receiver, error) {
+		found, err := s.Receivers(ctx, slices.Concat(lists...))
 		if err != nil {
 			return nil, err
 		}
@@ -97,9 +99,11 @@ func newLimiters(s *store.Store, maxInFlight int, log *slog.Logger) *limiters {
 		for i := range found {
 			byID[found[i].ID] = &found[i]
 		}
-		out := make([]*store.Receiver, len(ids))
-		for i, id := range ids {
-			out[i] = byID[id]
+		out := make([][]*store.Receiver, len(lists))
+		for i, ids := range lists {
+			for _, id := range ids {
+				out[i] = append(out[i], byID[id])
+			}
 		}
 		return out, nil
 	})
@@ -110,6 +114,11 @@ func newLimiters(s *store.Store, maxInFlight int, log *slog.Logger) *limiters {
 func (l *limiters) of(endpoint uuid.UUID) *limiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.find(endpoint)
+}
+
+// find returns the endpoint's limiter, under the mutex.
+func (l *limiters) find(endpoint uuid.UUID) *limiter {
 	lim := l.byID[endpoint]
 	if lim == nil {
 		lim = &limiter{all: l, id: endpoint}
@@ -118,58 +127,61 @@ func (l *limiters) of(endpoint uuid.UUID) *limiter {
 	return lim
 }
 
-// acquire takes a place for one attempt at the endpoint; the caller gives it back with [limiter.finish]. It returns a nil
-// limiter and no error if the delivery must be parked. released means that the delivery was released from parking for this
-// attempt, which has passed the rate limit and the breaker already.
-func (l *limiters) acquire(ctx context.Context, endpoint uuid.UUID, released bool) (*limiter, *store.Receiver, error) {
-	lim := l.of(endpoint)
-	rec, err := lim.read(ctx)
-	if err != nil || rec == nil || !rec.Enabled {
+// read returns the limiters of endpoints, and the endpoints as they were at most receiverFresh ago; nil for a deleted one.
+func (l *limiters) read(ctx context.Context, endpoints ...uuid.UUID) ([]*limiter, []*store.Receiver, error) {
+	lims, recs := make([]*limiter, len(endpoints)), make([]*store.Receiver, len(endpoints))
+	var stale []uuid.UUID
+	l.mu.Lock()
+	now := time.Now()
+	for i, id := range endpoints {
+		lim := l.find(id)
+		lim.usedAt = now
+		lims[i], recs[i] = lim, lim.receiver
+		if now.Sub(lim.readAt) >= receiverFresh && !slices.Contains(stale, id) {
+			stale = append(stale, id)
+		}
+	}
+	l.mu.Unlock()
+	if len(stale) == 0 {
+		return lims, recs, nil
+	}
+	found, err := l.receivers.Do(ctx, stale)
+	if err != nil {
 		return nil, nil, err
 	}
-	if rec.Broken != nil {
-		return nil, nil, fmt.Errorf("endpoint %s: %w", endpoint, rec.Broken)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, rec := range found {
+		l.find(stale[i]).update(rec)
 	}
-	if !released && (rec.Holds(time.Now()) || rec.RateLimit != nil) {
-		return nil, nil, nil
+	for i, lim := range lims {
+		recs[i] = lim.receiver
 	}
-	if !lim.takePlace(ctx) {
-		return nil, nil, ctx.Err()
-	}
-	return lim, rec, nil
+	return lims, recs, nil
 }
 
-// read returns the endpoint as it was at most receiverFresh ago; nil if it was deleted.
-func (l *limiter) read(ctx context.Context) (*store.Receiver, error) {
-	l.all.mu.Lock()
-	l.usedAt = time.Now()
-	rec, fresh := l.receiver, l.usedAt.Sub(l.readAt) < receiverFresh
-	l.all.mu.Unlock()
-	if fresh {
-		return rec, nil
-	}
-	rec, err := l.all.receivers.Do(ctx, l.id)
-	if err != nil {
-		return nil, err
-	}
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
+// update keeps the endpoint as it was just read.
+func (l *limiter) update(rec *store.Receiver) {
 	l.receiver, l.readAt = rec, time.Now()
 	if rec != nil {
 		l.all.placeAt(l, rec.AppID, rec.URL)
 	}
-	return rec, nil
+	if rec == nil || !rec.Enabled || rec.Holds(l.readAt) {
+		l.all.refuse(l, func(w *waiter) bool { return !w.held })
+	}
 }
 
-// placeAt makes the limiter one of the host and the app that its endpoint's URL names, unless it has attempts in flight.
+// placeAt makes the limiter one of the host and the app that its endpoint's URL names, unless it has deliveries in
+// flight or waiting.
 func (l *limiters) placeAt(lim *limiter, app uuid.UUID, endpointURL string) {
-	if lim.window.inFlight > 0 {
+	if lim.window.inFlight > 0 || len(lim.queue) > 0 {
 		return
 	}
 	name := hostOf(endpointURL)
 	a := l.apps[app]
 	if a == nil {
 		a = &appLimiter{hosts: make(map[string]*hostLimiter)}
+		a.mayHang = hangStep(l.share(a))
 		l.apps[app] = a
 	}
 	h := a.hosts[name]
@@ -208,152 +220,101 @@ func (l *limiters) share(a *appLimiter) int {
 	return l.maxInFlight
 }
 
-// room returns how many more attempts the endpoint may have in flight.
+// hangStep returns by how much an app's attempts to hosts that are not proven may grow from one tick to the next. So hundreds
+// that hang neither begin nor time out in one moment, which others would notice.
+func hangStep(share int) int { return max(windowMin, share/8) }
+
+// room returns how many more attempts of an endpoint may be in flight, if they are of weight 1.
 func (l *limiters) room(lim *limiter) int {
 	h, a := lim.host, lim.host.app
 	share := l.share(a)
 	room := min(lim.window.room(share), h.window.room(share/2))
-	if a.inFlight < appFloor {
-		return min(room, appFloor-a.inFlight)
+	if a.attempts < appFloor {
+		return min(room, appFloor-a.attempts)
 	}
 	inApp := share - a.inFlight
 	if h.proven {
 		inApp = max(inApp, share/2-(a.inFlight-a.unproven))
 	} else {
-		inApp = min(inApp, share/2-a.unproven)
+		inApp = min(inApp, a.mayHang-a.unproven)
 	}
 	// An app finds its share even where others, alone before, have all of it. Twice maxInFlight is the end.
 	return min(room, inApp, 2*l.maxInFlight-l.inFlight)
 }
 
-// take takes a place if there is one.
-func (l *limiters) take(lim *limiter, now time.Time) bool {
+// take takes a place if there is one. An attempt that weighs more than what is left has it all the same, or it would wait
+// for ever beside lighter ones.
+func (l *limiters) take(lim *limiter, weight int, now time.Time) bool {
 	if l.room(lim) <= 0 {
 		return false
 	}
-	h, a := lim.host, lim.host.app
+	h := lim.host
 	if h.window.inFlight == 0 {
 		h.answeredAt = now // counts from here, see stalled
 	}
-	lim.window.inFlight++
-	h.window.inFlight++
-	a.inFlight++
-	l.inFlight++
-	if !h.proven {
-		a.unproven++
-	}
-	a.usedAt = now
+	h.app.usedAt = now
+	l.count(lim, 1, weight)
 	return true
 }
 
-// takePlace takes a place, if necessary after a wait, and reports whether it got one.
-func (l *limiter) takePlace(ctx context.Context) bool {
-	all, now := l.all, time.Now()
-	all.mu.Lock()
-	if all.take(l, now) {
-		all.mu.Unlock()
-		return true
-	}
-	if l.window.mean > quickMean || now.Before(l.fullUntil) || all.waiting >= all.maxInFlight {
-		l.fullUntil, all.backlog = now.Add(parkAtOnce), true
-		all.mu.Unlock()
-		return false
-	}
-	w := &waiter{l, make(chan struct{})}
-	app := l.host.app
-	app.waiting = append(app.waiting, w)
-	all.waiting++
-	all.mu.Unlock()
-
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case <-w.place:
-		return true
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	all.mu.Lock()
-	defer all.mu.Unlock()
-	i := slices.Index(app.waiting, w)
-	if i < 0 {
-		return true // the place came at the last moment
-	}
-	app.waiting = slices.Delete(app.waiting, i, i+1)
-	all.waiting--
-	l.fullUntil, all.backlog = time.Now().Add(parkAtOnce), true
-	return false
-}
-
-// serve assigns free places to an app's waiting deliveries.
-func (l *limiters) serve(a *appLimiter, now time.Time) {
-	looked := 0
-	a.waiting = slices.DeleteFunc(a.waiting, func(w *waiter) bool {
-		if looked++; looked > serveMost || !l.take(w.lim, now) {
-			return false
-		}
-		close(w.place)
-		l.waiting--
-		return true
-	})
-}
-
-// finish gives back the place of an attempt with this result, to a waiting delivery or for parked ones.
-func (l *limiter) finish(r store.AttemptResult) {
-	all, now := l.all, time.Now()
-	all.mu.Lock()
-	defer all.mu.Unlock()
-	h, a := l.host, l.host.app
-	answered := r.ResponseStatus != nil
-	h.setProven(answered && r.Duration < provenWithin)
-	if answered {
-		h.answeredAt = now
-	}
+// count adds attempts of a weight to what is in flight, or takes them off it.
+func (l *limiters) count(lim *limiter, attempts, weight int) {
+	h, a := lim.host, lim.host.app
+	lim.window.inFlight += attempts
+	h.window.inFlight += attempts
+	h.weight += weight
+	a.attempts += attempts
+	a.inFlight += weight
+	l.inFlight += weight
 	if !h.proven {
-		a.unproven--
+		a.unproven += weight
 	}
-	l.window.finish(r.Duration, r.Delivered, now)
-	h.window.finish(r.Duration, answered, now)
-	a.inFlight--
-	all.inFlight--
-	all.serve(a, now)
+}
 
-	backlog := (l.receiver != nil && l.receiver.Backlog) || now.Before(l.fullUntil)
-	if backlog && r.Delivered && !l.requested && l.window.inFlight <= l.window.size()/2 {
-		select {
-		case all.requests <- l:
-			l.requested = true
-		default: // the next plan finds it
+// finish gives back the place of an attempt of this weight, to a waiting delivery or for parked ones. made is what came of
+// it, nil if it was not made.
+func (l *limiter) finish(weight int, made *store.AttemptResult) {
+	all, now := l.all, time.Now()
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	delivered := false
+	if made != nil {
+		delivered = made.Delivered
+		answered := made.ResponseStatus != nil
+		l.host.setProven(answered && made.Duration < provenWithin)
+		if answered {
+			l.host.answeredAt = now
 		}
+		l.window.adapt(made.Duration, delivered, now)
+		l.host.window.adapt(made.Duration, answered, now)
 	}
-	if all.backlog {
-		select {
-		case all.plan <- struct{}{}:
-		default:
-		}
-	}
+	all.count(l, -1, -weight)
+	all.serve(l.host.app, l, now)
+	all.requestMore(l, delivered, now)
 }
 
 // setProven records whether the host answers, and counts its attempts accordingly.
 func (h *hostLimiter) setProven(proven bool) {
 	switch {
 	case proven && !h.proven:
-		h.app.unproven -= h.window.inFlight
+		h.app.unproven -= h.weight
 	case !proven && h.proven:
-		h.app.unproven += h.window.inFlight
+		h.app.unproven += h.weight
 	}
 	h.proven = proven
 }
 
-// tick finds hosts that have stopped answering, counts the apps that have work, and drops what is idle.
+// tick finds hosts that have stopped answering, counts the apps that have work, sees to what waits, and drops what is idle.
 func (l *limiters) tick(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.busyApps = 0
-	for id, a := range l.apps {
+	for _, a := range l.apps {
 		if a.inFlight > 0 || now.Sub(a.usedAt) < stallTick {
 			l.busyApps++
 		}
+	}
+	for id, a := range l.apps {
 		for name, h := range a.hosts {
 			if h.window.inFlight > 0 && now.Sub(h.answeredAt) > stalledAfter {
 				h.setProven(false)
@@ -363,12 +324,18 @@ func (l *limiters) tick(now time.Time) {
 				delete(a.hosts, name)
 			}
 		}
-		if len(a.hosts) == 0 && len(a.waiting) == 0 {
+		a.mayHang = a.unproven + hangStep(l.share(a))
+		l.refuseLate(a, now)
+		l.serve(a, nil, now)
+		if len(a.hosts) == 0 && a.waiting == 0 {
 			delete(l.apps, id)
 		}
 	}
 	for id, lim := range l.byID {
-		if lim.window.inFlight == 0 && now.Sub(lim.usedAt) > limiterIdle {
+		if lim.coming > 0 && now.Sub(lim.releaseAt) > releaseLate {
+			lim.coming = 0
+		}
+		if lim.window.inFlight == 0 && len(lim.queue) == 0 && now.Sub(lim.usedAt) > limiterIdle {
 			delete(l.byID, id)
 		}
 	}

@@ -1,6 +1,10 @@
 package worker
 
-import "time"
+import (
+	"time"
+
+	"github.com/memhook/memhook/store"
+)
 
 // This file holds the intervals and bounds of the workers, so that those that depend on one another stand together.
 
@@ -16,9 +20,9 @@ const (
 	fetchPollOnly = 50 * time.Millisecond
 	// keepCompleted is how long River's pages show completed jobs. memhook's own tables keep the history.
 	keepCompleted = 30 * time.Second
-	// deliverWorkers is the number of jobs in each queue of deliveries. Each may be held by one attempt that hangs, so it
-	// must exceed what the limiters let in flight, twice the default of Config.MaxInFlight, and what waits for them.
-	deliverWorkers = 4000
+	// deliverWorkers is the number of jobs in each queue of deliveries. Each may be held by one delivery, so it must exceed
+	// what the limiters let in flight and wait: with the default of Config.MaxInFlight 2,000 and 6,000.
+	deliverWorkers = 9000
 	// loadingJobs is how many jobs load their deliveries and look for places at once. It bounds the memory of a burst.
 	loadingJobs = 500
 	// pollWorkers is the number of accounts that one instance polls, River's maximum. Pollers sleep between slots.
@@ -53,26 +57,36 @@ const (
 	parkAtOnce = receiverFresh
 	// releaseInterval is how often parked deliveries that have become due are looked for.
 	releaseInterval = time.Second
-	// patience is how long a delivery waits for a place at an endpoint that answers quickly: longer than several
-	// attempts of quickMean, shorter than parking and the next release take.
-	patience = 250 * time.Millisecond
-	// quickMean is the mean duration of attempts up to which an endpoint counts as answering quickly.
-	quickMean = 100 * time.Millisecond
+	// waitMost is how long a delivery may be expected to wait in memory for a place at an endpoint that answers. It is
+	// parked after twice that.
+	waitMost = 2 * time.Second
+	// tryFor is how long it waits at a host that has not answered lately, if the mean duration of its attempts is at most
+	// quickMean: until the first answers of a burst come.
+	tryFor, quickMean = 250 * time.Millisecond, 100 * time.Millisecond
+	// waitShares is how many times an app's share of the attempts in flight may wait. One share more is for endpoints of
+	// which none waits yet, and one for what is released.
+	waitShares = 4
+	// releaseTakes is about how long it takes to release parked deliveries, and releaseLate when those that have not come
+	// have gone to another instance.
+	releaseTakes, releaseLate = 100 * time.Millisecond, time.Second
 	// limiterIdle is how long an unused endpoint's limiter is kept. It must exceed receiverFresh and parkAtOnce.
 	limiterIdle = time.Minute
 
 	// inFlight is the default of Config.MaxInFlight. By Little's law 4,000 deliveries a second to receivers that answer in
 	// 200 ms need 800 attempts in flight; each takes some 30 KiB.
 	inFlight = 1000
+	// weightBytes is the payload up to which an attempt counts as one; a larger one counts as one more for each.
+	weightBytes = store.LoadedPayload
 	// appShare is the part of maxInFlight that an app has while others have work: one appShare-th.
 	appShare = 4
 	// appFloor is how many attempts an app may always have in flight.
 	appFloor = 4
 	// windowMin is the least window of an endpoint and of a host.
 	windowMin = 20
-	// An attempt counts as slow, and its window is halved, where the mean of the durations exceeds slowFactor times their
-	// base and slowMargin, which keeps the jitter of fast receivers from counting.
-	slowFactor, slowMargin = 2, 50 * time.Millisecond
+	// A window is halved where the mean of the durations exceeds slowFactor times their base and slowMargin, which keeps the
+	// jitter of fast receivers from counting. It does not grow where the mean exceeds one and a half times the base and
+	// growMargin.
+	slowFactor, slowMargin, growMargin = 2, 50 * time.Millisecond, 10 * time.Millisecond
 	// A host is proven by an answer within provenWithin, until it fails to answer or has not answered for stalledAfter while it
 	// had attempts in flight, which is looked at every stallTick.
 	provenWithin, stalledAfter, stallTick = 5 * time.Second, 2 * time.Second, 250 * time.Millisecond

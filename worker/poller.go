@@ -259,6 +259,7 @@ func (p *poller) send(ctx context.Context, i int, due time.Time, took time.Durat
 		defer span.End()
 		a.sentAt = time.Now()
 		a.status = p.w.cfg.Memories.TaskStatus(ctx, p.account, target.upstreamID, target.uniqueID.Value())
+		defer func() { a.status.Release() }() // when it is recorded
 		a.at = time.Now()
 		a.lag = lag + a.at.Sub(a.sentAt)
 		a.failed = p.suspicion.judge(a.status, was, a.at)

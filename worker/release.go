@@ -9,10 +9,11 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-// Parked deliveries are released in two ways. An endpoint that has delivered and has half of its window free asks for its
-// own at once. And a plan goes over all endpoints that have parked deliveries which may go: every releaseInterval, and
-// sooner where an attempt has left room. It goes round by app, then by endpoint, and distributes the room that the
-// limiters have. The database decides what rate limits and breakers let out.
+// Parked deliveries are released in two ways. An endpoint that has delivered asks for its own at once, for its free places
+// and for a reserve that waits in memory (queue.go): releasing takes as long as many an attempt, and only a full window
+// grows. And a plan goes over all endpoints that have parked deliveries which may go: every releaseInterval, and sooner where
+// an attempt has left room. It goes round by app, then by endpoint, and distributes the room that the limiters have. The
+// database decides what rate limits and breakers let out.
 
 // run releases parked deliveries until ctx is done.
 func (l *limiters) run(ctx context.Context) {
@@ -38,6 +39,43 @@ func (l *limiters) run(ctx context.Context) {
 	}
 }
 
+// reserve returns how many of the endpoint's deliveries may wait in memory: what it takes while others are released.
+func (l *limiters) reserve(lim *limiter) int {
+	if !lim.host.proven || lim.receiver == nil || lim.receiver.RateLimit != nil {
+		return 0
+	}
+	a, size := lim.host.app, lim.window.size()
+	share := l.share(a)
+	if a.waiting >= waitShares*share/2 {
+		return 0 // the other half is for new deliveries
+	}
+	n := float64(size) * max(1, releaseTakes.Seconds()/max(lim.window.mean, time.Millisecond).Seconds())
+	return min(int(n), max(size, share/max(1, len(a.queues))))
+}
+
+// lacks returns how many more deliveries of the endpoint may be released.
+func (l *limiters) lacks(lim *limiter) int {
+	return l.room(lim) + l.reserve(lim) - len(lim.queue) - lim.coming
+}
+
+// requestMore asks for more of the endpoint's parked deliveries when half of what it may have is lacking, and for a plan.
+func (l *limiters) requestMore(lim *limiter, delivered bool, now time.Time) {
+	backlog := (lim.receiver != nil && lim.receiver.Backlog) || now.Before(lim.fullUntil)
+	if backlog && delivered && !lim.requested && l.lacks(lim) >= max(lim.window.size(), l.reserve(lim))/2 {
+		select {
+		case l.requests <- lim:
+			lim.requested = true
+		default: // the next plan finds it
+		}
+	}
+	if l.backlog {
+		select {
+		case l.plan <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // releaseRequested releases deliveries of the endpoint and of those that have asked meanwhile.
 func (l *limiters) releaseRequested(ctx context.Context, lim *limiter) {
 	var rooms []store.Room
@@ -45,7 +83,7 @@ func (l *limiters) releaseRequested(ctx context.Context, lim *limiter) {
 		l.mu.Lock()
 		lim.requested = false
 		if lim.host != nil {
-			if n := l.room(lim); n > 0 {
+			if n := l.lacks(lim); n > 0 {
 				rooms = append(rooms, store.Room{EndpointID: lim.id, Places: n})
 			}
 		}
@@ -100,14 +138,12 @@ func (l *limiters) planFor(backlogged []store.Backlogged) []store.Room {
 	left := l.maxInFlight
 	for left > 0 && len(byApp) > 0 {
 		for app, endpoints := range byApp {
-			// One place is taken for the time of the plan, so that the next endpoint sees what room is left.
-			i := l.nextWithRoom(endpoints)
+			i := l.planOne(endpoints)
 			if i < 0 || left == 0 {
 				delete(byApp, app)
 				continue
 			}
 			lim := endpoints[i]
-			l.take(lim, time.Now())
 			places[lim]++
 			left--
 			byApp[app] = append(endpoints[i+1:], lim)
@@ -116,38 +152,47 @@ func (l *limiters) planFor(backlogged []store.Backlogged) []store.Room {
 	rooms := make([]store.Room, 0, len(places))
 	for lim, n := range places {
 		rooms = append(rooms, store.Room{EndpointID: lim.id, Places: n})
-		l.giveBack(lim, n)
+		l.count(lim, -lim.planned, -lim.planned)
+		lim.coming -= n - lim.planned
+		lim.planned = 0
 	}
 	return rooms
 }
 
-// nextWithRoom returns the index of the first endpoint that has room, or -1.
-func (l *limiters) nextWithRoom(endpoints []*limiter) int {
+// planOne plans one delivery of the first endpoint that lacks some, and returns its index, or -1. For the time of the plan
+// the delivery has a place or counts as coming, so that the next endpoint sees what room is left.
+func (l *limiters) planOne(endpoints []*limiter) int {
 	for i, lim := range endpoints {
-		if l.room(lim) > 0 {
+		switch {
+		case l.lacks(lim) <= 0:
+		case l.room(lim) > 0:
+			l.count(lim, 1, 1)
+			lim.planned++
+			return i
+		default:
+			lim.coming++
 			return i
 		}
 	}
 	return -1
 }
 
-// giveBack undoes n calls of take.
-func (l *limiters) giveBack(lim *limiter, n int) {
-	h, a := lim.host, lim.host.app
-	lim.window.inFlight -= n
-	h.window.inFlight -= n
-	a.inFlight -= n
-	l.inFlight -= n
-	if !h.proven {
-		a.unproven -= n
-	}
-}
-
 func (l *limiters) release(ctx context.Context, rooms []store.Room) {
 	if len(rooms) == 0 {
 		return
 	}
-	if _, err := l.store.Release(ctx, rooms); err != nil && ctx.Err() == nil {
-		l.log.Warn("cannot release parked deliveries", "endpoints", len(rooms), "error", err)
+	released, err := l.store.Release(ctx, rooms)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.log.Warn("cannot release parked deliveries", "endpoints", len(rooms), "error", err)
+		}
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, n := range released {
+		lim := l.find(id)
+		lim.coming += n
+		lim.releaseAt = time.Now()
 	}
 }

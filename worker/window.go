@@ -3,9 +3,10 @@ package worker
 import "time"
 
 // window is how many attempts may be in flight to an endpoint or a host. It adapts as TCP's congestion window does, since
-// what a receiver can take is not known and changes: it begins at windowMin; it grows by one with each success while it is
-// full, until the first failure or slowdown, and then by one with each full round of successes; it is halved by a failure
-// or where answers slow down, at most once a round. Its zero value is a new window.
+// what a receiver can take is not known and changes. It begins at windowMin. While it is full, it doubles with each round of
+// successes until the first failure or slowdown, and then grows by one with each round. It does not grow while answers take
+// longer than they do when little is in flight, and is halved, at most once a round, by a failure or where they take much
+// longer. Its zero value is a new window.
 type window struct {
 	inFlight int
 	extra    int           // beyond windowMin
@@ -21,25 +22,25 @@ func (w *window) size() int { return windowMin + w.extra }
 // room returns how many more attempts may be in flight, where most bounds the window.
 func (w *window) room(most int) int { return min(w.size(), max(most, 1)) - w.inFlight }
 
-// finish takes an attempt out of flight.
-func (w *window) finish(took time.Duration, ok bool, now time.Time) {
-	full := w.inFlight >= w.size()
-	w.inFlight--
+// adapt adapts the window to the result of an attempt that is in flight until now.
+func (w *window) adapt(took time.Duration, ok bool, now time.Time) {
 	if w.mean == 0 {
 		w.mean = took
 	}
+	took = min(took, max(4*w.mean, time.Second)) // so that a single slow answer does not count as a slowdown
 	w.mean += (took - w.mean) / 8
 	if w.base == 0 || w.mean < w.base {
 		w.base = w.mean
 	}
-	w.base += (w.mean - w.base) / 1024 // forgets slowly
-	slow := w.mean > slowFactor*w.base+slowMargin
+	if w.extra == 0 || w.inFlight <= w.size()/2 {
+		w.base += (w.mean - w.base) / 1024 // forgets slowly what the receiver took, and not because much is in flight
+	}
 	switch {
-	case !ok || slow:
+	case !ok || w.mean > slowFactor*w.base+slowMargin:
 		if now.Sub(w.cutAt) > w.mean {
 			w.extra, w.cut, w.acked, w.cutAt = max(0, w.size()/2-windowMin), true, 0, now
 		}
-	case !full:
+	case w.inFlight < w.size() || w.mean > w.base*3/2+growMargin:
 	case !w.cut:
 		w.extra++
 	default:

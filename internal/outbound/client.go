@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -143,7 +144,9 @@ func (c *Client) exchange(ctx context.Context, conn *conn, req *http.Request, me
 		return resp, true, nil // what follows is not HTTP
 	}
 	conn.left = 1 << 62
-	resp.Body, err = io.ReadAll(io.LimitReader(head.Body, c.cfg.MaxBody+1))
+	body := bytes.NewBuffer(make([]byte, 0, bytes.MinRead+min(max(head.ContentLength, 0), c.cfg.MaxBody)))
+	_, err = body.ReadFrom(io.LimitReader(head.Body, c.cfg.MaxBody+1))
+	resp.Body = body.Bytes()
 	switch {
 	case err != nil:
 		resp.Broken = c.failed(ctx, conn.route, reading, err)
