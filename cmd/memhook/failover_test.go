@@ -199,8 +199,9 @@ func TestFailover(t *testing.T) {
 				fault.strike(p)
 				silent = time.Now()
 				time.Sleep(time.Until(silent.Add(3 * time.Second))) // what an operator's automation takes to be sure
+				promoted = time.Now() // or a little later: nobody takes writes before
 				p.promote()
-				return silent, time.Now()
+				return silent, promoted
 			})
 		})
 	}
