@@ -154,7 +154,9 @@ var parts = []part{
 		sql: []string{"from deliveries d", "from endpoints"}},
 	{name: "record attempts", functions: []string{"recordAttemptBatch", "RecordAttempt"}, sql: []string{"insert into attempts"}},
 	{name: recordPolls, sql: []string{"from tasks", "update tasks"}},
-	{name: "insert event, delivery and job", sql: []string{"insert into events", "insert into deliveries", `copy "river_job"`, "from subscriptions", "from apps"}},
+	{name: "insert event, delivery and job", sql: []string{
+		"insert into events", "insert into deliveries", `copy "river_job"`, "from subscriptions", "from apps",
+	}},
 	{name: "commit", sql: []string{"commit", "begin"}},
 	{name: "attempt, limiters and jobs", functions: []string{"worker.(*Worker)", "worker.(*limiter", "jobexecutor."}},
 	{name: "scheduler", functions: []string{"runtime.mcall", "runtime.mstart", "runtime.sysmon", "runtime.schedule", "runtime.goexit0"}},
