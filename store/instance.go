@@ -77,19 +77,35 @@ func (s *Store) beat(ctx context.Context, q querier, in Instance) error {
 	return nil
 }
 
+// runningUnlisted is the SQL set of the River clients that run jobs of ours without being listed as an instance, once a job.
+const runningUnlisted = `
+	select j.client
+	from (
+		select attempted_by[array_upper(attempted_by, 1)] as client
+		from river_job
+		where state = 'running' and queue in ('poll', 'deliver_first', 'deliver', 'upload')
+	) j
+	where j.client ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and not exists (select 1 from instances i where i.id::text = j.client)`
+
 // ReapInstances frees the running jobs of instances that have stopped beating. An instance that runs jobs and is not
 // listed is listed as if it had just beaten: it beats on, or is reaped later.
 func (s *Store) ReapInstances(ctx context.Context) (freed int64, err error) {
+	var some bool
+	// Nearly always there is none, which takes one statement to learn.
+	err = s.pool.QueryRow(ctx, `
+		select exists (select 1 from instances where beat_at < now() - $1::interval) or exists (`+runningUnlisted+`)`,
+		InstanceStale).Scan(&some)
+	if err != nil {
+		return 0, fmt.Errorf("look for dead instances: %w", err)
+	}
+	if !some {
+		return 0, nil
+	}
 	err = s.tx(ctx, "reap instances", func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
 			insert into instances (id, name, version, started_at, beat_at)
 			select distinct j.client::uuid, 'unknown ' || j.client, '', now(), now()
-			from (
-				select attempted_by[array_upper(attempted_by, 1)] as client
-				from river_job
-				where state = 'running' and queue in ('poll', 'deliver_first', 'deliver', 'upload')
-			) j
-			where j.client ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and not exists (select 1 from instances i where i.id::text = j.client)
+			from (`+runningUnlisted+`) j
 			on conflict (id) do nothing`)
 		if err != nil {
 			return err

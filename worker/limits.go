@@ -13,9 +13,13 @@ const (
 	// fetchCooldown is the least time between two fetches of a queue. River's default of 100 ms would become the median
 	// latency of a delivery.
 	fetchCooldown = 5 * time.Millisecond
-	// fetchPoll is how soon a due job is found when its notification was lost.
-	fetchPoll = 250 * time.Millisecond
-	// fetchPollOnly is fetchPoll behind a transaction pooler, where there are no notifications. It costs some 60 small
+	// fetchPoll is how soon a job is found that no notification tells of: one that is snoozed for some seconds, that was
+	// taken from a dead instance, or whose notification was lost. These fetches were most of an idle instance's CPU.
+	fetchPoll = time.Second
+	// fetchPollJobs is fetchPoll for poll jobs. When a lease ends its job is snoozed for no time at all, and until the job
+	// is fetched again its account takes no slot: at one request a second some 0.3 % of the slots, as a lease lasts 108 s.
+	fetchPollJobs = 500 * time.Millisecond
+	// fetchPollOnly is both behind a transaction pooler, where there are no notifications. It costs some 60 small
 	// queries a second.
 	fetchPollOnly = 50 * time.Millisecond
 	// keepCompleted is how long River's pages show completed jobs. memhook's own tables keep the history.

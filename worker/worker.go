@@ -74,21 +74,21 @@ func New(cfg Config) (*Worker, error) {
 	river.AddWorker(workers, &uploadWorker{Worker: w})
 	river.AddWorker(workers, &firstWorker{Worker: w})
 	river.AddWorker(workers, &deliverWorker{Worker: w})
-	listens, polling := cfg.Store.Listens(), fetchPoll
+	listens, fetch, fetchPolls := cfg.Store.Listens(), fetchPoll, fetchPollJobs
 	if !listens {
-		polling = fetchPollOnly
+		fetch, fetchPolls = fetchPollOnly, fetchPollOnly
 	}
 	client, err := river.NewClient(riverpgxv5.New(cfg.Store.Pool()), &river.Config{
 		ID: w.id.String(),
 		Queues: map[string]river.QueueConfig{
 			store.QueueFirst:   {MaxWorkers: deliverWorkers},
 			store.QueueDeliver: {MaxWorkers: deliverWorkers},
-			store.QueuePoll:    {MaxWorkers: pollWorkers},
+			store.QueuePoll:    {MaxWorkers: pollWorkers, FetchPollInterval: fetchPolls},
 			store.QueueUpload:  {MaxWorkers: uploadWorkers},
 		},
 		Workers:                     workers,
 		FetchCooldown:               fetchCooldown,
-		FetchPollInterval:           polling,
+		FetchPollInterval:           fetch,
 		PollOnly:                    !listens,
 		CompletedJobRetentionPeriod: keepCompleted,
 		ReindexerSchedule:           river.NeverSchedule(), // memhook drops the indexes that it is for

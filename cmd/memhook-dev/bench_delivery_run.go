@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"sync"
@@ -90,6 +91,11 @@ func (l deliveryLoad) deliver(ctx context.Context, r *rig, addr string, tasks []
 	if err := r.resetStatements(ctx, l.profile != ""); err != nil {
 		return err
 	}
+	stopProfile, err := l.profileAccepting()
+	if err != nil {
+		return err
+	}
+	defer stopProfile()
 	before, err := cpuOfAll(pids, r.pg.PID())
 	if err != nil {
 		return err
@@ -129,6 +135,21 @@ func (l deliveryLoad) deliver(ctx context.Context, r *rig, addr string, tasks []
 		run.memory = max(run.memory, proc.PeakMemory(pid))
 	}
 	return run.latency(ctx, r, addr, committed)
+}
+
+// profileAccepting begins a CPU profile of this process, which records the polls, beside the service's.
+func (l deliveryLoad) profileAccepting() (stop func(), err error) {
+	if l.profile == "" {
+		return func() {}, nil
+	}
+	file, err := os.Create(l.profile + ".accept")
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return func() { pprof.StopCPUProfile(); _ = file.Close() }, nil
 }
 
 // accept records for each task a poll that found a video, and returns when each was committed.

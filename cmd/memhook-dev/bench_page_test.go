@@ -45,7 +45,9 @@ func TestPartsOfStatements(t *testing.T) {
 	for sql, want := range map[string]string{
 		"with result as materialized ( select * from unnest($1::uuid[]) ) insert into attempts (delivery_id)": "record attempts",
 		"-- name: JobGetAvailable :many\nWITH locked_jobs AS (SELECT id FROM river_job)":                      "fetch jobs",
-		"insert into events (id) select id from unnest($1::uuid[]) as n (id)":                                 recordPolls,
+		"insert into events (id) select id from unnest($1::uuid[]) as n (id)":                                 "insert event, delivery and job",
+		"copy \"river_job\" ( \"args\" ) from stdin binary":                                                   "insert event, delivery and job",
+		"update tasks t set status = n.status from unnest($1::uuid[]) as n (id) where t.id = n.id":            recordPolls,
 		"vacuum": "the rest",
 	} {
 		if got := parts[partOf(sql, func(p part) []string { return p.sql })].name; got != want {
