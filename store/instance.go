@@ -95,11 +95,8 @@ func (s *Store) ReapInstances(ctx context.Context) (freed int64, err error) {
 	err = s.pool.QueryRow(ctx, `
 		select exists (select 1 from instances where beat_at < now() - $1::interval) or exists (`+runningUnlisted+`)`,
 		InstanceStale).Scan(&some)
-	if err != nil {
-		return 0, fmt.Errorf("look for dead instances: %w", err)
-	}
-	if !some {
-		return 0, nil
+	if err != nil || !some {
+		return 0, wrapped("look for dead instances", err)
 	}
 	err = s.tx(ctx, "reap instances", func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `

@@ -134,11 +134,8 @@ func (s *Store) BulkResend(ctx context.Context, scope Scope, id uuid.UUID) (Bulk
 func (s *Store) WorkResends(ctx context.Context) (found bool, err error) {
 	var open bool
 	err = s.pool.QueryRow(ctx, `select exists (select 1 from resends where finished_at is null)`).Scan(&open)
-	if err != nil {
-		return false, fmt.Errorf("look for resends: %w", err)
-	}
-	if !open {
-		return false, nil
+	if err != nil || !open {
+		return false, wrapped("look for resends", err)
 	}
 	err = s.tx(ctx, "work resends", func(tx pgx.Tx) error {
 		var f ResendFilter
