@@ -51,7 +51,7 @@ var pagesOf = map[string]string{
 func lineOf(e store.AuditEntry) auditLine {
 	line := auditLine{AuditEntry: e}
 	target := strings.Replace(e.Target, "/deliveries/resend", "/resends", 1) // as the API names it
-	for _, part := range strings.Split(target, "/") {
+	for part := range strings.SplitSeq(target, "/") {
 		if kind, ok := pagesOf[part]; ok && e.Object != nil {
 			line.Kind, line.Page = kind, "/admin/"+part+"/"+e.Object.String()
 			break

@@ -42,13 +42,13 @@ type canvas struct {
 
 func newCanvas(wide float64, span timespan, now time.Time, label string) *canvas {
 	c := &canvas{span: span, now: now, wide: wide}
-	fmt.Fprintf(c, `<svg class="chart" viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">`,
+	fmt.Fprintf(&c.Builder, `<svg class="chart" viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">`,
 		wide, chartHeight, template.HTMLEscapeString(label))
 	return c
 }
 
 func (c *canvas) done() template.HTML {
-	c.WriteString("</svg>")
+	fmt.Fprint(&c.Builder, "</svg>")
 	return template.HTML(c.String()) //nolint:gosec // numbers and our own words
 }
 
@@ -72,7 +72,7 @@ type tick struct {
 // axis draws both axes.
 func (c *canvas) axis(ticks []tick) {
 	for _, t := range ticks {
-		fmt.Fprintf(c, `<path class="grid" d="M%.0f %.1fH%.0f"/><text class="tick" x="%.0f" y="%.1f" text-anchor="end">%s</text>`,
+		fmt.Fprintf(&c.Builder, `<path class="grid" d="M%.0f %.1fH%.0f"/><text class="tick" x="%.0f" y="%.1f" text-anchor="end">%s</text>`,
 			chartLeft, c.y(t.at), c.wide-chartRight, chartLeft-6, c.y(t.at)+4, t.label)
 	}
 	for i := range c.span.bars {
@@ -80,14 +80,14 @@ func (c *canvas) axis(ticks []tick) {
 		if !at.Equal(at.Truncate(c.span.tick)) || c.x(float64(i)) > c.wide-40 {
 			continue
 		}
-		fmt.Fprintf(c, `<path class="mark" d="M%.1f %.1fv4"/><text class="tick" x="%.1f" y="%.0f">%s</text>`,
+		fmt.Fprintf(&c.Builder, `<path class="mark" d="M%.1f %.1fv4"/><text class="tick" x="%.1f" y="%.0f">%s</text>`,
 			c.x(float64(i)), c.y(0), c.x(float64(i)), chartHeight-4, at.Format(c.span.format))
 	}
 }
 
 // explain lays a pane over a bar that says on hover what it stands for.
 func (c *canvas) explain(bar int, text string) {
-	fmt.Fprintf(c, `<rect class="pane" x="%.1f" y="%.0f" width="%.1f" height="%.1f"><title>%s: %s</title></rect>`,
+	fmt.Fprintf(&c.Builder, `<rect class="pane" x="%.1f" y="%.0f" width="%.1f" height="%.1f"><title>%s: %s</title></rect>`,
 		c.x(float64(bar)), chartTop, c.width(), chartHeight-chartBottom-chartTop, c.span.at(c.now, bar).Format(c.span.moment), text)
 }
 
@@ -137,7 +137,7 @@ func (c *canvas) bar(i int, class string, from, to float64) {
 		return
 	}
 	gap := min(1.5, c.width()/4)
-	fmt.Fprintf(c, `<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="1"/>`,
+	fmt.Fprintf(&c.Builder, `<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="1"/>`,
 		class, c.x(float64(i))+gap/2, c.y(to), c.width()-gap, c.y(from)-c.y(to))
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html/template"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,9 +52,9 @@ func lines(title, about string, span timespan, slots []store.Minute, now time.Ti
 	}
 	for i := range slots {
 		var said []string
-		for k := len(chartQuantiles) - 1; k >= 0; k-- {
+		for k, q := range slices.Backward(chartQuantiles) {
 			if s, ok := points[k][i]; ok {
-				said = append(said, chartQuantiles[k].name+" "+verdict.Span(time.Duration(s*1e9)))
+				said = append(said, q.name+" "+verdict.Span(time.Duration(s*1e9)))
 			}
 		}
 		if said != nil {
@@ -81,10 +82,10 @@ func (c *canvas) line(name string, points map[int]float64, scale func(float64) f
 		x, y := c.x(float64(i)+0.5), c.y(scale(s))
 		fmt.Fprintf(&path, "%s%.1f %.1f", command, x, y)
 		if !before && !after {
-			fmt.Fprintf(c, `<circle class="dot %s" cx="%.1f" cy="%.1f" r="2.5"/>`, name, x, y)
+			fmt.Fprintf(&c.Builder, `<circle class="dot %s" cx="%.1f" cy="%.1f" r="2.5"/>`, name, x, y)
 		}
 	}
-	fmt.Fprintf(c, `<path class="line %s" d="%s"/>`, name, path.String())
+	fmt.Fprintf(&c.Builder, `<path class="line %s" d="%s"/>`, name, path.String())
 }
 
 // tickLabel writes a power of ten of seconds in one short unit.
