@@ -137,8 +137,8 @@ func (l *limiter) dequeue(i int) {
 
 // refuse takes the waiting deliveries for which drop returns true off the endpoint's queue, to be parked.
 func (l *limiters) refuse(lim *limiter, drop func(*waiter) bool) {
-	for i := len(lim.queue) - 1; i >= 0; i-- {
-		if w := lim.queue[i]; drop(w) {
+	for i, w := range slices.Backward(lim.queue) {
+		if drop(w) {
 			lim.dequeue(i)
 			lim.fullUntil, l.backlog = time.Now().Add(parkAtOnce), true
 			w.begin(false)

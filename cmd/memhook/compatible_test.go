@@ -54,7 +54,7 @@ func TestTheDocumentKeepsTheFirstVersionsPromises(t *testing.T) {
 		{`"detected_at":{`, `"seen_at":{`}, {`"name":"cursor"`, `"name":"after"`}, {`"/v1/tasks/batch"`, `"/v1/tasks/many"`}, {`"minimum":1,`, `"minimum":2,`},
 	} {
 		compact, _ := json.Marshal(parsed(t, now))
-		changed := strings.Replace(string(compact), change.from, change.to, -1)
+		changed := strings.ReplaceAll(string(compact), change.from, change.to)
 		if changed == string(compact) {
 			t.Errorf("the document has no %s", change.from)
 		} else if n := len(promisesBroken(parsed(t, raw), parsed(t, []byte(changed)))); n <= len(found) {
@@ -90,7 +90,7 @@ type comparison struct {
 	found     []string
 }
 
-func (c *comparison) say(format string, args ...any) {
+func (c *comparison) sayf(format string, args ...any) {
 	what := fmt.Sprintf(format, args...)
 	if !slices.Contains(c.found, what) {
 		c.found = append(c.found, what)
@@ -123,7 +123,7 @@ func promisesBroken(then, now node) []string {
 
 func (c *comparison) operation(name string, then, now node) {
 	if now == nil {
-		c.say("%s: is gone", name)
+		c.sayf("%s: is gone", name)
 		return
 	}
 	parameters := func(op node) map[string]node {
@@ -137,26 +137,26 @@ func (c *comparison) operation(name string, then, now node) {
 	before, after := parameters(then), parameters(now)
 	for key, p := range before {
 		if after[key] == nil {
-			c.say("%s: the parameter %s is gone", name, key)
+			c.sayf("%s: the parameter %s is gone", name, key)
 			continue
 		}
 		c.request(name+" "+key, child(p, "schema"), child(after[key], "schema"))
 	}
 	for key, p := range after {
 		if before[key] == nil && p["required"] == true {
-			c.say("%s: the new parameter %s is required", name, key)
+			c.sayf("%s: the new parameter %s is required", name, key)
 		}
 	}
 	content := func(n node, name string) node { return child(n, "content", name, "schema") }
 	if body := child(then, "requestBody"); body != nil {
 		c.request(name+" body", content(body, "application/json"), content(child(now, "requestBody"), "application/json"))
 	} else if child(now, "requestBody")["required"] == true {
-		c.say("%s: a body is required", name)
+		c.sayf("%s: a body is required", name)
 	}
 	for status, answer := range child(then, "responses") {
 		again := child(now, "responses", status)
 		if again == nil {
-			c.say("%s: the status %s is gone", name, status)
+			c.sayf("%s: the status %s is gone", name, status)
 			continue
 		}
 		for _, media := range []string{"application/json", "application/problem+json"} {
@@ -212,18 +212,18 @@ func (c *comparison) answer(at string, then, now node) {
 	then, before := flat(c.then, then)
 	now, after := flat(c.now, now)
 	if len(before) > 0 && (len(after) == 0 || missing(after, before) != nil) {
-		c.say("%s: was %v, is %v", at, before, after)
+		c.sayf("%s: was %v, is %v", at, before, after)
 	}
 	if enum := texts(then["enum"]); enum != nil {
 		if more := missing(texts(now["enum"]), enum); more != nil || now["enum"] == nil {
-			c.say("%s: may be %v too", at, more)
+			c.sayf("%s: may be %v too", at, more)
 		}
 	}
 	if fewer := missing(texts(then["required"]), texts(now["required"])); fewer != nil {
-		c.say("%s: may lack %v", at, fewer)
+		c.sayf("%s: may lack %v", at, fewer)
 	}
 	if f := then["format"]; f != nil && f != now["format"] {
-		c.say("%s: had the format %v", at, f)
+		c.sayf("%s: had the format %v", at, f)
 	}
 	c.deeper(at, then, now, c.answer)
 }
@@ -233,19 +233,19 @@ func (c *comparison) request(at string, then, now node) {
 	then, before := flat(c.then, then)
 	now, after := flat(c.now, now)
 	if len(after) > 0 && missing(before, after) != nil {
-		c.say("%s: took %v, takes %v", at, before, after)
+		c.sayf("%s: took %v, takes %v", at, before, after)
 	}
 	if fewer := missing(texts(then["enum"]), texts(now["enum"])); fewer != nil && now["enum"] != nil {
-		c.say("%s: does not take %v", at, fewer)
+		c.sayf("%s: does not take %v", at, fewer)
 	}
 	if more := missing(texts(now["required"]), texts(then["required"])); more != nil {
-		c.say("%s: requires %v", at, more)
+		c.sayf("%s: requires %v", at, more)
 	}
 	for _, bound := range []string{"minimum", "minLength", "minItems", "minProperties", "maximum", "maxLength", "maxItems", "maxProperties"} {
 		was, had := then[bound].(float64)
 		is, has := now[bound].(float64)
 		if lower := strings.HasPrefix(bound, "min"); has && (!had && !(lower && is == 0) || had && lower && is > was || had && !lower && is < was) {
-			c.say("%s: has the %s %v", at, bound, is)
+			c.sayf("%s: has the %s %v", at, bound, is)
 		}
 	}
 	c.deeper(at, then, now, c.request)
@@ -259,7 +259,7 @@ func (c *comparison) deeper(at string, then, now node, compare func(string, node
 	for name, p := range child(then, "properties") {
 		again := child(now, "properties", name)
 		if again == nil {
-			c.say("%s.%s: is gone", at, name)
+			c.sayf("%s.%s: is gone", at, name)
 			continue
 		}
 		compare(at+"."+name, child(p), again)

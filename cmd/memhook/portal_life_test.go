@@ -211,7 +211,7 @@ func TestAPortalOutlivesAKeyChange(t *testing.T) {
 func TestPortalLinks(t *testing.T) {
 	t.Parallel()
 	p := newPortalBench(t)
-	make := "/v1/endpoints/" + p.mine + "/portal"
+	path := "/v1/endpoints/" + p.mine + "/portal"
 	for body, want := range map[string]struct {
 		status int
 		lasts  time.Duration
@@ -224,7 +224,7 @@ func TestPortalLinks(t *testing.T) {
 			portalJSON
 			Errors []struct{ Field string }
 		}
-		status := p.call(http.MethodPost, make, body, &out)
+		status := p.call(http.MethodPost, path, body, &out)
 		if lasts := time.Until(out.ExpiresAt); status != want.status || status == 200 && (lasts > want.lasts || lasts < want.lasts-10*time.Second) {
 			t.Errorf("%s: %d, lasts %s", body, status, lasts)
 		}
@@ -237,7 +237,7 @@ func TestPortalLinks(t *testing.T) {
 			t.Errorf("%s: %d", name, status)
 		}
 	}
-	if status := p.callWith("", http.MethodPost, make, nil, nil); status != http.StatusUnauthorized {
+	if status := p.callWith("", http.MethodPost, path, nil, nil); status != http.StatusUnauthorized {
 		t.Errorf("without a key: %d", status)
 	}
 
@@ -275,7 +275,7 @@ func TestPortalLinks(t *testing.T) {
 	p.env["MEMHOOK_TRUSTED_PROXIES"] = "127.0.0.0/8"
 	behind := p.start("")
 	var link portalJSON
-	req := func(in *instance) { in.call(http.MethodPost, make, nil, &link) }
+	req := func(in *instance) { in.call(http.MethodPost, path, nil, &link) }
 	req(behind)
 	if !strings.HasPrefix(link.URL, behind.url+"/portal/") {
 		t.Errorf("the link of another instance is %s", link.URL)

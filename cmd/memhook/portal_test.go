@@ -59,10 +59,10 @@ func with(form url.Values, pairs ...string) url.Values {
 type portalBench struct {
 	*instance
 
-	mine, sibling, foreign             string // endpoints
-	myDelivery, siblings, foreigns     string // deliveries
-	otherKey                           string // of the other app
-	otherApp, appID, siblingTask, task string
+	mine, sibling, foreign         string // endpoints
+	myDelivery, siblings, foreigns string // deliveries
+	otherKey                       string // of the other app
+	otherApp, appID                string
 }
 
 func newPortalBench(t *testing.T, args ...string) *portalBench {
