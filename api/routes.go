@@ -141,7 +141,8 @@ var descriptions = map[string]string{
 	"get-endpoint-secret": "The receiver verifies the v1 signatures with it.",
 	"get-endpoint-public-key": "The receiver verifies the v1a signatures with it. An endpoint whose signatures do not include v1a " +
 		"answers 409. The key is rotated with the secret.",
-	"create-endpoint-portal": "The link opens the endpoint's own pages for your customer, without a sign-in: its deliveries and their attempts, resend, " +
+	"create-endpoint-portal": "The link opens the endpoint's own pages for your customer, without a sign-in: " +
+		"its deliveries and their attempts, resend, " +
 		"recover, and its secret. It shows nothing else of the app. It ends at expires_at, with the API key that made it, and with the endpoint.",
 	"rotate-endpoint-secret": "During the overlap both secrets sign. The answer takes a second; by then all instances sign with the new one.",
 	"test-endpoint":          "Sends it even while the breaker is open. Answers with the delivery. Get the delivery to see its attempts.",

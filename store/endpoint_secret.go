@@ -40,7 +40,8 @@ type sealedSecrets struct {
 // suffix alone.
 const mergedMost = 15
 
-var secretColumns = fmt.Sprintf(`e.secret, e.old_secret, e.signing_key, e.old_signing_key, e.old_secret_expires_at, a.signing_key as app_key,
+var secretColumns = fmt.Sprintf(`
+	e.secret, e.old_secret, e.signing_key, e.old_signing_key, e.old_secret_expires_at, a.signing_key as app_key,
 	array(
 		select x.secret from endpoint_secrets x
 		where x.endpoint_id = e.id and (x.expires_at is null or x.expires_at > now())

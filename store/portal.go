@@ -29,7 +29,9 @@ type Portal struct {
 }
 
 // CreatePortal returns the token of a portal that an API key makes for one of its app's endpoints, and when it expires.
-func (s *Store) CreatePortal(ctx context.Context, by Identity, endpoint uuid.UUID, lasts time.Duration) (token string, expires time.Time, err error) {
+func (s *Store) CreatePortal(ctx context.Context, by Identity, endpoint uuid.UUID, lasts time.Duration) (
+	token string, expires time.Time, err error,
+) {
 	err = s.pool.QueryRow(ctx, `
 		select date_trunc('second', now() + $3::interval)
 		from endpoints

@@ -39,7 +39,8 @@ func (s *Store) Uploads(ctx context.Context, f UploadFilter, p Page) (uploads []
 			order by id `+p.order()+`
 			limit $4
 		), sized as (
-			select *, sum(octet_length(request::text) + 2 * octet_length(metadata::text)) over (order by id `+p.order()+`) as bytes, -- and its task's
+			-- an upload's metadata, and its task's
+			select *, sum(octet_length(request::text) + 2 * octet_length(metadata::text)) over (order by id `+p.order()+`) as bytes,
 				row_number() over (order by id `+p.order()+`) as n
 			from page
 		)

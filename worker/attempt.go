@@ -47,7 +47,8 @@ func (w *Worker) secretsFor(d *store.Delivery, rec *store.Receiver) [][]byte {
 	}
 	merged, err := w.cfg.Store.OpenSecrets(d.MergedSecrets)
 	if err != nil {
-		w.log.Error("cannot open the secrets of a merged endpoint: its receiver cannot verify", "delivery", d.ID, "endpoint", d.EndpointID, "error", err)
+		w.log.Error("cannot open the secrets of a merged endpoint: its receiver cannot verify",
+			"delivery", d.ID, "endpoint", d.EndpointID, "error", err)
 	}
 	secrets := slices.Clone(rec.Secrets)
 	for _, secret := range merged {

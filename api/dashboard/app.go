@@ -31,7 +31,8 @@ func (d *dashboard) apps(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	data := appsData{listData: listData[store.App]{pager: links, Rows: list}, Accounts: accounts, Names: make(map[string]string, len(accounts))}
+	names := make(map[string]string, len(accounts))
+	data := appsData{listData: listData[store.App]{pager: links, Rows: list}, Accounts: accounts, Names: names}
 	for _, a := range accounts {
 		data.Names[a.ID.String()] = a.Name
 	}

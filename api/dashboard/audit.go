@@ -45,7 +45,8 @@ func (d *dashboard) auditLog(r *http.Request) (*view, error) {
 
 // pagesOf are the pages of what an entry's path names.
 var pagesOf = map[string]string{
-	"endpoints": "endpoint", "deliveries": "delivery", "tasks": "task", "accounts": "account", "apps": "app", "resends": "resend", "uploads": "upload",
+	"endpoints": "endpoint", "deliveries": "delivery", "tasks": "task", "accounts": "account", "apps": "app",
+	"resends": "resend", "uploads": "upload",
 }
 
 func lineOf(e store.AuditEntry) auditLine {

@@ -113,7 +113,8 @@ func bars(wide float64, title, noun string, span timespan, slots []store.Minute,
 	if totalBad > 0 {
 		said += ", " + number(totalBad) + " failed"
 	}
-	c := newCanvas(wide, span, now, fmt.Sprintf("%s in the last %s: %s, at most %s in %s", title, span.Text, said, number(most), verdict.Span(span.step)))
+	label := fmt.Sprintf("%s in the last %s: %s, at most %s in %s", title, span.Text, said, number(most), verdict.Span(span.step))
+	c := newCanvas(wide, span, now, label)
 	top := niceTop(most)
 	c.axis([]tick{{0, "0"}, {0.5, short(top / 2)}, {1, short(top)}})
 	for i, m := range slots {

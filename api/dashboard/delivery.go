@@ -19,7 +19,8 @@ func (d *dashboard) deliveries(r *http.Request) (*view, error) {
 		EndpointID: filterID(data.Filter["endpoint_id"]), TaskID: filterID(data.Filter["task"]),
 	}
 	var err error
-	data.Rows, data.pager, err = paged(r, func(d *store.Delivery) uuid.UUID { return d.ID }, whole(func(p store.Page) ([]store.Delivery, error) {
+	id := func(d *store.Delivery) uuid.UUID { return d.ID }
+	data.Rows, data.pager, err = paged(r, id, whole(func(p store.Page) ([]store.Delivery, error) {
 		return d.store.Deliveries(r.Context(), f, p)
 	}))
 	if err != nil {

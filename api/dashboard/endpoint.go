@@ -25,7 +25,8 @@ func (d *dashboard) endpoints(r *http.Request) (*view, error) {
 		read = d.store.TroubledEndpoints
 	}
 	var err error
-	data.Rows, data.pager, err = paged(r, func(e *store.Endpoint) uuid.UUID { return e.ID }, whole(func(p store.Page) ([]store.Endpoint, error) {
+	id := func(e *store.Endpoint) uuid.UUID { return e.ID }
+	data.Rows, data.pager, err = paged(r, id, whole(func(p store.Page) ([]store.Endpoint, error) {
 		return read(r.Context(), filterScope(data.Filter["app_id"]), p)
 	}))
 	if err != nil {

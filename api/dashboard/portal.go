@@ -148,7 +148,8 @@ func (p *portal) ownForms(next http.Handler) http.Handler {
 		if r.Method == http.MethodPost && subtle.ConstantTimeCompare([]byte(r.PostFormValue("form")), []byte(visitOf(r).Form)) != 1 {
 			p.refuse(r, "foreign-form")
 			p.render(w, r, http.StatusForbidden, &view{
-				template: "problem", Title: "Nothing was changed", Data: "This form was not sent from one of these pages. Go back to them and try again.",
+				template: "problem", Title: "Nothing was changed",
+				Data: "This form was not sent from one of these pages. Go back to them and try again.",
 			})
 			return
 		}

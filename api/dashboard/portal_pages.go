@@ -51,7 +51,8 @@ func (p *portal) deliveries(r *http.Request, v *visit) (*view, error) {
 		data.Filtered = data.Filtered || value != ""
 	}
 	f := store.DeliveryFilter{Scope: store.OfApp(v.AppID), EndpointID: v.EndpointID, Status: data.Filter["status"], About: data.Filter["q"]}
-	data.Rows, data.pager, err = paged(r, func(d *store.Delivery) uuid.UUID { return d.ID }, whole(func(page store.Page) ([]store.Delivery, error) {
+	id := func(d *store.Delivery) uuid.UUID { return d.ID }
+	data.Rows, data.pager, err = paged(r, id, whole(func(page store.Page) ([]store.Delivery, error) {
 		return p.store.Deliveries(r.Context(), f, page)
 	}))
 	if err != nil {

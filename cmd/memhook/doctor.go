@@ -55,9 +55,9 @@ func (d *doctor) print(state, part, what, remedy string) {
 	}
 }
 
-// Run checks the settings, the database, the keys, memories.ai and outgoing connections, and returns an
-// error if anything is wrong; a wrong setting ends the program with status 2. It changes nothing. It sends memories.ai one request or two, within the
-// account's budget.
+// Run checks the settings, the database, the keys, memories.ai and outgoing connections, and returns an error if anything
+// is wrong; a wrong setting ends the program with status 2. It changes nothing. It sends memories.ai one request or two,
+// within the account's budget.
 func (c doctorCommand) Run(ctx context.Context) error {
 	d := &doctor{}
 	cfg, err := app.ReadSettings(os.Getenv, "DATABASE_URL", "MEMHOOK_ENCRYPTION_KEY")

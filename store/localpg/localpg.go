@@ -81,7 +81,8 @@ func (s *Server) port() string { return cmp.Or(s.opts.Settings["port"], "5432") 
 
 // URL returns the connection string of a database of the server.
 func (s *Server) URL(database string) string {
-	u := url.URL{Scheme: "postgres", User: url.User(userName), Path: "/" + database, RawQuery: url.Values{"host": {s.dir}, "port": {s.port()}}.Encode()}
+	where := url.Values{"host": {s.dir}, "port": {s.port()}}
+	u := url.URL{Scheme: "postgres", User: url.User(userName), Path: "/" + database, RawQuery: where.Encode()}
 	return u.String()
 }
 
@@ -99,7 +100,8 @@ func (s *Server) Alive() bool {
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
 func (s *Server) init(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "initdb"), "-D", s.data(), "-U", userName, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, "initdb"), "-D", s.data(), "-U", userName,
+		"--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
 	cmd.SysProcAttr = attributes(s.owner, 0)
 	cmd.Dir = s.dir
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -164,7 +166,8 @@ func (s *Server) waitReady(ctx context.Context) error {
 		if err != nil {
 			continue
 		}
-		if lines := strings.Split(string(content), "\n"); len(lines) >= 8 && slices.Contains([]string{"ready", "standby"}, strings.TrimSpace(lines[7])) {
+		lines := strings.Split(string(content), "\n")
+		if len(lines) >= 8 && slices.Contains([]string{"ready", "standby"}, strings.TrimSpace(lines[7])) {
 			return nil
 		}
 	}
@@ -289,7 +292,8 @@ func find() (string, error) {
 	}
 	dir, err := download()
 	if err != nil {
-		return "", fmt.Errorf("PostgreSQL is not installed: install it (Debian: apt-get install postgresql, Red Hat: dnf install postgresql-server, Homebrew: brew install postgresql); a download failed: %w", err)
+		return "", fmt.Errorf("PostgreSQL is not installed: install it (Debian: apt-get install postgresql, "+
+			"Red Hat: dnf install postgresql-server, Homebrew: brew install postgresql); a download failed: %w", err)
 	}
 	return dir, nil
 }
@@ -323,7 +327,9 @@ func candidates() []string {
 	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
 		dirs = append(dirs, strings.TrimSpace(string(out)))
 	}
-	for _, pattern := range []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin"} {
+	for _, pattern := range []string{
+		"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin",
+	} {
 		found, _ := filepath.Glob(pattern)
 		slices.Reverse(found)
 		dirs = append(dirs, found...)
@@ -348,7 +354,8 @@ func download() (string, error) {
 	}
 	defer func() { _ = os.RemoveAll(runtimeDir) }()
 	// Its Start unpacks the programs first. That it can start a server is not needed, nor possible as root.
-	db := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().BinariesPath(dir).RuntimePath(runtimeDir).CachePath(runtimeDir).Logger(&bytes.Buffer{}))
+	db := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
+		BinariesPath(dir).RuntimePath(runtimeDir).CachePath(runtimeDir).Logger(&bytes.Buffer{}))
 	if err = db.Start(); err == nil {
 		err = db.Stop()
 	}
