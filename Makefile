@@ -4,7 +4,7 @@ DEV   := bin/memhook-dev
 TOOLS := $(GO) tool -modfile=tools.mod
 ARGS  ?=
 
-.PHONY: demo test cover lint bench bench-short bench-purge soak chaos failover test-pooler test-postgres test-postgres-short generate screenshots vuln build env
+.PHONY: demo test cover lint bench bench-short bench-purge soak chaos failover test-helm test-pooler test-postgres test-postgres-short generate screenshots vuln build env
 
 build:
 	@$(GO) build -o bin/ ./cmd/memhook ./cmd/memhook-dev
@@ -15,7 +15,7 @@ demo: build
 
 test:
 	@.ci/packages tests
-	$(GO) test -race -timeout 30m -parallel 3 $(ARGS) ./... # most tests wait for clocks: more than the cores at once
+	$(GO) test -race -timeout 30m -parallel 4 $(ARGS) ./... # most tests wait for clocks: more than the cores at once
 
 # Coverage of all tests, the processes that they start included; those that are killed leave nothing.
 cover:
@@ -25,7 +25,11 @@ cover:
 	@$(GO) tool covdata textfmt -i=cover/processes -o cover/processes.txt
 	@.ci/coverage cover/tests.txt cover/processes.txt
 
-# For the tests of the chart, where the machine has no helm.
+# The chart, with the machine's helm or one that is built from source, which takes minutes and 1 GB the first time.
+test-helm:
+	@command -v helm >/dev/null || $(MAKE) -s bin/helm
+	$(GO) test -count=1 -v -run 'Helm' ./cmd/memhook
+
 bin/helm:
 	GOBIN=$(CURDIR)/bin $(GO) install -trimpath -ldflags "-s -w" helm.sh/helm/v3/cmd/helm@v3.18.4
 

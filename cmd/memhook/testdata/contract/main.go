@@ -262,7 +262,7 @@ func (d *driver) customers() {
 	d.want(200, "its secret")(app.GetEndpointSecret(ctx, ep))
 	d.want(200, "rotate it")(app.RotateEndpointSecret(ctx, ep, nil, RotateEndpointSecretJSONRequestBody{Overlap: ptr("1h")}))
 	d.want(200, "rotate it without a word")(app.RotateEndpointSecretWithBody(ctx, ep, nil, "application/json", http.NoBody))
-	d.want(200, "its portal")(app.CreateEndpointPortal(ctx, ep, nil, CreateEndpointPortalJSONRequestBody{ExpiresIn: ptr("5m")}))
+	d.portal(ep)
 	tested := d.want(202, "test it")(app.TestEndpoint(ctx, ep, nil))
 	if _, there := tested["attempts"].([]any); !there {
 		d.wrongf("a delivery without attempts has no list of them: %v", tested)

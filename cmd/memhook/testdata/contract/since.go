@@ -27,6 +27,11 @@ func (d *driver) findAndResend() {
 	d.want(200, "its progress")(app.GetResend(ctx, text(resend, "id")))
 }
 
+func (d *driver) portal(ep string) {
+	lasts := CreateEndpointPortalJSONRequestBody{ExpiresIn: ptr("5m")}
+	d.want(200, "its portal")(d.app.CreateEndpointPortal(d.ctx, ep, nil, lasts))
+}
+
 func (d *driver) publicKey(ep string) {
 	ctx, app := d.ctx, d.app
 	d.want(409, "the public key of one without v1a")(app.GetEndpointPublicKey(ctx, ep))

@@ -8,6 +8,8 @@ func (*driver) uploads() {}
 
 func (*driver) findAndResend() {}
 
+func (*driver) portal(string) {}
+
 func (d *driver) publicKey(string) { d.want(404, "the public key")(d.app.ReadPublicKey(d.ctx)) }
 
 func (d *driver) cancel(task string) (*http.Response, error) { return d.app.CancelTask(d.ctx, task) }
