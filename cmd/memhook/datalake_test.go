@@ -137,8 +137,8 @@ func TestDatalake(t *testing.T) {
 	add("page", meets(memoriestest.FaultHTML), nil)
 	add("not found once", meets(memoriestest.FaultNotFound), nil)
 	add("firewall", meets(memoriestest.FaultFirewall), nil)
-	waiting := add("waiting", func(s *memoriestest.Task) { s.Steps[0].AfterMS = time.Hour.Milliseconds() }, nil)
-	missing := in.register("missing", nil) // 404 for ever
+	waiting := add("waiting", func(s *memoriestest.Task) { s.Steps[0].AfterMS = (24 * time.Hour).Milliseconds() }, nil) // 0 % for a quarter of an hour
+	missing := in.register("missing", nil)                                                                              // 404 for ever
 
 	all := b.receiver.await(t, len(want)+1, 90*time.Second)
 	got := make(map[string][]string)

@@ -29,6 +29,8 @@ import (
 const (
 	userName     = "memhook"
 	startTimeout = 30 * time.Second
+	// quitTimeout is how long an immediate shutdown may take: PostgreSQL kills what has not ended after 5 s.
+	quitTimeout = 10 * time.Second
 	// maxSocketPath is what the systems' socket addresses hold, less the socket's own name.
 	maxSocketPath = 85
 )
@@ -129,6 +131,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.cmd = exec.Command(filepath.Join(s.bin, "postgres"), args...)
 	s.cmd.Dir = s.dir
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
+	s.cmd.WaitDelay = quitTimeout // one of its processes may outlive it, and has the same standard output
 	s.cmd.SysProcAttr = attributes(s.owner, syscall.SIGINT)
 	s.done = make(chan struct{})
 	started := make(chan error)
@@ -183,10 +186,16 @@ func (s *Server) Shutdown(sig syscall.Signal) error {
 	case <-s.done:
 		return nil
 	case <-time.After(startTimeout):
+	}
+	// An immediate shutdown kills the server's own processes, too, if they do not end.
+	_ = s.cmd.Process.Signal(syscall.SIGQUIT)
+	select {
+	case <-s.done:
+	case <-time.After(quitTimeout):
 		_ = s.cmd.Process.Kill()
 		<-s.done
-		return errors.New("postgres did not stop in time and was killed")
 	}
+	return errors.New("postgres did not stop in time and was killed")
 }
 
 // Stop ends the server and removes its cluster.
