@@ -187,6 +187,7 @@ func (s *Server) Shutdown(sig syscall.Signal) error {
 		return nil
 	case <-time.After(startTimeout):
 	}
+	err := fmt.Errorf("postgres did not stop within %s and was killed%s", startTimeout, s.remaining())
 	// An immediate shutdown kills the server's own processes, too, if they do not end.
 	_ = s.cmd.Process.Signal(syscall.SIGQUIT)
 	select {
@@ -195,7 +196,16 @@ func (s *Server) Shutdown(sig syscall.Signal) error {
 		_ = s.cmd.Process.Kill()
 		<-s.done
 	}
-	return errors.New("postgres did not stop in time and was killed")
+	return err
+}
+
+// remaining says which processes the server has, as far as ps can tell.
+func (s *Server) remaining() string {
+	out, err := exec.Command("ps", "-o", "pid,stat,wchan:20,args", "--ppid", strconv.Itoa(s.cmd.Process.Pid)).Output()
+	if err != nil {
+		return ""
+	}
+	return "; its processes:\n" + string(out)
 }
 
 // Stop ends the server and removes its cluster.
