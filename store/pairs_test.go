@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/memhook/memhook/store"
@@ -32,7 +31,7 @@ func (g *gate) arm(statement int) {
 	g.left, g.reached, g.release = statement, make(chan struct{}), make(chan struct{})
 }
 
-func (g *gate) start(ctx context.Context) context.Context {
+func (g *gate) start(ctx context.Context, _ string) context.Context {
 	g.mu.Lock()
 	g.left--
 	held, reached, release := g.left == 0, g.reached, g.release
@@ -43,22 +42,6 @@ func (g *gate) start(ctx context.Context) context.Context {
 	}
 	return ctx
 }
-
-func (g *gate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return g.start(ctx)
-}
-func (*gate) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
-func (g *gate) TraceCopyFromStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceCopyFromStartData) context.Context {
-	return g.start(ctx)
-}
-func (*gate) TraceCopyFromEnd(context.Context, *pgx.Conn, pgx.TraceCopyFromEndData) {}
-
-func (g *gate) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	return g.start(ctx)
-}
-func (*gate) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
-func (*gate) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
 
 // duel is a database with two stores: the statements of one can be held, those of the other run beside them.
 type duel struct {
@@ -81,7 +64,7 @@ func newDuel(t *testing.T) *duel {
 		cfg.ConnConfig.RuntimeParams["application_name"] = name
 		cfg.ConnConfig.RuntimeParams["deadlock_timeout"] = "30ms"
 		if g != nil {
-			cfg.ConnConfig.Tracer = g
+			cfg.ConnConfig.Tracer = tracer(g.start)
 		}
 		return storetest.Over(t, cfg, store.Config{Encode: encode, Settle: time.Minute})
 	}
