@@ -162,6 +162,7 @@ const lostSubscribers = "tasks have lost their subscribers"
 func works() []operation {
 	attempt := func(r store.AttemptResult) func(context.Context, *store.Store, *stage) error {
 		return func(ctx context.Context, s *store.Store, st *stage) error {
+			r := r // two may record at once
 			r.DeliveryID, r.EndpointID, r.At, r.SharedJob = st.pending, st.endpoint, time.Now(), true
 			return s.RecordAttempt(ctx, r)
 		}
