@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -146,6 +147,9 @@ func (s *server) secure(overTLS bool, remoteAddr, forwardedProto string) bool {
 	return slices.ContainsFunc(s.cfg.Proxies, func(p netip.Prefix) bool { return p.Contains(peer.Addr().Unmap()) })
 }
 
+// ErrStarting is the error of Config.Ready while the instance starts.
+var ErrStarting = errors.New("this instance is starting")
+
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.Draining() {
 		writeProblem(w, r, problemFor(http.StatusServiceUnavailable, codeNotReady, "this instance is shutting down"))
@@ -153,7 +157,11 @@ func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
-	if err := s.cfg.Ready(ctx); err != nil {
+	switch err := s.cfg.Ready(ctx); {
+	case errors.Is(err, ErrStarting):
+		writeProblem(w, r, problemFor(http.StatusServiceUnavailable, codeNotReady, err.Error()))
+		return
+	case err != nil:
 		s.log.Warn("not ready", "error", err)
 		writeProblem(w, r, problemFor(http.StatusServiceUnavailable, codeNotReady, "the database cannot be reached or is not migrated"))
 		return

@@ -39,6 +39,9 @@ type peer struct {
 	turn     int
 }
 
+// nobody is the URL of a port that nothing listens on: a port that was free a moment ago may be another test's by now.
+const nobody = "http://127.0.0.1:1"
+
 func newPeer(t *testing.T) *peer {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -186,10 +189,7 @@ func TestPollsSpeakHTTP1(t *testing.T) {
 func TestMessagesNameNoSecrets(t *testing.T) {
 	t.Parallel()
 	addresses := regexp.MustCompile(`\d+\.\d+\.\d+\.\d+`)
-	p := newPeer(t)
-	p.listener.Close()
-	u, _ := url.Parse(p.url)
-	for _, base := range []string{p.url, "http://[::1]:namedport", "https://" + u.Host, "http://user:secretpass@" + u.Host, "http://name.invalid"} {
+	for _, base := range []string{nobody, "http://[::1]:namedport", "https://127.0.0.1:1", "http://user:secretpass@127.0.0.1:1", "http://name.invalid"} {
 		client := memories.New(base, 1, "memhook/test")
 		for _, key := range []string{"sk-mavi-secret", "sk-mai-secret", "sk-mavi-secret\n"} {
 			got := client.TaskStatus(t.Context(), memories.Account{Key: key}, "task-id-1", "default")

@@ -240,7 +240,7 @@ func TestARevokedKeyFailsOnAllInstances(t *testing.T) {
 	in.admin(http.MethodDelete, "/admin/v1/apps/"+app+"/keys/"+id, nil, nil)
 	revoked := time.Now()
 	for _, x := range []*instance{in, other} {
-		until(t, 2*time.Second, "the key fails", func() bool {
+		until(t, 20*time.Second, "the key fails", func() bool {
 			return x.callWith(key, http.MethodGet, "/v1/tasks", nil, nil) == http.StatusUnauthorized
 		})
 	}
@@ -464,7 +464,7 @@ func TestSlowClientsHoldNobodyUp(t *testing.T) {
 			}
 		})
 	}
-	until(t, 10*time.Second, "they are there", func() bool { return open.Load() >= 500 })
+	until(t, 20*time.Second, "they are there", func() bool { return open.Load() >= 500 })
 	var took []time.Duration
 	for i := range 300 {
 		start := time.Now()

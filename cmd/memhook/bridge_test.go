@@ -29,7 +29,7 @@ func TestServeDeliversWithinTwoSecondsOfReady(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = sim.Process.Kill(); _ = sim.Wait() })
 	b.env["MEMORIES_BASE_URL"] = "http://" + addr
-	until(t, 5*time.Second, "the simulator answers", func() bool {
+	until(t, 20*time.Second, "the simulator answers", func() bool {
 		resp, err := http.Get("http://" + addr + "/control/stats")
 		if err == nil {
 			_ = resp.Body.Close()
@@ -86,7 +86,7 @@ func TestShapesOfAnswers(t *testing.T) {
 			t.Errorf("event %s", got.body)
 		}
 	}
-	until(t, 10*time.Second, "empty lists are polled on", func() bool {
+	until(t, 20*time.Second, "empty lists are polled on", func() bool {
 		for _, empty := range []string{"list", "null", "object"} {
 			if life, ok := b.sim.Life("empty-" + empty); !ok || len(life.Polls) < 2 {
 				return false
@@ -166,7 +166,7 @@ func TestRetriesAndResend(t *testing.T) {
 			Status string
 		}
 	}
-	until(t, 5*time.Second, "the delivery is recorded as delivered", func() bool {
+	until(t, 20*time.Second, "the delivery is recorded as delivered", func() bool {
 		in.call(http.MethodGet, "/v1/deliveries?task="+task.ID, nil, &list)
 		return len(list.Data) == 1 && list.Data[0].Status == "delivered"
 	})
@@ -206,14 +206,14 @@ func TestKillAndRestart(t *testing.T) {
 			task.Faults = []memoriestest.Fault{{Kind: memoriestest.FaultHang}}
 			b.sim.Add(task)
 			in.register("task", nil)
-			until(t, 10*time.Second, "the poll is under way", func() bool { return b.sim.Stats().Faults[memoriestest.FaultHang] == 1 })
+			until(t, 20*time.Second, "the poll is under way", func() bool { return b.sim.Stats().Faults[memoriestest.FaultHang] == 1 })
 			in.kill()
 		}, 1},
 		{"after the event's commit and before the POST", func(t *testing.T, b *bench, in *instance) {
 			b.sim.Add(readyAfter("task", 500*time.Millisecond, "PI-1"))
 			in.register("task", nil)
 			b.locked("apps", func() { // the sender reads the signing key there
-				until(t, 10*time.Second, "the event is committed", func() bool { return b.query("select count(*) from deliveries") == 1 })
+				until(t, 20*time.Second, "the event is committed", func() bool { return b.query("select count(*) from deliveries") == 1 })
 				in.kill()
 			})
 			if n := len(b.receiver.all()); n != 0 {
@@ -238,7 +238,7 @@ func TestKillAndRestart(t *testing.T) {
 			restarted := time.Now()
 			b.start(strings.TrimPrefix(in.url, "http://"))
 			b.receiver.await(t, c.most, 15*time.Second)
-			until(t, 5*time.Second, "the delivery is recorded", func() bool { return b.query("select count(*) from deliveries where status = 'delivered'") == 1 })
+			until(t, 20*time.Second, "the delivery is recorded", func() bool { return b.query("select count(*) from deliveries where status = 'delivered'") == 1 })
 			t.Logf("delivered %s after the restart", time.Since(restarted))
 			all := b.receiver.all()
 			if len(all) > c.most {

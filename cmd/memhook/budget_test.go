@@ -227,7 +227,7 @@ func refusedAccountResumes(t *testing.T, change string, topUp bool) {
 		}
 	}
 	// The only task there is must keep meeting it: at 0, 2 and 6 s.
-	until(t, 15*time.Second, "the account is shown as refused", func() bool {
+	until(t, 20*time.Second, "the account is shown as refused", func() bool {
 		in.admin(http.MethodGet, "/admin/v1/accounts", nil, &accounts)
 		return len(accounts.Data) == 1 && accounts.Data[0].State == "refused"
 	})
@@ -275,7 +275,7 @@ func TestPausesHoldEverywhere(t *testing.T) {
 	other := b.start("")
 	b.sim.Add(readyAfter("task", 3*time.Second, "PI-1"))
 	in.register("task", nil)
-	until(t, 5*time.Second, "it is polled", func() bool { return b.sim.Stats().Requests > 0 })
+	until(t, 20*time.Second, "it is polled", func() bool { return b.sim.Stats().Requests > 0 })
 	if status := other.admin(http.MethodPost, "/admin/v1/polling/pause", nil, nil); status != http.StatusNoContent {
 		t.Errorf("pause: %d", status)
 	}
@@ -288,7 +288,7 @@ func TestPausesHoldEverywhere(t *testing.T) {
 	other.admin(http.MethodPost, "/admin/v1/deliveries/pause", nil, nil)
 	time.Sleep(time.Second) // until all instances know
 	other.admin(http.MethodPost, "/admin/v1/polling/resume", nil, nil)
-	until(t, 5*time.Second, "the event is there", func() bool { return b.query(`select count(*) from events`) == 1 })
+	until(t, 20*time.Second, "the event is there", func() bool { return b.query(`select count(*) from events`) == 1 })
 	time.Sleep(time.Second)
 	if n := len(b.receiver.all()); n != 0 {
 		t.Errorf("%d webhooks while deliveries are paused", n)
@@ -305,7 +305,7 @@ func TestAPollInFlightWhenTheTaskExpires(t *testing.T) {
 	in := b.start("")
 	b.sim.Add(readyAfter("late", time.Second, "PI-1"))
 	in.register("late", map[string]any{"expires_in": "4s"})
-	until(t, 3*time.Second, "it is polled", func() bool { return b.query(`select polls from tasks`) == 1 })
+	until(t, 20*time.Second, "it is polled", func() bool { return b.query(`select polls from tasks`) == 1 })
 	b.sim.Stall(7 * time.Second) // the next poll is sent before the task expires, and answered afterwards
 	if got := b.receiver.await(t, 1, 20*time.Second)[0]; got.event.Type != webhook.TaskReady {
 		t.Errorf("event %s", got.body)

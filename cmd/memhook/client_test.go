@@ -108,7 +108,7 @@ func TestTheClientCommands(t *testing.T) {
 	if out := c.ok("tasks", "wait", "cli-task", "--timeout", "30s"); !strings.Contains(out, "ready") || !strings.Contains(out, "PI-1") {
 		t.Errorf("wait printed %s", out)
 	}
-	until(t, 10*time.Second, "the webhook is verified", func() bool { return strings.Contains(said.String(), ": verified") })
+	until(t, 20*time.Second, "the webhook is verified", func() bool { return strings.Contains(said.String(), ": verified") })
 	if !strings.Contains(said.String(), `"note": "a=b,c"`) {
 		t.Errorf("the webhook's metadata: %s", said)
 	}
@@ -132,8 +132,8 @@ func TestTheClientCommands(t *testing.T) {
 	}
 	id := deliveries[0].ID
 	c.ok("deliveries", "resend", id)
-	until(t, 10*time.Second, "it was sent again", func() bool { return strings.Count(said.String(), ": verified") == 2 })
-	until(t, 10*time.Second, "its second attempt is kept", func() bool {
+	until(t, 20*time.Second, "it was sent again", func() bool { return strings.Count(said.String(), ": verified") == 2 })
+	until(t, 20*time.Second, "its second attempt is kept", func() bool {
 		var d deliveryJSON
 		c.read(&d, "deliveries", "get", id) // in the table a port could read as a status
 		return len(d.Attempts) == 2 && d.Attempts[1].ResponseStatus == http.StatusNoContent
@@ -151,7 +151,7 @@ func TestTheClientCommands(t *testing.T) {
 	if status, out, _ := c.run("endpoints", "test", endpoints[0].ID); status != 1 || !strings.Contains(out, "refused") {
 		t.Errorf("a test of a receiver that is gone: exit status %d: %s", status, out)
 	}
-	until(t, 10*time.Second, "its retries are used up", func() bool {
+	until(t, 20*time.Second, "its retries are used up", func() bool {
 		c.read(&deliveries, "deliveries", "list", "--status", "failed")
 		return len(deliveries) == 1
 	})
@@ -202,7 +202,7 @@ func TestTailPrintsEventsOnceInTheirOrder(t *testing.T) {
 	in := b.start("")
 	c := in.commandLine()
 	in.registerAt("before", b.receiver.URL)
-	until(t, 10*time.Second, "it stands in the feed", func() bool {
+	until(t, 20*time.Second, "it stands in the feed", func() bool {
 		return strings.Contains(c.ok("events", "tail", "--no-follow", "--since", "1m"), "before")
 	})
 	var said safeBuffer
@@ -217,7 +217,7 @@ func TestTailPrintsEventsOnceInTheirOrder(t *testing.T) {
 		time.Sleep(1100 * time.Millisecond)
 		in.registerAt(task, b.receiver.URL)
 	}
-	until(t, 15*time.Second, "both are printed", func() bool { return strings.Contains(said.String(), `"second"`) })
+	until(t, 20*time.Second, "both are printed", func() bool { return strings.Contains(said.String(), `"second"`) })
 	lines := strings.Split(strings.TrimSpace(said.String()), "\n")
 	if len(lines) != 2 || !strings.Contains(lines[0], `"first"`) || !strings.Contains(lines[1], `"second"`) {
 		t.Errorf("tail printed %s", said.String())

@@ -26,13 +26,13 @@ func TestAJobLostOnItsWayIsFreed(t *testing.T) {
 			if status := in.admin(http.MethodPost, "/admin/v1/"+path+"/pause", nil, nil); status >= 300 {
 				t.Fatalf("pause: %d", status)
 			}
-			until(t, 5*time.Second, "the queue is paused", func() bool {
+			until(t, 20*time.Second, "the queue is paused", func() bool {
 				return b.query(`select count(*) from river_queue where name = $1 and paused_at is not null`, queue) == 1
 			})
 			time.Sleep(time.Second) // for a fetch that is under way
 			b.sim.Add(readyAfter("lost", 0, "PI-1"))
 			in.register("lost", nil)
-			until(t, 10*time.Second, "the job waits", func() bool {
+			until(t, 20*time.Second, "the job waits", func() bool {
 				return b.query(`select count(*) from river_job where queue = $1 and state = 'available'`, queue) == 1
 			})
 			b.exec(`
@@ -79,7 +79,7 @@ func TestTheDatabaseRestarts(t *testing.T) {
 			if err := pg.Shutdown(sig); err != nil {
 				t.Fatal(err)
 			}
-			until(t, 5*time.Second, "/readyz says so", func() bool {
+			until(t, 20*time.Second, "/readyz says so", func() bool {
 				resp, err := http.Get(in.url + "/readyz")
 				if err != nil {
 					return false

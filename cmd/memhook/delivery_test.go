@@ -117,7 +117,7 @@ func TestOneBadReceiverHarmsNobodyElse(t *testing.T) {
 			}
 			alone := run("alone")
 			in.registerAt("first", url)
-			until(t, 10*time.Second, "the bad endpoint exists", func() bool {
+			until(t, 20*time.Second, "the bad endpoint exists", func() bool {
 				return b.query(`select count(*) from deliveries d join endpoints e on e.id = d.endpoint_id where e.url = $1`, url) == 1
 			})
 			b.seed(url, 10_000, "pending")
@@ -270,7 +270,7 @@ func TestEndpointSettings(t *testing.T) {
 	}
 	before := len(b.receiver.all())
 	in.registerAt("later", b.receiver.URL)
-	until(t, 5*time.Second, "the later event waits", func() bool {
+	until(t, 20*time.Second, "the later event waits", func() bool {
 		in.call(http.MethodGet, "/v1/endpoints/"+ep.ID, nil, &ep)
 		return !ep.Enabled && ep.DisabledReason != nil && ep.Queued == 1
 	})

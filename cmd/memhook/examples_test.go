@@ -83,7 +83,7 @@ createServer(async (request, response) => {
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				until(t, 10*time.Second, "the receiver listens", func() bool {
+				until(t, 20*time.Second, "the receiver listens", func() bool {
 					resp, err := http.Post(url, "application/json", strings.NewReader("{}"))
 					if err == nil {
 						_ = resp.Body.Close()
@@ -112,7 +112,7 @@ createServer(async (request, response) => {
 				}
 			}
 			until(t, 30*time.Second, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == n })
-			until(t, 5*time.Second, "all were worked on", func() bool { return strings.Count(out.String(), "working on") == n })
+			until(t, 20*time.Second, "all were worked on", func() bool { return strings.Count(out.String(), "working on") == n })
 			if failed := b.query(`select count(*) from attempts where response_status = 401`); failed != 0 {
 				t.Errorf("%d webhooks were not verified", failed)
 			}

@@ -49,7 +49,7 @@ func newPair(t *testing.T) *pair {
 	}
 	t.Cleanup(func() { _ = p.standby.Stop() })
 	p.exec(p.primary, `alter system set synchronous_standby_names = '*'`, `select pg_reload_conf()`)
-	until(t, 10*time.Second, "the standby is synchronous", func() bool {
+	until(t, 20*time.Second, "the standby is synchronous", func() bool {
 		var state string
 		p.scan(p.primary, &state, `select coalesce(max(sync_state), '') from pg_stat_replication`)
 		return state == "sync"

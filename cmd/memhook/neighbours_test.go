@@ -182,7 +182,7 @@ func TestAHangingHostHarmsNobodyElse(t *testing.T) {
 				urls[i] = host.urls[i%c.ports] + c.path(i)
 			}
 			in.registerBatch(key, "hangs", urls)
-			until(t, 10*time.Second, "the host is being sent to", func() bool { return host.inFlight.Load() >= 10 })
+			until(t, 20*time.Second, "the host is being sent to", func() bool { return host.inFlight.Load() >= 10 })
 			beside := in.registerToReceipt("beside", neighbours)
 			harmless(t, neighbours, alone, beside)
 			t.Logf("%d tasks, %d requests at the host, at most %d at once", n, host.requests.Load(), host.most.Load())

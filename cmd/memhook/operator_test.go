@@ -40,7 +40,7 @@ func TestSIGTERMDrains(t *testing.T) {
 	if err := in.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	until(t, time.Second, "it is not ready", func() bool { return status(in.url+"/readyz") == http.StatusServiceUnavailable })
+	until(t, 20*time.Second, "it is not ready", func() bool { return status(in.url+"/readyz") == http.StatusServiceUnavailable })
 	var hints struct{ URL string }
 	for time.Since(start) < 1500*time.Millisecond {
 		if got := status(in.url + "/healthz"); got != http.StatusOK {
@@ -94,7 +94,7 @@ func TestASignedOutSessionIsOver(t *testing.T) {
 	if got, _ := copies[0].get("/admin/"); got != http.StatusFound {
 		t.Errorf("on the same instance: %d", got)
 	}
-	until(t, 2*time.Second, "the other instance knows", func() bool { got, _ := copies[1].get("/admin/"); return got == http.StatusFound })
+	until(t, 20*time.Second, "the other instance knows", func() bool { got, _ := copies[1].get("/admin/"); return got == http.StatusFound })
 }
 
 // Whatever the files for Kubernetes and Prometheus ask of a metric, a running instance has with just those labels.
@@ -187,7 +187,7 @@ func TestTheVerdictTurnsWhenAReceiverBreaks(t *testing.T) {
 		}
 		return s
 	}
-	until(t, 10*time.Second, "all is well", func() bool { return judge().Verdict.OK })
+	until(t, 20*time.Second, "all is well", func() bool { return judge().Verdict.OK })
 	b.receiver.answers(func(int, received) int { return http.StatusInternalServerError })
 	b.sim.Add(readyAfter("task", 0, "PI-1"))
 	in.register("task", nil)
@@ -271,7 +271,7 @@ func TestAlertsAreSentOnceForEachChange(t *testing.T) {
 	if got := in.call(http.MethodPost, "/v1/endpoints/"+list.Data[0].ID+"/enable", nil, nil); got != http.StatusOK {
 		t.Fatalf("enable: %d", got)
 	}
-	until(t, 15*time.Second, "the third", func() bool { return len(told()) >= 3 })
+	until(t, 20*time.Second, "the third", func() bool { return len(told()) >= 3 })
 	if got := told(); !slices.Equal(got, []string{"delivery.failed", "endpoint.failing", "endpoint.recovered"}) {
 		t.Errorf("told: %q", got)
 	}

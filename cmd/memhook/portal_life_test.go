@@ -27,7 +27,7 @@ func TestAPortalActs(t *testing.T) {
 	if status := v.post(base+"/deliveries/"+p.myDelivery+"/resend", form); status != http.StatusSeeOther {
 		t.Fatalf("resend: %d", status)
 	}
-	until(t, 10*time.Second, "it is delivered", func() bool {
+	until(t, 20*time.Second, "it is delivered", func() bool {
 		_, page := v.get(base + "/deliveries/" + p.myDelivery)
 		return strings.Contains(page, "Attempt 2 delivered")
 	})

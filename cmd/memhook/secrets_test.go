@@ -166,7 +166,7 @@ func TestRotatingTheEncryptionKey(t *testing.T) {
 	if err := first.Start(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, 10*time.Second, "it has begun", func() bool { return old() <= before-500 })
+	until(t, 20*time.Second, "it has begun", func() bool { return old() <= before-500 })
 	_ = first.Process.Kill()
 	_ = first.Wait()
 	if _, err := conn.Exec(t.Context(), `rollback`); err != nil {

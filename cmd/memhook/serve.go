@@ -41,6 +41,10 @@ func (c serveCommand) Run(ctx context.Context) error {
 		}
 	}()
 	s, err := app.Start(ctx, cfg, c.Role, log)
+	if ctx.Err() != nil && err != nil { // nobody was told to send requests here yet
+		log.Info("stopped while it started", "error", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

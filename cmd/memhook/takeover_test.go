@@ -42,7 +42,7 @@ func TestADeadInstancesWorkIsTakenOver(t *testing.T) {
 	open.Store(true)
 	all := b.receiver.await(t, 40, 11*time.Second)
 	t.Logf("sent again by the other instance %s after the kill", time.Since(killed))
-	until(t, 5*time.Second, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == 20 })
+	until(t, 20*time.Second, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == 20 })
 	if n := len(b.receiver.all()); n > 40 {
 		t.Errorf("%d webhooks for 20 that were in flight", n)
 	}
@@ -89,7 +89,7 @@ func TestOnlyWhatWasInFlightIsRepeated(t *testing.T) {
 	in.register("task", map[string]any{"callback_url": hanging.URL})
 	b.receiver.await(t, 9, 10*time.Second)
 	hanging.await(t, 1, 10*time.Second)
-	until(t, 5*time.Second, "the nine are on disk", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == 9 })
+	until(t, 20*time.Second, "the nine are on disk", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == 9 })
 	if n := b.query(`select count(*) from river_job where kind = 'deliver_first' and state = 'running'`); n != 1 {
 		t.Errorf("%d jobs run, want the one of all ten", n)
 	}
@@ -97,7 +97,7 @@ func TestOnlyWhatWasInFlightIsRepeated(t *testing.T) {
 	close(release)
 	b.start(strings.TrimPrefix(in.url, "http://"))
 	hanging.await(t, 2, 5*time.Second)
-	until(t, 5*time.Second, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == 10 })
+	until(t, 20*time.Second, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == 10 })
 	if got := hanging.all(); got[0].id != got[1].id {
 		t.Errorf("repeated as %s after %s", got[1].id, got[0].id)
 	}

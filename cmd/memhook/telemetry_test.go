@@ -101,7 +101,7 @@ func TestOneTraceFromRegistrationToAttempts(t *testing.T) {
 	}
 	var byName map[string][]*tracepb.Span
 	var byID map[string]*tracepb.Span
-	until(t, 10*time.Second, "the spans have come", func() bool {
+	until(t, 20*time.Second, "the spans have come", func() bool {
 		byName, byID = s.trace(id)
 		return len(byName["POST /v1/tasks"]) == 1 && len(byName["poll"]) > 0 && len(byName["attempt"]) == 2
 	})

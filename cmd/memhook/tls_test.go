@@ -86,7 +86,7 @@ func TestTLSAndTrustedProxies(t *testing.T) {
 	if c := signIn(plain, in.url, "X-Forwarded-Proto", "https", "X-Forwarded-For", "192.0.2.77"); !c.Secure {
 		t.Error("a trusted proxy was not believed")
 	}
-	until(t, 5*time.Second, "the log has the client", func() bool { return strings.Contains(in.log.String(), `"client":"192.0.2.77"`) })
+	until(t, 20*time.Second, "the log has the client", func() bool { return strings.Contains(in.log.String(), `"client":"192.0.2.77"`) })
 
 	cert, key, client := certify(t)
 	b.env["MEMHOOK_TLS_CERT"], b.env["MEMHOOK_TLS_KEY"] = cert, key

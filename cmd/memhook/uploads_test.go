@@ -144,7 +144,7 @@ func TestUploadsArePausedWithPolling(t *testing.T) {
 	for i := range 100 {
 		in.upload(fmt.Sprint(i), videoURL(fmt.Sprint(i)))
 	}
-	until(t, 10*time.Second, "some are submitted", func() bool { return b.sim.Stats().Uploads > 3 })
+	until(t, 20*time.Second, "some are submitted", func() bool { return b.sim.Stats().Uploads > 3 })
 	if status := other.admin(http.MethodPost, "/admin/v1/polling/pause", nil, nil); status != http.StatusNoContent {
 		t.Errorf("pause: %d", status)
 	}
@@ -173,7 +173,7 @@ func TestUploadsThatAreKilledInTheMiddle(t *testing.T) {
 			in.setBudgets(100, 600)
 			b.sim.BreakUploads(memoriestest.Fault{Kind: memoriestest.FaultHang})
 			ids := []string{in.upload("first", body("first")).ID, in.upload("second", body("second")).ID}
-			until(t, 10*time.Second, "the submission is under way", func() bool { return b.sim.Stats().Faults[memoriestest.FaultHang] == 1 })
+			until(t, 20*time.Second, "the submission is under way", func() bool { return b.sim.Stats().Faults[memoriestest.FaultHang] == 1 })
 			in.kill()
 			in = b.start(strings.TrimPrefix(in.url, "http://"))
 			all := b.receiver.await(t, 2, 20*time.Second)

@@ -53,7 +53,7 @@ func TestSilentConnectionsLoseOneAttemptAtMost(t *testing.T) {
 		round(fmt.Sprintf("after-%d", i))
 	}
 	r.await(t, 6*endpoints, 20*time.Second)
-	until(t, 10*time.Second, "all is recorded", func() bool {
+	until(t, 20*time.Second, "all is recorded", func() bool {
 		return b.query(`select count(*)::int from deliveries where status = 'delivered'`) == 6*endpoints
 	})
 	if n := b.query(`select coalesce(max(attempt_count), 0)::int from deliveries`); n > 2 {

@@ -202,7 +202,7 @@ func TestCallbacksLeaveThroughAProxy(t *testing.T) {
 			t.Fatalf("test: %d", status)
 		}
 	}
-	until(t, 10*time.Second, "the attempt at the private target is refused", func() bool {
+	until(t, 20*time.Second, "the attempt at the private target is refused", func() bool {
 		return b.query(`select count(*)::int from attempts where error = 'the address is not allowed'`) > 0
 	})
 	if proxy.logged("10.1.2.3") {

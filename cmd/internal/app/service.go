@@ -54,13 +54,14 @@ type Service struct {
 	failed   chan error         // gets the HTTP server's error if it ends unasked
 	cancel   context.CancelFunc // ends what runs beside the workers
 	activity sync.WaitGroup
+	started  atomic.Bool // the workers have started
 	draining atomic.Bool
 	migrated atomic.Bool
 }
 
 // Start runs an instance in a role until [Service.Stop]. It opens the addresses and the database,
-// constructs everything, serves HTTP, and starts the workers last. If a step fails, Start stops what it
-// has started and returns the step's error.
+// constructs everything, serves HTTP, and starts the workers last; until then /readyz answers 503. If a step fails, or ctx ends,
+// Start stops what it has started and returns the step's error.
 func Start(ctx context.Context, cfg *Settings, role string, log *slog.Logger) (_ *Service, err error) {
 	s := &Service{cfg: cfg, role: role, log: log, failed: make(chan error, 1)}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -82,6 +83,7 @@ func Start(ctx context.Context, cfg *Settings, role string, log *slog.Logger) (_
 			return nil, err
 		}
 	}
+	s.started.Store(true)
 	log.Info("memhook is up", "version", Version(), "role", role, "address", s.Addr())
 	return s, nil
 }
@@ -199,6 +201,9 @@ func (s *Service) startWorker(ctx, background context.Context) error {
 func (s *Service) ready(ctx context.Context) error {
 	if s.draining.Load() {
 		return errors.New("shutting down")
+	}
+	if !s.started.Load() {
+		return api.ErrStarting
 	}
 	if err := store.CheckWritable(ctx, s.pool); err != nil {
 		return err

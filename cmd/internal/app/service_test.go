@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/memhook/memhook/cmd/internal/proc"
 	"github.com/memhook/memhook/store/storetest"
 )
 
@@ -22,13 +23,12 @@ func TestMain(m *testing.M) { storetest.Main(m) }
 // serviceSettings are those of an instance on a migrated database of its own, at a free address.
 func serviceSettings(t *testing.T, more map[string]string) *Settings {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := proc.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = l.Close()
 	env := map[string]string{
-		"DATABASE_URL": storetest.URL(t), "MEMHOOK_ENCRYPTION_KEY": storetest.EncryptionKey, "MEMHOOK_ADDR": l.Addr().String(),
+		"DATABASE_URL": storetest.URL(t), "MEMHOOK_ENCRYPTION_KEY": storetest.EncryptionKey, "MEMHOOK_ADDR": addr,
 		"MEMHOOK_AUTO_MIGRATE": "false", "MEMHOOK_SHUTDOWN_TIMEOUT": "5s",
 	}
 	maps.Copy(env, more)
@@ -126,7 +126,7 @@ func TestAFailedStartLeavesNothing(t *testing.T) {
 	}
 }
 
-// The workers start last: while they cannot, HTTP is served already.
+// The workers start last: while they cannot, HTTP is served already, and /readyz sends nobody here.
 func TestTheWorkersStartLast(t *testing.T) {
 	t.Parallel()
 	cfg := serviceSettings(t, nil)
@@ -161,6 +161,9 @@ func TestTheWorkersStartLast(t *testing.T) {
 	until(t, "the probe answers", func() bool { return get("http://"+cfg.Addr+"/healthz") == http.StatusOK })
 	if len(done) > 0 {
 		t.Error("the workers have started although their table is locked")
+	}
+	if status := get("http://" + cfg.Addr + "/readyz"); status != http.StatusServiceUnavailable {
+		t.Errorf("before they have started /readyz answers %d", status)
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
