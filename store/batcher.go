@@ -16,9 +16,10 @@ const groupTimeout = 5 * time.Second
 // statement each.) A batch that follows another at once and would be small lingers for some milliseconds
 // first: the calls of a busy time cost a fifth of the CPU together.
 type Batcher[In, Out any] struct {
-	max    int // calls a batch
-	linger time.Duration
-	run    func(context.Context, []In) ([]Out, error)
+	max     int // calls a batch
+	linger  time.Duration
+	patient bool // see Patient
+	run     func(context.Context, []In) ([]Out, error)
 
 	mu      sync.Mutex
 	waiting []call[In, Out]
@@ -38,6 +39,13 @@ type answer[Out any] struct {
 // NewBatcher makes a Batcher around run, which must answer each input, in order.
 func NewBatcher[In, Out any](most int, linger time.Duration, run func(context.Context, []In) ([]Out, error)) *Batcher[In, Out] {
 	return &Batcher[In, Out]{max: most, linger: linger, run: run}
+}
+
+// Patient makes a call that finds nothing under way linger, too, and returns the Batcher: for calls whose callers can wait. Where
+// they come one by one, a few milliseconds apart, each would otherwise be a batch of its own.
+func (g *Batcher[In, Out]) Patient() *Batcher[In, Out] {
+	g.patient = true
+	return g
 }
 
 // Do answers in, together with whoever calls at the same time. When ctx ends first Do returns its
@@ -61,7 +69,7 @@ func (g *Batcher[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 }
 
 func (g *Batcher[In, Out]) drain() {
-	for first := true; ; first = false {
+	for first := !g.patient; ; first = false {
 		if !first {
 			g.gather()
 		}

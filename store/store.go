@@ -58,6 +58,9 @@ type Store struct {
 	park     *Batcher[Parking, struct{}]
 	polls    *Batcher[Poll, Polled]
 	slots    *Batcher[SlotRequest, Slot]
+
+	idlePolls  *Batcher[Poll, Polled]      // those that change nothing
+	earlySlots *Batcher[SlotRequest, Slot] // see SlotRequest.Early
 }
 
 // New makes a Store on a pool whose database is migrated (see [Migrate]). The caller closes the pool.
@@ -85,7 +88,9 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	s.record = NewBatcher(500, 8*ms, s.recordAttemptBatch)
 	s.park = NewBatcher(500, 8*ms, s.parkBatch)
 	s.polls = NewBatcher(500, 5*ms, s.recordPollBatch)
+	s.idlePolls = NewBatcher(500, pollLinger, s.recordPollBatch).Patient()
 	s.slots = NewBatcher(500, 3*ms, s.takeSlotBatch)
+	s.earlySlots = NewBatcher(500, SlotLinger, s.takeSlotBatch).Patient()
 	return s, nil
 }
 

@@ -160,9 +160,10 @@ func (p *poller) reload(ctx context.Context) {
 func (p *poller) takeSlot(ctx context.Context, endAt time.Time) bool {
 	now := time.Now()
 	choice, due := p.shares.Choose(p.survival, p.tasks.policy, polling.At(now))
-	asked := time.Now() // choosing from many tasks takes milliseconds
-	slot, err := p.w.cfg.Store.TakeSlot(ctx, store.SlotRequest{Account: p.lease.Account.ID, Lease: p.lease.ID, Any: choice >= 0})
-	took := time.Since(asked)
+	slot, err := p.w.cfg.Store.TakeSlot(ctx, store.SlotRequest{
+		Account: p.lease.Account.ID, Lease: p.lease.ID, Any: choice >= 0,
+		Early: choice >= 0 && p.nextSlot.Add(p.lead).Sub(now) >= 2*store.SlotLinger,
+	})
 	switch {
 	case err != nil:
 		// The statement may have been committed and its answer lost, and with it the admitted tasks.
@@ -179,11 +180,11 @@ func (p *poller) takeSlot(ctx context.Context, endAt time.Time) bool {
 			choice, _ = p.shares.Choose(p.survival, p.tasks.policy, polling.At(time.Now()))
 		}
 		if choice >= 0 { // else the admitted tasks are being polled already: the slot is unused
-			p.send(ctx, choice, asked.Add(slot.Wait), took)
+			p.send(ctx, choice, slot.Asked.Add(slot.Wait), slot.Took)
 		}
-		p.nextSlot = now.Add(slot.Wait + p.interval - p.lead)
+		p.nextSlot = slot.Asked.Add(slot.Wait + p.interval - p.lead)
 	case choice >= 0: // another lease's slot comes first
-		p.nextSlot = now.Add(max(slot.Wait-p.lead, p.lead/2))
+		p.nextSlot = slot.Asked.Add(max(slot.Wait-p.lead, p.lead/2))
 	case len(p.tasks.policy) == 0:
 		return false
 	default: // no task may be polled yet

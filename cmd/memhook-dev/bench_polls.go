@@ -181,7 +181,7 @@ func (r *rig) sizes(ctx context.Context) (map[string]int64, error) {
 		select c.relname::text, pg_relation_size(c.oid)
 		from pg_class c
 		join pg_namespace n on n.oid = c.relnamespace
-		where n.nspname = 'public' and c.relkind in ('r', 'i')`)
+		where n.nspname = current_schema() and c.relkind in ('r', 'i')`)
 	if err != nil {
 		return nil, err
 	}
