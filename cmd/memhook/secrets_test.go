@@ -208,3 +208,78 @@ func TestRotatingTheEncryptionKey(t *testing.T) {
 		t.Errorf("with the old key: %v: %s", err, out)
 	}
 }
+
+// The encryption key changes in two steps, as docs/operations.md has them: at each moment one instance seals and another, which has
+// the step before, opens. Nothing waits for a second attempt.
+func TestTheEncryptionKeyChangesInTwoSteps(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{})
+	b.fast()
+	before, after := storetest.EncryptionKey, base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("n"), 32))
+	with := func(keys string, args ...string) *instance {
+		b.env["MEMHOOK_ENCRYPTION_KEY"] = keys
+		return b.start("", args...)
+	}
+	seals, opens := with(before, "--role", "api"), with(before, "--role", "worker")
+	n := 0
+	deliver := func(what string) {
+		t.Helper()
+		n++
+		seals.registerAt(fmt.Sprint("task-", n), fmt.Sprintf("%s/%d", b.receiver.URL, n))
+		b.receiver.await(t, n, 20*time.Second)
+		if log := opens.log.String() + seals.log.String(); strings.Contains(log, "sealed") {
+			t.Errorf("%s:\n%s", what, log)
+		}
+	}
+	deliver("before")
+	for _, keys := range []string{before + "," + after, after + "," + before} {
+		seals.terminate(20 * time.Second)
+		seals = with(keys, "--role", "api")
+		deliver("the one that seals has " + keys)
+		opens.terminate(20 * time.Second)
+		opens = with(keys, "--role", "worker")
+		deliver("both have " + keys)
+	}
+	until(t, 20*time.Second, "all are recorded", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == n })
+	if again := b.query(`select count(*) from deliveries where attempt_count <> 1`); again != 0 {
+		t.Errorf("%d were not delivered by their first attempt", again)
+	}
+}
+
+// A secret that an instance cannot open holds up the deliveries to its own endpoint, not those beside it: here the key was changed in
+// one step, and the instance that delivers has the old one only.
+func TestASecretThatCannotBeOpenedIsItsEndpointsTrouble(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{})
+	b.fast()
+	before := storetest.EncryptionKey
+	old := b.start("")
+	const pairs = 20
+	for i := range pairs { // their endpoints are sealed with the old key
+		old.want(http.StatusCreated, testAPIKey, http.MethodPost, "/v1/endpoints", map[string]any{"url": fmt.Sprintf("%s/old/%d", b.receiver.URL, i)}, nil)
+	}
+	b.env["MEMHOOK_ENCRYPTION_KEY"] = base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("n"), 32)) + "," + before
+	api := b.start("", "--role", "api")
+	for i := range pairs {
+		for _, kind := range []string{"old", "new"} {
+			api.registerAt(fmt.Sprintf("%s-%d", kind, i), fmt.Sprintf("%s/%s/%d", b.receiver.URL, kind, i))
+		}
+	}
+	for _, got := range b.receiver.await(t, pairs, 20*time.Second) {
+		if !strings.HasPrefix(got.task.TaskID, "old-") {
+			t.Errorf("%s was sent, with a secret that cannot be opened", got.task.TaskID)
+		}
+	}
+	until(t, 20*time.Second, "those of the old key are recorded", func() bool {
+		return b.query(`select count(*) from deliveries where status = 'delivered'`) == pairs
+	})
+	if again := b.query(`select count(*) from attempts`); again != pairs {
+		t.Errorf("%d attempts for %d deliveries", again, pairs)
+	}
+	until(t, 30*time.Second, "the log says which setting is wrong", func() bool {
+		return strings.Contains(old.log.String(), "a key that is not in MEMHOOK_ENCRYPTION_KEY")
+	})
+	old.terminate(20 * time.Second)
+	b.start("")
+	b.receiver.await(t, 2*pairs, 30*time.Second)
+}
