@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
 
 	"github.com/memhook/memhook/store"
 )
@@ -22,7 +24,15 @@ import (
 // the page that it leads to. The forms are protected by a field of their own.
 const portalCookie = "memhook_portal"
 
-type portal struct{ site }
+type portal struct {
+	site
+
+	requests *lru.Cache[string, *rate.Limiter] // limits them, by endpoint
+}
+
+// portalRate and portalBurst bound the requests to one endpoint's pages on this instance, per second and at once: several people
+// look at pages that refresh themselves, while the database belongs to everybody's webhooks.
+const portalRate, portalBurst = 20, 200
 
 // NewPortal makes the handler of everything under /portal.
 func NewPortal(cfg Config) (http.Handler, error) {
@@ -30,7 +40,7 @@ func NewPortal(cfg Config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &portal{pages}
+	p := &portal{pages, newCache[*rate.Limiter]()}
 	r := chi.NewRouter()
 	r.Use(headers, unlisted, boundForms)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) { p.fail(w, r, store.ErrNotFound) })
@@ -125,7 +135,16 @@ func (p *portal) opened(next http.Handler) http.Handler {
 			p.closed(w, r, err)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), ctxVisit{}, v)))
+		r = r.WithContext(context.WithValue(r.Context(), ctxVisit{}, v))
+		if !limiterOf(p.requests, v.EndpointID.String(), portalRate, portalBurst).Allow() {
+			p.refuse(r, "too-many-requests")
+			w.Header().Set("Retry-After", "1")
+			p.render(w, r, http.StatusTooManyRequests, &view{
+				template: "problem", Title: "Too many requests", Data: "These pages were asked for too often. Wait a second and load the page again.",
+			})
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -172,12 +172,7 @@ func (d *dashboard) signIn(w http.ResponseWriter, r *http.Request) {
 func (d *dashboard) refuseToken(w http.ResponseWriter, r *http.Request, to string) {
 	page := &view{template: "sign-in", Title: "Sign in", Data: to, Problem: "This is not the admin token."}
 	client := d.cfg.Client(r)
-	limit, ok := d.wrongTokens.Get(client)
-	if !ok {
-		limit = rate.NewLimiter(rate.Every(wrongEvery), wrongBurst)
-		d.wrongTokens.Add(client, limit)
-	}
-	if limit.Allow() {
+	if limiterOf(d.wrongTokens, client, rate.Every(wrongEvery), wrongBurst).Allow() {
 		d.refuse(r, "wrong-token")
 		d.render(w, r, http.StatusUnauthorized, page)
 		return
@@ -195,6 +190,16 @@ func newCache[V any]() *lru.Cache[string, V] {
 		panic(err)
 	}
 	return c
+}
+
+// limiterOf returns the limiter of a key in a set, a new one where there is none yet.
+func limiterOf(set *lru.Cache[string, *rate.Limiter], key string, perSecond rate.Limit, burst int) *rate.Limiter {
+	made := rate.NewLimiter(perSecond, burst)
+	if first, ok, _ := set.PeekOrAdd(key, made); ok {
+		set.Get(key) // it was used just now
+		return first
+	}
+	return made
 }
 
 // signOut ends the session on all instances: a cookie that was copied is worth nothing afterwards.

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -266,4 +268,39 @@ func (in *instance) try(method, path string, form url.Values, header ...string) 
 	defer func() { _ = resp.Body.Close() }()
 	raw, _ := io.ReadAll(resp.Body)
 	return resp.StatusCode, string(raw)
+}
+
+// Who loads an endpoint's pages without end is refused for a while; the pages of another endpoint are not.
+func TestAPortalsRequestsAreBounded(t *testing.T) {
+	t.Parallel()
+	p := newPortalBench(t, "--role", "api")
+	v, other := p.customer(p.portal(testAPIKey, p.mine)), p.customer(p.portal(testAPIKey, p.sibling))
+	var refused atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 250 {
+				if refused.Load() > 0 {
+					return
+				}
+				switch status, body := v.get("/portal/" + p.mine + "/secret"); {
+				case status == http.StatusTooManyRequests && strings.Contains(body, "Wait a second"):
+					refused.Add(1)
+				case status != http.StatusOK:
+					t.Errorf("%d", status)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if refused.Load() == 0 {
+		t.Error("2,000 requests at once were all answered")
+	}
+	if status, _ := other.get("/portal/" + p.sibling + "/secret"); status != http.StatusOK {
+		t.Errorf("another endpoint's pages: %d", status)
+	}
+	until(t, 20*time.Second, "the pages open again", func() bool {
+		status, _ := v.get("/portal/" + p.mine + "/secret")
+		return status == http.StatusOK
+	})
 }
