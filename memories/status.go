@@ -114,11 +114,12 @@ func (a answer) plain() Status {
 
 func (a answer) ok() bool { return a.status/100 == 2 }
 
-// malformed is the status of a successful answer that does not say what it must.
+// malformed is the status of a successful answer that does not say what it must. It is s with nothing in it that the answer
+// told, so that the caller can still release it.
 func (s Status) malformed(format string, args ...any) Status {
-	return Status{
-		Outcome: Malformed, Code: s.Code, Message: clip(fmt.Sprintf(format, args...)), HTTPStatus: s.HTTPStatus, RetryAfter: s.RetryAfter,
-	}
+	s.Outcome, s.Message = Malformed, clip(fmt.Sprintf(format, args...))
+	s.Videos, s.Done, s.Progress = nil, false, nil
+	return s
 }
 
 // saying sets the service's code and message; an empty message keeps the one that is there.
