@@ -174,7 +174,7 @@ func appendRound(ctx context.Context, q querier, attempts []AttemptResult) error
 					when d.generation <> r.generation then d.retrying
 					else not r.delivered and d.status = 'pending' and r.next_attempt_at is not null
 				end,
-				parked = d.parked and (d.generation <> r.generation or not r.delivered)
+				parked = d.parked and (d.generation <> r.generation or d.status = 'pending' and not r.delivered and r.next_attempt_at is not null)
 			from result r
 			where d.id = r.id
 			returning d.id, d.attempt_count

@@ -29,7 +29,7 @@ func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
 		job := DeliverArgs{DeliveryID: id}
 		var stored bool // read here, it is not purged before the commit
 		err = tx.QueryRow(ctx, `
-			select exists (select 1 from events e where e.id = d.event_id) from deliveries d where d.id = $1 for update`, id).Scan(&stored)
+			select `+eventStored+` from deliveries d where d.id = $1 for update`, id).Scan(&stored)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrNotFound
 		}
@@ -41,8 +41,7 @@ func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
 		}
 		err = tx.QueryRow(ctx, `
 			update deliveries
-			set status = 'pending', failed = false, parked = $2, retrying = not $2, generation = generation + 1, round_start = attempt_count,
-				next_attempt_at = $3, delivered_at = null
+			set `+newRound+`, parked = $2, retrying = not $2, next_attempt_at = $3
 			where id = $1 and status <> 'cancelled'
 			returning generation`, id, to.Parked, s.now()).Scan(&job.Generation)
 		if errors.Is(err, pgx.ErrNoRows) {

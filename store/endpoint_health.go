@@ -85,6 +85,7 @@ func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID,
 	for i := range endpoints {
 		byID[endpoints[i].ID], changed[i] = &endpoints[i], &endpoints[i]
 	}
+	var well []*Endpoint // again
 	for _, r := range results {
 		ep := byID[r.EndpointID]
 		if ep == nil {
@@ -92,14 +93,15 @@ func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID,
 		}
 		events := ep.apply(r)
 		changes = append(changes, changesOf(ep, r, events)...)
-		if slices.Contains(events, EventEndpointRecovered) {
-			if err := s.makeDue(ctx, tx, ep); err != nil {
-				return nil, err
-			}
+		if slices.Contains(events, EventEndpointRecovered) && !slices.Contains(well, ep) {
+			well = append(well, ep)
 		}
 		if err := s.emitAll(ctx, tx, ep, events, r.At); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.makeDue(ctx, tx, well...); err != nil {
+		return nil, err
 	}
 	if err := raise(ctx, tx, changes, s.now()); err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ import (
 //
 //	queued (a job) ──ParkDelivery──▸ parked ──Release──▸ queued, with the next generation
 //	created while the endpoint parks ──▸ parked
-//	failed ──Recover──▸ parked, so that recovered deliveries do not hold up new ones
+//	failed ──Recover──▸ parked, with the next generation, so that recovered deliveries do not hold up new ones
 //
 // A delivery's generation counts its jobs: a job of an older generation does nothing. So a job that was fetched before
 // its delivery was parked and released again cannot send it twice.
@@ -283,80 +283,4 @@ func unpark(ctx context.Context, tx pgx.Tx, granted []Room) (jobs []DeliverArgs,
 		return nil
 	})
 	return jobs, counts, err
-}
-
-// makeDue makes all that waits for an endpoint due at once: the deliveries between two attempts are parked, so that they are
-// sent as the endpoint takes them. The caller has locked the endpoint.
-func (s *Store) makeDue(ctx context.Context, tx pgx.Tx, ep *Endpoint) error {
-	now := s.now()
-	tag, err := tx.Exec(ctx, `
-		update deliveries
-		set parked = true, retrying = false, next_attempt_at = $2
-		where endpoint_id = $1 and retrying and not parked and status = 'pending' and next_attempt_at > $2`, ep.ID, now)
-	if err != nil {
-		return fmt.Errorf("make deliveries due: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
-		return nil
-	}
-	ep.Backlog = true
-	return lockBacklog(ctx, tx, []uuid.UUID{ep.ID})
-}
-
-// recoverBatch is how many failed deliveries a transaction parks.
-const recoverBatch = 2000
-
-// Recover parks all deliveries of an endpoint that have failed since a time, so that they are sent again as the endpoint
-// takes them, makes due at once what still waits for it, and lets an open breaker be probed at once. It returns how many
-// deliveries will be sent.
-func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, since time.Time) (n int, err error) {
-	err = s.tx(ctx, "recover", func(tx pgx.Tx) error {
-		ep, err := lockEndpoint(ctx, tx, scope, endpoint)
-		if err != nil {
-			return err
-		}
-		if err := s.makeDue(ctx, tx, &ep); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, `update endpoints set hold_until = null where id = $1`, endpoint); err != nil {
-			return err
-		}
-		if err := s.note(ctx, tx, endpoint, nil, nil); err != nil {
-			return err
-		}
-		return tx.QueryRow(ctx, `select count(*) from deliveries where endpoint_id = $1 and parked`, endpoint).Scan(&n)
-	})
-	for batch := int64(recoverBatch); err == nil && batch == recoverBatch; n += int(batch) {
-		batch, err = s.recoverFailed(ctx, endpoint, since)
-	}
-	return n, err
-}
-
-// recoverFailed parks up to recoverBatch failed deliveries.
-func (s *Store) recoverFailed(ctx context.Context, endpoint uuid.UUID, since time.Time) (n int64, err error) {
-	err = s.tx(ctx, "recover", func(tx pgx.Tx) error {
-		if _, err := lockEndpoint(ctx, tx, Everything(), endpoint); err != nil {
-			return err
-		}
-		if err := lockBacklog(ctx, tx, []uuid.UUID{endpoint}); err != nil {
-			return err
-		}
-		// A delivery may have been created long before it failed. The failed ones are few and have an index, so the
-		// time of their last attempt decides.
-		tag, err := tx.Exec(ctx, `
-			update deliveries
-			set status = 'pending', failed = false, parked = true, round_start = attempt_count, next_attempt_at = $3
-			where id in (
-				select d.id
-				from deliveries d
-				where d.endpoint_id = $1 and d.failed and exists (select 1 from events e where e.id = d.event_id)
-					and exists (select 1 from attempts a where a.delivery_id = d.id and a.number = d.attempt_count and a.at >= $2)
-				order by d.id
-				limit $4
-				for update skip locked
-			)`, endpoint, since, s.now(), recoverBatch)
-		n = tag.RowsAffected()
-		return err
-	})
-	return n, err
 }

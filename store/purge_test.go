@@ -1,8 +1,10 @@
 package store_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -172,39 +174,87 @@ func TestADeliveryWhoseEventIsPurgedIsNotResent(t *testing.T) {
 	}
 }
 
-// The outcome of an attempt that was in flight when its delivery was sent again is listed, and ends nothing.
+// However a delivery is sent again, the outcome of an attempt that was in flight then is listed, and ends nothing.
 func TestAnOldAttemptDoesNotEndTheNewRound(t *testing.T) {
 	t.Parallel()
 	next := time.Now().Add(time.Minute)
-	for name, old := range map[string]store.AttemptResult{
+	outcomes := map[string]store.AttemptResult{
 		"delivered": {Delivered: true, Healthy: true}, "failed for good": {}, "failed": {NextAttemptAt: &next},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b, list := announced(t, 1)
-			d := list[0]
-			if err := b.Resend(t.Context(), store.OfApp(b.app.ID), d.ID); err != nil { // the first attempt is in flight
-				t.Fatal(err)
-			}
-			old.DeliveryID, old.EndpointID, old.At, old.SharedJob = d.ID, d.EndpointID, time.Now(), true
-			if err := b.RecordAttempt(t.Context(), old); err != nil {
-				t.Fatal(err)
-			}
-			got, err := b.Delivery(t.Context(), store.OfApp(b.app.ID), d.ID)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.Status != store.DeliveryPending || len(got.Attempts) != 1 || got.AttemptCount-got.RoundStart != 0 || got.NextAttemptAt.After(time.Now()) {
-				t.Errorf("after the old attempt: %+v", got)
-			}
-			now := store.AttemptResult{DeliveryID: d.ID, EndpointID: d.EndpointID, At: time.Now(), Generation: got.Generation, Delivered: true, Healthy: true}
-			if err := b.RecordAttempt(t.Context(), now); err != nil {
-				t.Fatal(err)
-			}
-			if got, err = b.Delivery(t.Context(), store.OfApp(b.app.ID), d.ID); err != nil || got.Status != store.DeliveryDelivered || len(got.Attempts) != 2 {
-				t.Errorf("after the new one: %+v, %v", got, err)
-			}
-		})
+	}
+	failed := func(b *bundle, d store.Delivery) error { // another instance has made what was thought to be the last attempt
+		return b.RecordAttempt(b.t.Context(), store.AttemptResult{DeliveryID: d.ID, EndpointID: d.EndpointID, At: time.Now()})
+	}
+	ways := map[string]func(*bundle, store.Delivery) error{
+		"resend": func(b *bundle, d store.Delivery) error { return b.Resend(b.t.Context(), store.OfApp(b.app.ID), d.ID) },
+		"recover": func(b *bundle, d store.Delivery) error {
+			n, err := b.Recover(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, time.Now().Add(-time.Hour))
+			return cmp.Or(err, when(n != 1, "%d were recovered", n))
+		},
+		"bulk resend": func(b *bundle, d store.Delivery) error {
+			started, err := b.StartResend(b.t.Context(), store.ResendFilter{
+				Scope: store.OfApp(b.app.ID), Action: store.ActionResend, Status: store.DeliveryFailed, EndpointID: d.EndpointID,
+			})
+			b.workResends()
+			return cmp.Or(err, when(started.Matched != 1, "%d were resent", started.Matched))
+		},
+	}
+	for way, again := range ways {
+		for name, old := range outcomes {
+			t.Run(way+" "+name, func(t *testing.T) {
+				t.Parallel()
+				b, list := announced(t, 1)
+				d := list[0]
+				if err := failed(b, d); err != nil {
+					t.Fatal(err)
+				}
+				if err := again(b, d); err != nil {
+					t.Fatal(err)
+				}
+				old.DeliveryID, old.EndpointID, old.At, old.SharedJob = d.ID, d.EndpointID, time.Now(), true
+				if err := b.RecordAttempt(t.Context(), old); err != nil {
+					t.Fatal(err)
+				}
+				got, err := b.Delivery(t.Context(), store.OfApp(b.app.ID), d.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got.Status != store.DeliveryPending || len(got.Attempts) != 2 || got.AttemptCount-got.RoundStart != 0 ||
+					got.NextAttemptAt.After(time.Now()) || got.Parked != (way != "resend") {
+					t.Errorf("after the old attempt: %+v", got)
+				}
+				now := store.AttemptResult{DeliveryID: d.ID, EndpointID: d.EndpointID, At: time.Now(), Generation: got.Generation, Delivered: true, Healthy: true}
+				if err := b.RecordAttempt(t.Context(), now); err != nil {
+					t.Fatal(err)
+				}
+				if got, err = b.Delivery(t.Context(), store.OfApp(b.app.ID), d.ID); err != nil || got.Status != store.DeliveryDelivered || got.Parked || len(got.Attempts) != 3 {
+					t.Errorf("after the new one: %+v, %v", got, err)
+				}
+			})
+		}
+	}
+}
+
+// when returns an error if something is the case.
+func when(wrong bool, format string, args ...any) error {
+	if !wrong {
+		return nil
+	}
+	return fmt.Errorf(format, args...)
+}
+
+// A delivery whose last attempt fails after it was parked waits for nothing any more.
+func TestAnAttemptThatFailsForGoodEndsParking(t *testing.T) {
+	t.Parallel()
+	b, list := announced(t, 1)
+	d := list[0]
+	if err := b.ParkDelivery(t.Context(), store.Parking{DeliveryID: d.ID, EndpointID: d.EndpointID}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.RecordAttempt(t.Context(), store.AttemptResult{DeliveryID: d.ID, EndpointID: d.EndpointID, At: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.Delivery(t.Context(), store.OfApp(b.app.ID), d.ID); err != nil || got.Status != store.DeliveryFailed || got.Parked {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -49,19 +49,30 @@ type BulkResend struct {
 
 const bulkColumns = `id, action, matched, done, skipped, created_at, finished_at`
 
-// bulkMatches is the condition under which a delivery belongs to a bulk resend with the columns of r.
-func bulkMatches(status string) string {
+// statusRetrying selects the deliveries of an endpoint that wait for their next attempt, to make them due: see [Store.makeDue].
+const statusRetrying = "retrying"
+
+// matches is the condition under which a delivery belongs to a bulk resend with the columns of r. It says app and endpoint without
+// an "or", so that their indexes serve it.
+func (f ResendFilter) matches() string {
 	condition := map[string]string{
 		DeliveryFailed:    `d.failed`,
 		DeliveryPending:   `(d.retrying or d.parked) and d.status = 'pending'`,
 		DeliveryDelivered: `d.status = 'delivered'`,
-	}[status]
+		statusRetrying:    retriesLater,
+	}[f.Status]
 	if condition == "" {
 		condition = `false`
 	}
-	return condition + `
-		and d.id > r.after and ($1::uuid is null or d.app_id = $1) and ($2::uuid is null or d.endpoint_id = $2)
-		and ($3 = '' or d.event_type = $3) and d.created_at >= $4 and d.created_at < $5`
+	app, endpoint := `d.app_id = $1`, `d.endpoint_id = $2`
+	if f.Scope.arg() == nil {
+		app = `$1::uuid is null`
+	}
+	if f.EndpointID == uuid.Nil {
+		endpoint = `$2::uuid is null`
+	}
+	return condition + ` and ` + app + ` and ` + endpoint + `
+		and d.id > r.after and ($3 = '' or d.event_type = $3) and d.created_at >= $4 and d.created_at < $5`
 }
 
 // CountResend counts the deliveries that a filter selects.
@@ -71,16 +82,16 @@ func (s *Store) CountResend(ctx context.Context, f ResendFilter) (n int64, err e
 
 // CountResendUpTo counts the deliveries that a filter selects, and stops at most.
 func (s *Store) CountResendUpTo(ctx context.Context, f ResendFilter, most int) (n int64, err error) {
-	err = s.pool.QueryRow(ctx, `
+	err = s.pool.QueryRow(allowing(ctx, longTimeout), `
 		select count(*) from (
 			select from (select $7::uuid as after) r, deliveries d
-			where `+bulkMatches(f.Status)+`
+			where `+f.matches()+`
 			limit $6
 		) d`, append(f.args(s.now()), most, idBefore(f.Since))...).Scan(&n)
 	return n, wrapped("count deliveries to resend", err)
 }
 
-// args are the parameters of bulkMatches. What is created after now does not match.
+// args are the parameters of matches. What is created after now does not match.
 func (f ResendFilter) args(now time.Time) []any {
 	var endpoint *uuid.UUID
 	if f.EndpointID != uuid.Nil {
@@ -133,6 +144,7 @@ func (s *Store) BulkResend(ctx context.Context, scope Scope, id uuid.UUID) (Bulk
 // WorkResends works off a batch of a bulk resend that nobody else works on, and reports whether there was one.
 func (s *Store) WorkResends(ctx context.Context) (found bool, err error) {
 	var open bool
+	ctx = allowing(ctx, longTimeout)
 	err = s.pool.QueryRow(ctx, `select exists (select 1 from resends where finished_at is null)`).Scan(&open)
 	if err != nil || !open {
 		return false, wrapped("look for resends", err)
@@ -145,9 +157,9 @@ func (s *Store) WorkResends(ctx context.Context) (found bool, err error) {
 			select id, app_id, action, endpoint_id, status, event_type, since, until, after
 			from resends
 			where finished_at is null
-			order by id
+			order by status <> $1, id
 			limit 1
-			for update skip locked`).
+			for update skip locked`, statusRetrying).
 			Scan(&id, &app, &f.Action, &endpoint, &f.Status, &f.EventType, &f.Since, &f.Until, &after)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
@@ -156,12 +168,19 @@ func (s *Store) WorkResends(ctx context.Context) (found bool, err error) {
 			return err
 		}
 		found = true
+		f.Scope = Everything()
+		if app != nil {
+			f.Scope = OfApp(*app)
+		}
+		if endpoint != nil {
+			f.EndpointID = *endpoint
+		}
 		rows, err := tx.Query(ctx, `
 			select d.id, d.endpoint_id
 			from (select $6::uuid as after) r, deliveries d
-			where `+bulkMatches(f.Status)+`
+			where `+f.matches()+`
 			order by d.id
-			limit $7`, app, endpoint, f.EventType, f.Since, f.Until, after, resendBatch)
+			limit $7`, append(f.args(f.Until), after, resendBatch)...)
 		matching, err := many[struct{ ID, EndpointID uuid.UUID }](rows, err)
 		if err != nil {
 			return err
@@ -198,11 +217,14 @@ func (s *Store) applyBulk(ctx context.Context, tx pgx.Tx, f ResendFilter, ids, e
 	if err := lockBacklog(ctx, tx, endpoints); err != nil {
 		return 0, err
 	}
+	again, which, args := newRound, `d.status = $3 and `+eventStored, []any{ids, s.now(), f.Status}
+	if f.Status == statusRetrying {
+		again, which, args = `retrying = false`, retriesLater, args[:2]
+	}
 	tag, err := tx.Exec(ctx, `
 		update deliveries d
-		set status = 'pending', failed = false, parked = true, generation = generation + 1, round_start = attempt_count,
-			next_attempt_at = $2, delivered_at = null
-		where id = any($1) and status = $3 and exists (select 1 from endpoints e where e.id = d.endpoint_id and e.deleted_at is null)`,
-		ids, s.now(), f.Status)
+		set `+again+`, parked = true, next_attempt_at = $2
+		where id = any($1) and `+which+` and exists (select 1 from endpoints e where e.id = d.endpoint_id and e.deleted_at is null)`,
+		args...)
 	return tag.RowsAffected(), err
 }

@@ -9,6 +9,40 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
+// insertDeliveries inserts deliveries of an endpoint, with their events. Pending ones wait an hour for their next attempt.
+func (b *bundle) insertDeliveries(endpoint uuid.UUID, n int, status string) {
+	b.t.Helper()
+	ids := make([]uuid.UUID, n)
+	for i := range ids {
+		ids[i] = uuid.Must(uuid.NewV7())
+	}
+	if _, err := b.pool.Exec(b.t.Context(), `
+		with ids as (
+			select unnest($1::uuid[]) as id
+		), e as (
+			insert into events (id, app_id, type, payload, created_at) select id, $2, 'task.ready', '{}', now() from ids
+		)
+		insert into deliveries (id, app_id, event_id, event_type, endpoint_id, status, failed, retrying, next_attempt_at, attempt_count, created_at)
+		select id, $2, id, 'task.ready', $3, $4, $4 = 'failed', $4 = 'pending', now() + interval '1 h', 10, now() from ids`,
+		ids, b.app.ID, endpoint, status); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// workResends works off all bulk resends and returns in how many batches.
+func (b *bundle) workResends() (batches int) {
+	b.t.Helper()
+	for ; ; batches++ {
+		found, err := b.WorkResends(b.t.Context())
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if !found {
+			return batches
+		}
+	}
+}
+
 // A bulk resend does what was counted, once each, and leaves what does not match.
 func TestBulkResend(t *testing.T) {
 	t.Parallel()
@@ -18,23 +52,10 @@ func TestBulkResend(t *testing.T) {
 	for _, url := range []string{"https://a.example/", "https://b.example/"} {
 		ids[url] = b.register("task of "+url, url).Task.Subscriptions[0].EndpointID
 	}
-	insert := func(endpoint uuid.UUID, n int, status string) {
-		t.Helper()
-		newIDs := make([]uuid.UUID, n)
-		for i := range newIDs {
-			newIDs[i] = uuid.Must(uuid.NewV7())
-		}
-		if _, err := b.pool.Exec(t.Context(), `
-			insert into deliveries (id, app_id, event_id, event_type, endpoint_id, status, failed, retrying, attempt_count, created_at)
-			select id, $2, gen_random_uuid(), 'task.ready', $3, $4, $4 = 'failed', $4 = 'pending', 10, now() from unnest($1::uuid[]) id`,
-			newIDs, b.app.ID, endpoint, status); err != nil {
-			t.Fatal(err)
-		}
-	}
-	insert(ids["https://a.example/"], failed, "failed")
-	insert(ids["https://b.example/"], other, "failed")
-	insert(ids["https://a.example/"], other, "delivered")
-	insert(ids["https://a.example/"], other, "pending")
+	b.insertDeliveries(ids["https://a.example/"], failed, "failed")
+	b.insertDeliveries(ids["https://b.example/"], other, "failed")
+	b.insertDeliveries(ids["https://a.example/"], other, "delivered")
+	b.insertDeliveries(ids["https://a.example/"], other, "pending")
 	f := store.ResendFilter{Scope: store.OfApp(b.app.ID), Action: store.ActionResend, Status: store.DeliveryFailed, EndpointID: ids["https://a.example/"]}
 	for name, c := range map[string]struct {
 		change func(*store.ResendFilter)
@@ -63,12 +84,7 @@ func TestBulkResend(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		batches := 0
-		for found := true; found; batches++ {
-			if found, err = b.WorkResends(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
+		batches := b.workResends()
 		done, err := b.BulkResend(t.Context(), store.OfApp(b.app.ID), started.ID)
 		if err != nil || done.FinishedAt == nil {
 			t.Fatalf("after %d batches: %+v, %v", batches, done, err)
@@ -94,5 +110,78 @@ func TestBulkResend(t *testing.T) {
 	}
 	if _, err := b.BulkResend(t.Context(), store.OfApp(uuid.New()), uuid.New()); err == nil {
 		t.Error("a bulk resend of another app was read")
+	}
+}
+
+// A delivery whose event is no longer stored has nothing that could be sent: neither a bulk resend nor a recovery takes it up.
+func TestNothingIsSentAgainWithoutItsEvent(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	endpoint := b.register("task", "https://a.example/").Task.Subscriptions[0].EndpointID
+	b.insertDeliveries(endpoint, 3, "failed")
+	b.exec(`insert into attempts (delivery_id, number, at, duration_ms, outcome) select id, 10, now(), 1, 'failed' from deliveries`,
+		`delete from events where id = (select min(id::text)::uuid from deliveries)`)
+	f := store.ResendFilter{Scope: store.OfApp(b.app.ID), Action: store.ActionResend, Status: store.DeliveryFailed, EndpointID: endpoint}
+	started, err := b.StartResend(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.workResends()
+	if got, err := b.BulkResend(t.Context(), store.OfApp(b.app.ID), started.ID); err != nil || got.Done != 2 || got.Skipped != 1 {
+		t.Errorf("resend: %+v, %v", got, err)
+	}
+	b.exec(`update deliveries set status = 'failed', failed = true, parked = false`)
+	if n, err := b.Recover(t.Context(), store.OfApp(b.app.ID), endpoint, time.Now().Add(-time.Hour)); err != nil || n != 2 {
+		t.Errorf("recover: %d, %v", n, err)
+	}
+}
+
+// An endpoint that is well again has so much waiting that one statement would hold up all attempts that are recorded with the probe's
+// result: a bounded number is made due with it, and maintenance makes the rest due, once each.
+func TestAllThatWaitsBecomesDueInBatches(t *testing.T) {
+	t.Parallel()
+	const waiting, most = 7000, 2000
+	well := map[string]func(b *bundle, ep store.Delivery) error{
+		"a probe": func(b *bundle, d store.Delivery) error {
+			return b.RecordAttempt(b.t.Context(), store.AttemptResult{DeliveryID: d.ID, EndpointID: d.EndpointID, At: time.Now(), Delivered: true, Released: true})
+		},
+		"enable": func(b *bundle, d store.Delivery) error {
+			_, err := b.EnableEndpoint(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, true)
+			return err
+		},
+		"recover": func(b *bundle, d store.Delivery) error {
+			n, err := b.Recover(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, time.Now())
+			if n != waiting {
+				b.t.Errorf("%d will be sent", n)
+			}
+			return err
+		},
+	}
+	for name, found := range well {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, list := announced(t, 1)
+			b.insertDeliveries(list[0].EndpointID, waiting, "pending")
+			b.insertDeliveries(uuid.New(), 10, "pending")
+			b.exec(`update endpoints set breaker = 'half-open', failures = 10, failing_since = now()`)
+			if err := found(b, list[0]); err != nil {
+				t.Fatal(err)
+			}
+			const due = `select count(*) from deliveries where endpoint_id = $1 and parked and not retrying and next_attempt_at <= now()`
+			if n := b.count(due, list[0].EndpointID); n != most {
+				t.Errorf("%d are due at once, want %d", n, most)
+			}
+			b.workResends()
+			if n := b.count(due, list[0].EndpointID); n != waiting || b.count(`select count(*) from deliveries where parked`) != waiting {
+				t.Errorf("%d of %d are due in the end", n, waiting)
+			}
+			if n := b.count(`select count(*) from endpoints where backlog`); n != 1 {
+				t.Errorf("%d endpoints have a backlog", n)
+			}
+			b.exec(`update deliveries set parked = false, retrying = true, next_attempt_at = now() + interval '1 h' where id <> '` + list[0].ID.String() + `'`)
+			if n := b.workResends(); n != 0 {
+				t.Errorf("what failed again is made due again, in %d batches", n)
+			}
+		})
 	}
 }
