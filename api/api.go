@@ -70,7 +70,7 @@ func newServer(cfg Config) *server {
 
 // New makes the handler of the whole API. Its background work ends with ctx.
 func New(ctx context.Context, cfg Config) (http.Handler, error) {
-	setProblems()
+	setHuma()
 	s := newServer(cfg)
 
 	r := chi.NewRouter()

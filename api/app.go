@@ -71,7 +71,7 @@ func (s *server) patchApp(ctx context.Context, in *patchAppInput) (*body[App], e
 	}
 	a, err := s.store.UpdateApp(ctx, in.id, in.Body.Name, account)
 	if errors.Is(err, store.ErrNotFound) && account != nil {
-		if _, ofApp := s.store.App(ctx, in.id); ofApp == nil {
+		if _, err = s.store.App(ctx, in.id); err == nil {
 			return nil, missing("account_id", "account")
 		}
 	}

@@ -42,13 +42,11 @@ type ListAuditInput struct {
 }
 
 func (s *server) listAudit(ctx context.Context, in *ListAuditInput) (*body[List[AuditEntry]], error) {
-	f := store.AuditFilter{Scope: scopeOf(ctx), Actor: in.Actor, Name: in.Name, Action: in.Action}
-	if in.Object != "" {
-		var err error
-		if f.Object, err = uuid.Parse(in.Object); err != nil {
-			return nil, invalid(FieldError{"object_id", "must be a UUID"})
-		}
+	object, err := optionalID("object_id", in.Object)
+	if err != nil {
+		return nil, err
 	}
+	f := store.AuditFilter{Scope: scopeOf(ctx), Actor: in.Actor, Name: in.Name, Action: in.Action, Object: object}
 	list, err := s.store.AuditLog(ctx, f, in.page)
 	if err != nil {
 		return nil, err

@@ -11,7 +11,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5/middleware"
-	"github.com/google/uuid"
 
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
@@ -84,7 +83,7 @@ func (s *server) administrator(ctx huma.Context, next func(huma.Context)) {
 	}
 	scope := store.Everything()
 	if app := ctx.Query(queryAppID); app != "" {
-		id, err := uuid.Parse(app)
+		id, err := requiredID(queryAppID, app)
 		if err != nil {
 			refuse(ctx, invalid(FieldError{queryAppID, "must be an app's id (a UUID), which GET /admin/v1/apps lists"}))
 			return

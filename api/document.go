@@ -16,7 +16,7 @@ import (
 // OpenAPI returns the OpenAPI document of the whole API as JSON.
 func OpenAPI(version string) ([]byte, error) {
 	s := newServer(Config{Logger: slog.New(slog.DiscardHandler)})
-	setProblems()
+	setHuma()
 	api := humachi.New(chi.NewRouter(), openAPI(version))
 	s.operations(api)
 	return json.MarshalIndent(api.OpenAPI(), "", "  ")

@@ -18,7 +18,7 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	h := b.served(b.operations)
-	const unknown = "01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2"
+	const unknown, zero = "01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2", "00000000-0000-0000-0000-000000000000"
 	ok := `"callback_url":"https://customer.example/"`
 	jsonBody := []string{"Content-Type", "application/json"}
 	for _, c := range []struct {
@@ -39,6 +39,12 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"a limit too large", "GET", "/v1/tasks?limit=501", "", nil, 422, "invalid-request", "limit", "must be at most 500, not 501"},
 		{"a cursor of elsewhere", "GET", "/v1/tasks?cursor=x", "", nil, 422, "invalid-request", "cursor", "must be the next_cursor"},
 		{"a filter that is no id", "GET", "/v1/deliveries?endpoint_id=x", "", nil, 422, "invalid-request", "endpoint_id", "must be an id (a UUID)"},
+		{"the zero id as a filter", "GET", "/v1/deliveries?endpoint_id=" + zero, "", nil, 422, "invalid-request", "endpoint_id", "must be an id (a UUID), and the zero UUID is none"},
+		{"the zero id as a task", "GET", "/admin/v1/deliveries?task=" + zero, "", nil, 422, "invalid-request", "task", "the zero UUID is none"},
+		{"the zero id as an object", "GET", "/admin/v1/audit?object_id=" + zero, "", nil, 422, "invalid-request", "object_id", "the zero UUID is none"},
+		{"an object that is no id", "GET", "/admin/v1/audit?object_id=x", "", nil, 422, "invalid-request", "object_id", "must be an id (a UUID)"},
+		{"the zero id as an app", "GET", "/admin/v1/tasks?app_id=" + zero, "", nil, 422, "invalid-request", "app_id", "must be an app's id"},
+		{"the zero id as a cursor", "GET", "/v1/tasks?cursor=AAAAAAAAAAAAAAAAAAAAAA", "", nil, 422, "invalid-request", "cursor", "must be the next_cursor"},
 		{"an event type that is none", "GET", "/v1/events?type=x", "", nil, 422, "invalid-request", "type", "must be one of task.ready"},
 		{"an event that is none", "GET", "/v1/events?after=x", "", nil, 422, "invalid-request", "after", "must be the id of an event"},
 		{"an app that is no id", "GET", "/admin/v1/tasks?app_id=x", "", nil, 422, "invalid-request", "app_id", "must be an app's id"},
@@ -48,6 +54,8 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"a key with a letter that no header takes", "POST", "/admin/v1/accounts", `{"name":"a","api_key":"sk-mavi-é"}`, jsonBody, 422, "invalid-request", "api_key", "must have only printable ASCII characters and no blanks"},
 		{"a resend of a status that has none", "POST", "/v1/deliveries/resend", `{"status":"cancelled"}`, jsonBody, 422, "invalid-request", "status", "must be one of"},
 		{"a resend for an unknown endpoint", "POST", "/v1/deliveries/resend", `{"endpoint_id":"` + unknown + `"}`, jsonBody, 422, "invalid-request", "endpoint_id", "must be the id of an endpoint"},
+		{"a resend for the zero id", "POST", "/v1/deliveries/resend", `{"endpoint_id":"` + zero + `"}`, jsonBody, 422, "invalid-request", "endpoint_id", "the zero UUID is none"},
+		{"a resend for the zero id in all apps", "POST", "/admin/v1/deliveries/resend", `{"endpoint_id":"` + zero + `"}`, jsonBody, 422, "invalid-request", "endpoint_id", "the zero UUID is none"},
 		{"a resend of no time", "POST", "/v1/deliveries/resend", `{"since":"2026-01-02T00:00:00Z","until":"2026-01-01T00:00:00Z"}`, jsonBody, 422, "invalid-request", "until", "must be after since"},
 
 		{"another media type", "POST", "/v1/tasks", `{}`, []string{"Content-Type", "text/plain"}, 415, "unsupported-media-type", "Content-Type", "Content-Type must be application/json, and the body JSON; text/plain is not supported"},
@@ -59,6 +67,10 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"too large", "POST", "/v1/tasks", `{"task_id":"` + strings.Repeat("a", maxBody) + `"}`, jsonBody, 413, "body-too-large", "body", "body is larger than 1 MiB"},
 		{"an array", "POST", "/v1/tasks", `[]`, jsonBody, 422, "invalid-request", "body", "body must be an object"},
 		{"an unknown field", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"colour":"red"}`, jsonBody, 422, "invalid-request", "colour", "colour is not a field of this request, which takes callback_url, "},
+		{"a field twice, in another case", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"expected_videos":1,"Expected_Videos":3000000000}`, jsonBody, 422, "invalid-request", "Expected_Videos", "Expected_Videos is not a field of this request; did you mean expected_videos?"},
+		{"a field in another case", "POST", "/v1/tasks", `{"Task_ID":"a",` + ok + `}`, jsonBody, 422, "invalid-request", "Task_ID", "did you mean task_id?"},
+		{"a field in another script", "POST", "/v1/tasks", `{"taſk_id":"b","task_id":"a",` + ok + `}`, jsonBody, 422, "invalid-request", "taſk_id", "is not a field of this request"},
+		{"a field twice, once escaped", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"task\u005fid":"b"}`, jsonBody, 400, "bad-request", "body", "task_id is given twice in one object; give it once"},
 		{"a number for a text", "POST", "/v1/tasks", `{"task_id":7,` + ok + `}`, jsonBody, 422, "invalid-request", "task_id", `task_id must be a string, not the number 7: write "7"`},
 		{"no task id", "POST", "/v1/tasks", `{` + ok + `}`, jsonBody, 422, "invalid-request", "task_id", "task_id is required"},
 		{"a number out of range", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"expected_videos":1e300}`, jsonBody, 422, "invalid-request", "expected_videos", "expected_videos must be"},
@@ -111,6 +123,10 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 	}
 	if batch := ask(h, "POST", "/v1/tasks/batch", b.key, `{"tasks":[5]}`, jsonBody...); !strings.Contains(batch.Body.String(), `"field":"body","message":"must be an object, not the number 5"`) {
 		t.Errorf("a number in a batch: %d %s", batch.Code, batch.Body)
+	}
+	twice := `{"tasks":[{"task_id":"a",` + ok + `,"expected_videos":1,"Expected_Videos":3000000000}]}`
+	if batch := ask(h, "POST", "/v1/tasks/batch", b.key, twice, jsonBody...); !strings.Contains(batch.Body.String(), `"field":"Expected_Videos"`) {
+		t.Errorf("a field twice in a batch, in another case: %d %s", batch.Code, batch.Body)
 	}
 	if list := ask(h, "GET", "/v1/tasks?limit=500&cursor=&status=&task_id=", b.key, ""); list.Code != http.StatusOK {
 		t.Errorf("empty filters: %d %s", list.Code, list.Body)
@@ -198,21 +214,55 @@ func TestAppIDNarrowsTheOperatorsLists(t *testing.T) {
 	}
 }
 
+// A database that fails is never the fault of who asks: nothing is called wrong or deleted because it could not be read.
+func TestAFailingDatabaseIsNobodysMistake(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	h, session := b.dashboard()
+	for _, c := range []struct{ table, method, target, body string }{
+		{"endpoints", "POST", "/v1/deliveries/resend", `{"endpoint_id":"` + b.endpoint + `"}`},
+		{"accounts", "GET", "/admin/tasks/" + b.task, ""},
+		{"apps", "GET", "/admin/endpoints/" + b.endpoint, ""},
+		{"endpoints", "GET", "/admin/deliveries/" + b.delivery, ""},
+	} {
+		header := []string{"Content-Type", "application/json", "Cookie", session}
+		if w := ask(h, c.method, c.target, b.key, c.body, header...); w.Code >= http.StatusBadRequest {
+			t.Fatalf("%s %s: %d %s", c.method, c.target, w.Code, w.Body)
+		}
+		if _, err := b.store.Pool().Exec(t.Context(), `alter table `+c.table+` rename to away`); err != nil {
+			t.Fatal(err)
+		}
+		if w := ask(h, c.method, c.target, b.key, c.body, header...); w.Code != http.StatusInternalServerError {
+			t.Errorf("%s %s without %s: %d", c.method, c.target, c.table, w.Code)
+		}
+		if _, err := b.store.Pool().Exec(t.Context(), `alter table away rename to `+c.table); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// dashboard returns the whole API with the dashboard, and the cookie of an operator who has signed in.
+func (b *bench) dashboard() (h http.Handler, session string) {
+	b.t.Helper()
+	cfg := b.cfg
+	cfg.Registry = prometheus.NewRegistry()
+	h, err := New(b.t.Context(), cfg)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	form := url.Values{"token": {testToken}}.Encode()
+	cookies := ask(h, http.MethodPost, "/admin/sign-in", "", form, "Content-Type", "application/x-www-form-urlencoded").Result().Cookies()
+	if len(cookies) != 1 {
+		b.t.Fatal("no session")
+	}
+	return h, cookies[0].String()
+}
+
 // A task's page offers to cancel it exactly where cancelling answers 204.
 func TestCancelIsOfferedWhereItWorks(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	cfg := b.cfg
-	cfg.Registry = prometheus.NewRegistry()
-	h, err := New(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	form := url.Values{"token": {testToken}}.Encode()
-	session := ask(h, http.MethodPost, "/admin/sign-in", "", form, "Content-Type", "application/x-www-form-urlencoded").Result().Cookies()
-	if len(session) != 1 {
-		t.Fatal("no session")
-	}
+	h, session := b.dashboard()
 	for _, state := range []string{
 		`status = 'waiting', polling = true, until = 'downloaded'`, `status = 'ready', polling = true, until = 'downloaded'`,
 		`status = 'ready', polling = true, until = 'indexed'`, `status = 'ready', polling = false, until = 'indexed'`,
@@ -224,7 +274,7 @@ func TestCancelIsOfferedWhereItWorks(t *testing.T) {
 		if _, err := b.store.Pool().Exec(t.Context(), `update tasks set `+state); err != nil {
 			t.Fatal(err)
 		}
-		page := ask(h, http.MethodGet, "/admin/tasks/"+b.task, "", "", "Cookie", session[0].String())
+		page := ask(h, http.MethodGet, "/admin/tasks/"+b.task, "", "", "Cookie", session)
 		offered := strings.Contains(page.Body.String(), "Cancel the task")
 		if page.Code != http.StatusOK {
 			t.Fatalf("%s: %d %s", state, page.Code, page.Body)

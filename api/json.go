@@ -60,12 +60,13 @@ func checkJSON(data []byte) error {
 			if err != nil {
 				return err
 			}
-			name := string(data[min(i+1, end):end])
+			text := data[i:min(end+1, len(data))]
 			i = end
 			isName := bytes.HasPrefix(bytes.TrimLeft(data[min(end+1, len(data)):], " \t\r\n"), []byte(":"))
 			if len(objects) == 0 || objects[len(objects)-1] == nil || !isName {
 				continue
 			}
+			name := nameOf(text)
 			if objects[len(objects)-1][name] {
 				return fmt.Errorf("%s is given twice in one object; give it once", name)
 			}
@@ -73,6 +74,15 @@ func checkJSON(data []byte) error {
 		}
 	}
 	return nil
+}
+
+// nameOf returns what encoding/json reads a field's name as, which escapes can write in many ways.
+func nameOf(text []byte) (name string) {
+	if bytes.IndexByte(text, '\\') < 0 {
+		return string(text[1 : len(text)-1])
+	}
+	_ = json.Unmarshal(text, &name) // a text that is none is refused afterwards
+	return name
 }
 
 // textEnd returns where the text ends that begins with the quote at start. Half of a surrogate pair is an error:

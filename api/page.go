@@ -22,7 +22,7 @@ func (p *PageInput) readPage() error {
 		return nil
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(p.Cursor)
-	if err != nil || len(raw) != len(p.page.Before) {
+	if err != nil || len(raw) != len(p.page.Before) || uuid.UUID(raw) == uuid.Nil {
 		return invalid(FieldError{"cursor", "must be the next_cursor of a page of this list"})
 	}
 	p.page.Before = uuid.UUID(raw)
@@ -93,11 +93,14 @@ func optionalID(field, s string) (uuid.UUID, error) {
 	return requiredID(field, s)
 }
 
-// requiredID reads a field or parameter that refers to an entity.
+// requiredID reads a field or parameter that refers to an entity. It refuses the zero UUID, with which the store's filters select all.
 func requiredID(field, s string) (uuid.UUID, error) {
 	id, err := uuid.Parse(s)
-	if err != nil {
+	switch {
+	case err != nil:
 		return id, invalid(FieldError{field, "must be an id (a UUID)" + notThisID(s)})
+	case id == uuid.Nil:
+		return id, invalid(FieldError{field, "must be an id (a UUID), and the zero UUID is none"})
 	}
 	return id, nil
 }

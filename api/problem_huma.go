@@ -10,11 +10,13 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-var problems sync.Once
+var humaSet sync.Once
 
-// setProblems makes huma's own errors look like ours. huma has no other place for it.
-func setProblems() {
-	problems.Do(func() {
+// setHuma makes huma's own errors look like ours, and lets a field have one name: encoding/json takes a name in any case, also
+// beside the right one, whose value alone huma would check. huma has no other place for either.
+func setHuma() {
+	humaSet.Do(func() {
+		huma.ValidateStrictCasing = true
 		huma.NewErrorWithContext = newProblem
 		huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
 			return newProblem(nil, status, msg, errs...)

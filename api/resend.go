@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -38,8 +39,11 @@ func (s *server) startResend(ctx context.Context, in *body[NewResend]) (*body[Re
 		return nil, err
 	}
 	if f.EndpointID != uuid.Nil {
-		if _, err := s.store.Endpoint(ctx, f.Scope, f.EndpointID); err != nil {
+		switch _, err := s.store.Endpoint(ctx, f.Scope, f.EndpointID); {
+		case errors.Is(err, store.ErrNotFound):
 			return nil, invalid(FieldError{"endpoint_id", "must be the id of an endpoint"})
+		case err != nil:
+			return nil, err
 		}
 	}
 	if in.Body.DryRun {

@@ -44,7 +44,7 @@ func newBench(t *testing.T) *bench {
 		Store: st, Guard: &webhook.Guard{}, AdminToken: testToken, ExpiresIn: time.Hour,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
-	setProblems()
+	setHuma()
 	b := &bench{server: s, t: t}
 	ctx := t.Context()
 	check := func(err error) {

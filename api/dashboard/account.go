@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -45,6 +46,15 @@ func (d *dashboard) account(r *http.Request) (*view, error) {
 		return nil, err
 	}
 	return &view{template: "account", Title: "Account " + a.Name, Live: 3, Data: accountLineOf(a, backlogsByName(backlogs))}, nil
+}
+
+// accountOrDeleted returns an account, or one named so where it is gone.
+func (d *dashboard) accountOrDeleted(r *http.Request, id uuid.UUID) (store.Account, error) {
+	a, err := d.store.Account(r.Context(), id)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Account{Name: "deleted"}, nil
+	}
+	return a, err
 }
 
 // accountForm reads the fields of an account. Empty fields are nil.

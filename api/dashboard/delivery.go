@@ -3,6 +3,7 @@ package dashboard
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -101,12 +102,14 @@ func (s *site) details(r *http.Request, del store.Delivery) (deliveryData, error
 		return deliveryData{}, err
 	}
 	data := deliveryData{Delivery: del, Event: ev, Body: indented(ev.Payload), Curl: curlOf(del, ev)}
-	if ep, err := s.store.Endpoint(r.Context(), scope, del.EndpointID); err == nil {
-		if data.Custom, err = s.store.HeaderNames(&ep); err != nil {
-			return data, err
-		}
+	ep, err := s.store.Endpoint(r.Context(), scope, del.EndpointID)
+	if errors.Is(err, store.ErrNotFound) { // it was deleted
+		return data, nil
 	}
-	return data, nil
+	if err == nil {
+		data.Custom, err = s.store.HeaderNames(&ep)
+	}
+	return data, err
 }
 
 func (d *dashboard) resend(r *http.Request) (to, done string, err error) {

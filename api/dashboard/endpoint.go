@@ -98,9 +98,11 @@ func (d *dashboard) endpoint(r *http.Request) (*view, error) {
 	if data.Charts, err = d.endpointCharts(r, id); err != nil {
 		return nil, err
 	}
-	if app, err := d.store.App(r.Context(), ep.AppID); err == nil {
-		data.App = app.Name
+	app, err := d.store.App(r.Context(), ep.AppID)
+	if err != nil {
+		return nil, err
 	}
+	data.App = app.Name
 	if data.Headers, err = d.store.HeaderNames(&ep); err != nil {
 		return nil, err
 	}

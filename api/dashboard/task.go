@@ -90,9 +90,9 @@ func (d *dashboard) task(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	account, err := d.store.Account(r.Context(), t.AccountID)
+	account, err := d.accountOrDeleted(r, t.AccountID)
 	if err != nil {
-		account.Name = "deleted"
+		return nil, err
 	}
 	data := taskData{Task: t, Account: account, Timeline: timeline(t, events, deliveries)}
 	switch u, err := d.store.UploadOfTask(r.Context(), id); {

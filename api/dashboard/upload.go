@@ -1,7 +1,6 @@
 package dashboard
 
 import (
-	"errors"
 	"net/http"
 	"time"
 
@@ -92,8 +91,6 @@ func (d *dashboard) upload(r *http.Request) (*view, error) {
 		return nil, err
 	}
 	data := uploadData{uploadLine: lines[0]}
-	if data.Account, err = d.store.Account(r.Context(), u.AccountID); errors.Is(err, store.ErrNotFound) {
-		data.Account.Name, err = "deleted", nil
-	}
+	data.Account, err = d.accountOrDeleted(r, u.AccountID)
 	return &view{template: "upload", Title: "Upload", Live: 2, Data: data}, err
 }
