@@ -59,8 +59,8 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 		},
 		{
 			"MEMHOOK_API_KEY", "", "the output of: openssl rand -hex 24",
-			`creates an app named "default" with this API key, at least 16 characters; another value takes effect at the next start ` +
-				"and ends the key before", secret(&s.APIKey, 16),
+			`creates an app named "default" with this API key, at least 16 characters; changing it revokes ` +
+				"the previous key at the next start", secret(&s.APIKey, 16),
 		},
 		{
 			"MEMORIES_API_KEY", "", "sk-mavi-…",
