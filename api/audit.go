@@ -35,8 +35,8 @@ type Change struct {
 // ListAuditInput are the filters of the audit log.
 type ListAuditInput struct {
 	PageInput
-	Actor  string `query:"actor" enum:"admin,session,key,portal" doc:"Only what such an actor has changed."`
-	Name   string `query:"name" doc:"Only what the key with this id, the portal of this endpoint, or the session that begins so, has changed."`
+	Actor  string `query:"actor" enum:"admin,session,key,portal" doc:"Only changes by this kind of actor."`
+	Name   string `query:"name" doc:"Only changes by this API key (its id), this endpoint's portal (the endpoint's id) or this session (the first 8 characters of its id)."`
 	Action string `query:"action" doc:"Only this operation or button."`
 	Object string `query:"object_id" doc:"Only changes of this object."`
 }

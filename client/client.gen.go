@@ -2099,10 +2099,10 @@ type AdminListAuditParams struct {
 	// Cursor The next_cursor of the previous page.
 	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
 
-	// Actor Only what such an actor has changed.
+	// Actor Only changes by this kind of actor.
 	Actor *AdminListAuditParamsActor `form:"actor,omitempty" json:"actor,omitempty"`
 
-	// Name Only what the key with this id, the portal of this endpoint, or the session that begins so, has changed.
+	// Name Only changes by this API key (its id), this endpoint's portal (the endpoint's id) or this session (the first 8 characters of its id).
 	Name *string `form:"name,omitempty" json:"name,omitempty"`
 
 	// Action Only this operation or button.

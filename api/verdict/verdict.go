@@ -193,7 +193,10 @@ func (v *Verdict) endpoints(st *store.Stats, now time.Time) {
 		v.add(f)
 	}
 	if more > 0 {
-		text := counted(more, "more endpoint") + " failing, disabled or behind."
+		text := fmt.Sprintf("%d more endpoints are failing, disabled or behind.", more)
+		if more == 1 {
+			text = "1 more endpoint is failing, disabled or behind."
+		}
 		v.add(Finding{"endpoints-more", false, text, "/admin/endpoints?state=failing"})
 	}
 }

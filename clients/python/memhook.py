@@ -112,7 +112,7 @@ def verify(headers, body, *secrets, tolerance=300):
     try:
         identifier, timestamp, given = (headers[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
         age = abs(time.time() - int(timestamp))
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise ValueError("this is no signed webhook") from None
     if age > tolerance:
         raise ValueError(f"the timestamp is {age:.0f} seconds off")

@@ -237,6 +237,14 @@ func TestTheDocumentsLinksLead(t *testing.T) {
 				t.Errorf("%s names the file %s, which does not exist", filepath.Base(file), m[1])
 			}
 		}
+		for _, m := range regexp.MustCompile("`([a-z][A-Za-z0-9_./-]+\\.go)` \\(([^()]*)\\)").FindAllStringSubmatch(string(raw), -1) {
+			source, _ := os.ReadFile(repository(t, m[1]))
+			for _, name := range regexp.MustCompile("`([A-Za-z0-9]+)`").FindAllStringSubmatch(m[2], -1) {
+				if !regexp.MustCompile(`(?m)^(func .*|const |var |type |\t)` + name[1] + `\b`).Match(source) {
+					t.Errorf("%s names %s of %s, which does not exist", filepath.Base(file), name[1], m[1])
+				}
+			}
+		}
 		for _, m := range regexp.MustCompile("`(Test[A-Za-z]+)`").FindAllStringSubmatch(string(raw), -1) {
 			if exec.Command("grep", "-rq", "--include=*_test.go", "func "+m[1]+"(", repository(t, ".")).Run() != nil {
 				t.Errorf("%s names %s, which does not exist", filepath.Base(file), m[1])
@@ -265,14 +273,29 @@ func TestTheDeploymentsFiles(t *testing.T) {
 		t.Log("systemd-analyze is not to be had: the unit was not checked")
 	}
 	if compose, err := exec.LookPath("docker-compose"); err == nil {
-		cmd := exec.Command(compose, "-f", repository(t, "docker-compose.yml"), "config")
-		cmd.Env = append(os.Environ(), "POSTGRES_PASSWORD=p", "MEMHOOK_ENCRYPTION_KEY=k", "MEMHOOK_API_KEY=a", "MEMHOOK_ADMIN_TOKEN=t")
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "MEMHOOK_ADMIN_TOKEN: t") {
-			t.Errorf("docker-compose config: %v: %s", err, out)
+		dir := t.TempDir()
+		config := func() (string, error) {
+			cmd := exec.Command(compose, "config")
+			cmd.Dir = dir
+			out, err := cmd.CombinedOutput()
+			return string(out), err
 		}
-
-		if out, err := exec.Command(compose, "-f", repository(t, "docker-compose.yml"), "config").CombinedOutput(); err == nil || !strings.Contains(string(out), "make env") {
+		file, err := os.ReadFile(repository(t, "docker-compose.yml"))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "docker-compose.yml"), file, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := config(); err == nil || !strings.Contains(out, "make env") {
 			t.Errorf("docker-compose config without secrets: %v: %s", err, out)
+		}
+		const env = "POSTGRES_PASSWORD=p\nMEMHOOK_ENCRYPTION_KEY=k\nMEMHOOK_API_KEY=a\nMEMHOOK_ADMIN_TOKEN=t\nMEMHOOK_RETENTION=48h\n"
+		if err := os.WriteFile(filepath.Join(dir, ".env"), []byte(env), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := config(); err != nil || !strings.Contains(out, "MEMHOOK_ADMIN_TOKEN: t") || !strings.Contains(out, "MEMHOOK_RETENTION: 48h") {
+			t.Errorf("docker-compose config: %v: %s", err, out)
 		}
 	} else {
 		t.Log("docker-compose is not to be had: docker-compose.yml was not checked")
@@ -282,7 +305,7 @@ func TestTheDeploymentsFiles(t *testing.T) {
 		if err != nil || strings.Count(string(out), "\nkind: ") < 11 {
 			t.Errorf("kubectl kustomize: %v: %s", err, out)
 		}
-		for _, word := range []string{"readOnlyRootFilesystem: true", "runAsNonRoot: true", "PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy", "ServiceMonitor"} {
+		for _, word := range []string{"readOnlyRootFilesystem: true", "runAsNonRoot: true", "PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy", "ServiceMonitor", "value: 230MiB"} {
 			if !strings.Contains(string(out), word) {
 				t.Errorf("the manifests have no %s", word)
 			}

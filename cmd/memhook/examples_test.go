@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -90,6 +91,28 @@ createServer(async (request, response) => {
 					}
 					return err == nil && resp.StatusCode == http.StatusUnauthorized // it is not signed
 				})
+				for header, values := range map[string][]string{
+					"webhook-timestamp": {"", "abc", strings.Repeat("9", 400), strings.Repeat("9", 5000), "-9223372036854775808"},
+					"webhook-signature": {"", "v1,é", "v1", "é"},
+				} {
+					for _, value := range values {
+						req, _ := http.NewRequest(http.MethodPost, url, strings.NewReader("{}"))
+						req.Header = http.Header{
+							"Content-Type": {"application/json"}, "Webhook-Id": {"evt_1"}, "Webhook-Signature": {"v1,AAAA"},
+							"Webhook-Timestamp": {strconv.FormatInt(time.Now().Unix(), 10)},
+						}
+						req.Header.Set(header, value)
+						resp, err := http.DefaultClient.Do(req)
+						if err != nil {
+							t.Errorf("%s: %.20s: %v", header, value, err)
+							continue
+						}
+						_ = resp.Body.Close()
+						if resp.StatusCode != http.StatusUnauthorized {
+							t.Errorf("%s: %.20s answers %d", header, value, resp.StatusCode)
+						}
+					}
+				}
 				return func() { _ = cmd.Process.Signal(syscall.SIGKILL); _ = cmd.Wait() }
 			}
 			stop := run(first)

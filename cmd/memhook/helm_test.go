@@ -72,7 +72,7 @@ func TestTheHelmChart(t *testing.T) {
 		"defaults": {
 			nil, 3, []string{
 				"terminationGracePeriodSeconds: 30", "args: [serve, --role, api]", "args: [serve, --role, worker]",
-				"helm.sh/hook: pre-install,pre-upgrade", `{name: MEMHOOK_AUTO_MIGRATE, value: "false"}`,
+				"{name: GOMEMLIMIT, value: 230MiB}", "helm.sh/hook: pre-install,pre-upgrade", `{name: MEMHOOK_AUTO_MIGRATE, value: "false"}`,
 			}, []string{"kind: Ingress", "kind: HorizontalPodAutoscaler", "ServiceMonitor", "lifecycle"},
 		},
 		"a slow stop": {
@@ -80,6 +80,7 @@ func TestTheHelmChart(t *testing.T) {
 			[]string{"terminationGracePeriodSeconds: 70", `{name: MEMHOOK_DRAIN_TIME, value: "15s"}`, `{name: MEMHOOK_SHUTDOWN_TIMEOUT, value: "40s"}`, "lifecycle: {preStop: {sleep: {seconds: 10}}}"}, nil,
 		},
 		"one deployment": {[]string{"split=false", "migrate.enabled=false"}, 1, []string{"args: [serve, --role, all]", `{name: MEMHOOK_AUTO_MIGRATE, value: "true"}`}, []string{"--role, worker", "kind: Job"}},
+		"more memory":    {[]string{"api.resources.limits.memory=1Gi"}, 3, []string{"{name: GOMEMLIMIT, value: 921MiB}"}, nil},
 		"a setting":      {[]string{"settings.MEMHOOK_DELIVERY_TIMEOUT=5s"}, 3, []string{`{name: MEMHOOK_DELIVERY_TIMEOUT, value: "5s"}`}, nil},
 		"scaled":         {[]string{"worker.autoscaling.enabled=true"}, 3, []string{"kind: HorizontalPodAutoscaler", "maxReplicas: 8"}, nil},
 		"monitored":      {[]string{"serviceMonitor.enabled=true", "networkPolicy.enabled=false"}, 3, []string{"kind: ServiceMonitor"}, []string{"NetworkPolicy"}},

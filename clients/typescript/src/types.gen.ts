@@ -3410,9 +3410,9 @@ export interface operations {
                 limit?: number;
                 /** @description The next_cursor of the previous page. */
                 cursor?: string;
-                /** @description Only what such an actor has changed. */
+                /** @description Only changes by this kind of actor. */
                 actor?: "admin" | "session" | "key" | "portal";
-                /** @description Only what the key with this id, the portal of this endpoint, or the session that begins so, has changed. */
+                /** @description Only changes by this API key (its id), this endpoint's portal (the endpoint's id) or this session (the first 8 characters of its id). */
                 name?: string;
                 /** @description Only this operation or button. */
                 action?: string;

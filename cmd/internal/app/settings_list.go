@@ -30,7 +30,7 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 		},
 		{
 			"MEMHOOK_DATABASE_POOLER", "", "transaction",
-			"transaction, if a pooler in that mode stands before PostgreSQL",
+			"transaction, if memhook connects through a pooler in that mode",
 			func(v string) error {
 				if s.DatabasePooler = v; v != store.TransactionPooler {
 					return errors.New("must be transaction, or unset")
@@ -59,8 +59,8 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 		},
 		{
 			"MEMHOOK_API_KEY", "", "the output of: openssl rand -hex 24",
-			`creates an app named "default" with this API key, at least 16 characters; another value takes effect at the next start ` +
-				"and ends the key before", secret(&s.APIKey, 16),
+			`creates an app named "default" with this API key, at least 16 characters; changing it revokes ` +
+				"the previous key at the next start", secret(&s.APIKey, 16),
 		},
 		{
 			"MEMORIES_API_KEY", "", "sk-mavi-…",
@@ -118,7 +118,7 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 		},
 		{
 			"MEMHOOK_CALLBACK_CA", "", "/etc/memhook/ca.pem",
-			"PEM file of certificates that callbacks are trusted by, beside the system's", s.callbackCA,
+			"PEM file of certificates that are trusted for callbacks, beside the system's", s.callbackCA,
 		},
 		{
 			"MEMHOOK_RETRY_SCHEDULE", "5s,5m,30m,2h,5h,10h,14h,20h,24h", "5s,5m,30m",

@@ -36,7 +36,8 @@ secret = memhook.secret(task["subscriptions"][0]["endpoint_id"])
 headers, body = arrived.get(timeout=10)
 event = verify(headers, body, "whsec_" + "A" * 32, secret)
 assert event["type"] == "task.ready" and event["data"]["metadata"] == {"order": "42"}, event
-for wrong in ((headers, body + b" ", secret), (headers, body, "whsec_" + "A" * 32), ({}, body, secret)):
+fakes = [{**headers, "webhook-timestamp": fake} for fake in ("abc", "9" * 400, "9" * 5000)] + [{**headers, "webhook-signature": "v1,\u00e9"}]
+for wrong in ((headers, body + b" ", secret), (headers, body, "whsec_" + "A" * 32), ({}, body, secret), *((fake, body, secret) for fake in fakes)):
     try:
         verify(*wrong)
     except ValueError:

@@ -22,9 +22,11 @@ class HooksController extends Controller
             return response()->noContent(401);
         }
         $id = $request->header('webhook-id');
-        // add() reports whether the id is new. Better: a unique index, in the transaction of what you do.
-        if (Cache::add("webhook:$id", true, now()->addDays(7))) {
-            HandleWebhook::dispatch(json_decode($body, true));
+        // The job comes first: if it cannot be queued, the id is not stored, and the webhook comes again. Two deliveries of one event
+        // at once can both be queued: let the job store what it has done under a unique index, in the transaction of its work.
+        if (! Cache::has("webhook:$id")) {
+            HandleWebhook::dispatch($id, json_decode($body, true));
+            Cache::put("webhook:$id", true, now()->addDays(7));
         }
 
         return response()->noContent();

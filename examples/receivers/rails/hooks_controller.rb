@@ -7,11 +7,13 @@ class HooksController < ActionController::API
     body = request.raw_post # the signature is of the body as it came
     return head :unauthorized unless signed?(body)
 
-    # A unique index on webhook_id makes a second delivery of the same event fail here, and nothing is done twice.
-    ReceivedWebhook.create!(webhook_id: request.headers["webhook-id"], body: body)
-    WebhookJob.perform_later(request.headers["webhook-id"])
-    head :no_content
-  rescue ActiveRecord::RecordNotUnique
+    id = request.headers["webhook-id"]
+    return head :no_content if ReceivedWebhook.exists?(webhook_id: id)
+
+    # The job comes first: if it cannot be queued, the id is not stored, and the webhook comes again. Two deliveries of one event
+    # at once can both be queued: let the job store what it has done under a unique index, in the transaction of its work.
+    WebhookJob.perform_later(id, JSON.parse(body))
+    ReceivedWebhook.create!(webhook_id: id)
     head :no_content
   end
 

@@ -40,3 +40,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - {name: {{ $name }}, value: {{ $value | toString | quote }}}
 {{- end }}
 {{- end }}
+
+{{- /* Nine tenths of a limit in Mi or Gi, for Go's garbage collector. */ -}}
+{{- define "memhook.memory" -}}
+{{- with regexFind "^[0-9]+[MG]i$" (dig "limits" "memory" "" .) }}
+- {name: GOMEMLIMIT, value: {{ div (mul (regexFind "^[0-9]+" . | int) (ternary 1024 1 (hasSuffix "Gi" .)) 9) 10 }}MiB}
+{{- end }}
+{{- end }}
