@@ -100,12 +100,13 @@ func TestSessionsHaveTheirOwnSettings(t *testing.T) {
 		`alter database `+name+` set default_transaction_isolation = serializable`,
 		`alter database `+name+` set statement_timeout = '200ms'`,
 		`alter database `+name+` set timezone = 'Asia/Kolkata'`,
+		`alter database `+name+` set jit = on`,
 		`alter database `+name+` set search_path = 'nowhere'`)
 	pool := opened(t, store.Database{URL: db})
 	var got string
 	err := pool.QueryRow(t.Context(), `select concat_ws(' ', current_setting('transaction_isolation'), current_setting('statement_timeout'),
-		current_setting('timezone'), current_schema(), pg_sleep(0.3)::text)`).Scan(&got)
-	if want := "read committed 0 UTC memhook "; err != nil || got != want {
+		current_setting('timezone'), current_setting('jit'), current_schema(), pg_sleep(0.3)::text)`).Scan(&got)
+	if want := "read committed 0 UTC off memhook "; err != nil || got != want {
 		t.Errorf("%q, %v", got, err)
 	}
 }

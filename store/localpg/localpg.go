@@ -118,7 +118,7 @@ func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 func (s *Server) Run(ctx context.Context) error {
 	settings := map[string]string{
 		"listen_addresses": "", "unix_socket_directories": s.dir, "unix_socket_permissions": "0700", "max_connections": "300",
-		"shared_buffers": "256MB", "max_wal_size": "4GB", "jit": "off", "log_min_messages": "fatal", "log_min_error_statement": "panic",
+		"shared_buffers": "256MB", "max_wal_size": "4GB", "log_min_messages": "fatal", "log_min_error_statement": "panic",
 	}
 	if !s.opts.Durable {
 		settings["fsync"], settings["synchronous_commit"], settings["full_page_writes"] = "off", "off", "off"
