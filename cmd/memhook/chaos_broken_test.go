@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +33,7 @@ var brokenBuilds = []brokenBuild{
 		25, "foreign id", nil,
 	},
 	{
-		"a signature is wrong", "webhook/sign.go", `out.WriteString(base64.StdEncoding.EncodeToString(mac(secret, content)))`, `out.WriteString(base64.StdEncoding.EncodeToString(mac(secret, content[:len(content)-len(content)%2])))`,
+		"a signature is wrong", "webhook/sign.go", `base64.StdEncoding.EncodeToString(mac(secret, content))`, `base64.StdEncoding.EncodeToString(mac(secret, content[:len(content)-len(content)%2]))`,
 		25, "not signed", nil,
 	},
 	{
@@ -40,8 +41,8 @@ var brokenBuilds = []brokenBuild{
 		25, "got 0 events task.expired", nil,
 	},
 	{
-		"a webhook is sent twice", "worker/deliver.go", `result := w.attempt(ctx, lim, d, rec)`,
-		`lim.takePlace(ctx); _ = w.attempt(ctx, lim, d, rec); result := w.attempt(ctx, lim, d, rec)`,
+		"a webhook is sent twice", "worker/deliver.go", `result := w.attempt(ctx, d, payload, rec)`,
+		`_ = w.attempt(ctx, d, payload, rec); result := w.attempt(ctx, d, payload, rec)`,
 		25, "again for no reason", nil,
 	},
 	{
@@ -64,6 +65,12 @@ func (b brokenBuild) build(t *testing.T) string {
 // The checker of the chaos test finds what is wrong with builds that are broken on purpose.
 func TestChaosFindsBrokenBuilds(t *testing.T) {
 	t.Parallel()
+	for _, b := range brokenBuilds { // those of the long form, too: the code changes under them
+		source, err := os.ReadFile(repository(t, b.file))
+		if n := strings.Count(string(source), b.line); err != nil || n != 1 {
+			t.Errorf("%s: %s has %q %d times, want once: %v", b.name, b.file, b.line, n, err)
+		}
+	}
 	for _, b := range brokenBuilds[:pick(2, len(brokenBuilds))] {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
