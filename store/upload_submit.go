@@ -197,7 +197,7 @@ func (s *Store) followUpload(ctx context.Context, tx pgx.Tx, u *Upload, taskID s
 	}
 	regs := []Registration{{
 		AppID: u.AppID, UpstreamID: taskID, UniqueID: "default", CallbackURL: u.CallbackURL, Metadata: u.Metadata, Until: u.Until,
-		ExpectedVideos: u.ExpectedVideos, ExpiresAt: s.now().Add(u.ExpiresIn).Truncate(time.Microsecond), Traceparent: u.Traceparent,
+		ExpectedVideos: u.ExpectedVideos, ExpiresIn: u.ExpiresIn, Traceparent: u.Traceparent,
 	}}
 	out := make([]Registered, 1)
 	if err := s.registerLocked(ctx, tx, regs, map[uuid.UUID]uuid.UUID{u.AppID: u.AccountID}, regs, out); err != nil {
