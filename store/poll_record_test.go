@@ -223,3 +223,29 @@ func waitForLock(t *testing.T, pool *pgxpool.Pool) {
 		}
 	}
 }
+
+// A lease whose tasks cannot be read within the time of other statements is had all the same: an account with hundreds of
+// thousands of new tasks would otherwise never be polled.
+func TestALeaseMayTakeLong(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	task := b.register("task", "https://a.example/").Task
+	tx, err := b.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	if _, err := tx.Exec(t.Context(), `select 1 from tasks where id = $1 for update`, task.ID); err != nil {
+		t.Fatal(err)
+	}
+	const long = 6 * time.Second // more than a statement's 5 s
+	time.AfterFunc(long, func() { _ = tx.Rollback(context.Background()) })
+	began := time.Now()
+	lease, err := b.AcquireLease(t.Context(), b.account.ID)
+	if err != nil || len(lease.Targets) != 1 {
+		t.Fatalf("%+v, %v", lease, err)
+	}
+	if took := time.Since(began); took < long-time.Second {
+		t.Errorf("the lease was had in %s: nothing held it up", took)
+	}
+}
