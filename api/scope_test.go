@@ -62,7 +62,7 @@ func newBench(t *testing.T) *bench {
 	b.account, b.app = account.ID, app.ID
 	reg, err := st.RegisterTask(ctx, store.Registration{
 		AppID: app.ID, UpstreamID: "task", UniqueID: "default", CallbackURL: "https://customer.example/",
-		Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
+		Until: store.UntilDownloaded, ExpiresIn: time.Hour,
 	})
 	check(err)
 	b.task, b.endpoint = reg.Task.ID.String(), reg.Task.Subscriptions[0].EndpointID.String()

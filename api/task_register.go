@@ -97,7 +97,7 @@ func (s *server) newTask(ctx context.Context, who caller, in NewTask) (store.Reg
 	}
 	return store.Registration{
 		AppID: who.AppID, UpstreamID: in.TaskID, UniqueID: in.UniqueID, CallbackURL: target.String(),
-		Metadata: in.Metadata, Until: in.Until, ExpectedVideos: in.ExpectedVideos, ExpiresAt: time.Now().Add(expires).Truncate(time.Microsecond),
+		Metadata: in.Metadata, Until: in.Until, ExpectedVideos: in.ExpectedVideos, ExpiresIn: expires,
 		Traceparent: traceparent(ctx),
 	}, nil
 }

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -166,15 +165,9 @@ func (s *server) newUpload(ctx context.Context, in NewUpload, api string) (store
 	if wrong != nil {
 		return store.Upload{}, invalid(wrong...)
 	}
-	expires := s.cfg.ExpiresIn
-	if in.ExpiresIn != "" {
-		if expires, err = time.ParseDuration(in.ExpiresIn); err != nil {
-			return store.Upload{}, err
-		}
-	}
 	return store.Upload{
 		AppID: reg.AppID, CallbackURL: reg.CallbackURL, Metadata: reg.Metadata, Until: reg.Until, ExpectedVideos: reg.ExpectedVideos,
-		ExpiresIn: expires, Traceparent: reg.Traceparent,
+		ExpiresIn: reg.ExpiresIn, Traceparent: reg.Traceparent,
 		Request: store.UploadRequest{URLs: in.URLs, SourceURL: in.SourceURL, CollectionID: in.CollectionID},
 	}, nil
 }

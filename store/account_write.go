@@ -27,16 +27,20 @@ func keyHash(apiKey string) []byte {
 	return hash[:]
 }
 
+// firstSlot is how far ahead the first slot of a key or a budget is: an interval behind the last slot that can have been given
+// out before. A key may have been another account's until now.
+func firstSlot(rps float64) time.Duration { return slotHorizon + SlotInterval(rps) }
+
 // CreateAccount creates an account. A name or key that another account has is ErrConflict.
 func (s *Store) CreateAccount(ctx context.Context, n NewAccount) (Account, error) {
 	var a Account
 	err := s.tx(ctx, "create account", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			insert into accounts as a (id, name, api_key, key_hash, api, requests_per_second, uploads_per_minute)
-			values ($1, $2, $3, $4, $5, $6, $7)
+			insert into accounts as a (id, name, api_key, key_hash, api, requests_per_second, uploads_per_minute, next_slot_at)
+			values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + $8::interval)
 			returning `+accountColumns,
 			newID(), n.Name, s.keys.Seal("account.api_key", []byte(n.APIKey)), keyHash(n.APIKey), cmp.Or(n.API, AccountV1), n.RequestsPerSecond,
-			n.UploadsPerMinute)
+			n.UploadsPerMinute, firstSlot(n.RequestsPerSecond))
 		if a, err = one[Account](rows, err); err != nil {
 			return err
 		}
@@ -85,8 +89,8 @@ func (s *Store) HashKeys(ctx context.Context) (doubled []string, err error) {
 	return doubled, nil
 }
 
-// UpdateAccount changes an account. A new key, generation or budget, and Resume, end the account's backoff: its next poll comes
-// at once.
+// UpdateAccount changes an account. A new key, generation or budget, and Resume, end the account's backoff: its next poll is at
+// most one interval of its budget away. A new budget of submissions likewise ends their pause.
 func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange) (a Account, err error) {
 	err = s.tx(ctx, "update account", func(tx pgx.Tx) error {
 		var sealed, hash []byte
@@ -118,15 +122,27 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		if err := s.note(ctx, tx, id, was, is); err != nil {
 			return err
 		}
+		if c.UploadsPerMinute != nil || c.APIKey != nil || c.API != nil {
+			_, err := tx.Exec(ctx, `
+				update accounts a
+				set next_upload_at = least(case when not $2 then a.next_upload_at end, clock_timestamp() + `+uploadIntervalOf("a")+`)
+				where id = $1`, id, c.APIKey != nil)
+			if err != nil {
+				return err
+			}
+		}
 		if !c.Resumes() {
 			return nil
 		}
-		// A new poll job takes the change up at once. It replaces the lease of a poller that runs.
+		// A new poll job takes the change up at once. It replaces the lease of a poller that runs; with a key that is no longer
+		// the account's, that poller must not take another slot until then.
 		rows, err = tx.Query(ctx, `
 			update accounts a
-			set state = 'active', state_reason = null, paused_until = null, troubles = 0
+			set state = 'active', state_reason = null, paused_until = null, troubles = 0,
+				shift = case when $3 then null else a.shift end,
+				next_slot_at = case when $3 then clock_timestamp() + $2::interval else least(a.next_slot_at, clock_timestamp() + $2::interval) end
 			where id = $1
-			returning `+accountColumns, id)
+			returning `+accountColumns, id, firstSlot(a.RequestsPerSecond), c.APIKey != nil)
 		if a, err = one[Account](rows, err); err != nil {
 			return err
 		}

@@ -117,8 +117,7 @@ func (s *Store) DeleteApp(ctx context.Context, id uuid.UUID) error {
 			set polling = false, urgent = false, ended_at = now(), status = case when status = 'waiting' then 'cancelled' else status end,
 				closed = case when status = 'waiting' then (extract(epoch from now()) * 1000000)::bigint else closed end
 			where app_id = $1 and polling`,
-			`update uploads set status = 'failed', error = '{"code": "app_deleted", "message": "the app was deleted"}', finished_at = now()
-			where app_id = $1 and status = 'queued' and lease is null`,
+			failUploads + ` and app_id = $1`,
 			`select 1 from endpoints where app_id = $1 and deleted_at is null order by id for update`,
 		} {
 			if _, err := tx.Exec(ctx, sql, id); err != nil {

@@ -45,6 +45,8 @@ type AttemptResult struct {
 	Released      bool          // the delivery was released from parking for this attempt
 	Healthy       bool          // to the sender's knowledge, a success changes nothing of the endpoint
 	Latency       time.Duration // since the delivery was created
+
+	clockError time.Duration // of At, see [Store.ClockError]
 }
 
 // RecordAttempt appends an attempt and moves its delivery on. Attempts that end at the same time share a transaction.

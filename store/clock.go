@@ -9,7 +9,8 @@ import (
 )
 
 // The database's clock decides: when a slot is due, when a heartbeat is old. An instance's own clock makes ids and says when
-// tasks end, so one that is wrong by much must not end or purge anything. Each heartbeat compares the two.
+// tasks end, so one that is wrong by much must not end or purge anything. Each heartbeat compares the two, and what such an
+// instance says of the time is corrected where something is decided by it: see ClockError.
 
 // MaxClockSkew is how far the instance's clock may differ from the database's before it stops expiring and purging.
 const MaxClockSkew = 5 * time.Second
@@ -57,6 +58,16 @@ func (s *Store) ClockSkew() time.Duration {
 	s.clock.mu.Lock()
 	defer s.clock.mu.Unlock()
 	return s.clock.skew
+}
+
+// ClockError returns what must be subtracted from the instance's clock to get the database's: 0 while they differ by
+// [MaxClockSkew] at most, else the difference in whole seconds, so that it does not change with each heartbeat. Times that
+// decide what cannot be undone are corrected by it: of refusals, of the growth of lists, of an endpoint's failures.
+func (s *Store) ClockError() time.Duration {
+	if skew := s.ClockSkew(); skew.Abs() > MaxClockSkew {
+		return skew.Round(time.Second)
+	}
+	return 0
 }
 
 // slotsAhead is how many intervals ahead the next slot may be: more than the lease's horizon and what operators reserve.

@@ -74,3 +74,87 @@ func TestUploadsAreDueByTheDatabasesClock(t *testing.T) {
 		t.Errorf("the one that is ahead sends it at once: %+v", next)
 	}
 }
+
+// off returns the bundle as an instance sees it whose clock is off by so much, and has noticed it.
+func (b *bundle) off(by time.Duration) *bundle {
+	b.t.Helper()
+	other := &bundle{t: b.t, pool: b.pool, account: b.account, app: b.app}
+	other.Store = storetest.On(b.t, b.pool, store.Config{Encode: encode, Now: func() time.Time { return time.Now().Add(by) }})
+	if err := other.Heartbeat(b.t.Context(), store.Instance{ID: uuid.New(), Name: "off", StartedAt: time.Now()}); err != nil {
+		b.t.Fatal(err)
+	}
+	return other
+}
+
+// A difference between the clocks that every network has is no error; one that is too large is, to the second.
+func TestClockError(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	for by, want := range map[time.Duration]time.Duration{
+		0: 0, 3 * time.Second: 0, -3 * time.Second: 0, 25 * time.Hour: 25 * time.Hour, -745 * time.Hour: -745 * time.Hour,
+	} {
+		if got := b.off(by).ClockError(); got != want {
+			t.Errorf("%s off: %s", by, got)
+		}
+	}
+}
+
+// Whatever the clocks of instances show, a task expires when its time is over by the database's clock.
+func TestTasksExpireByTheDatabasesClock(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	for by, name := range map[time.Duration]string{25 * time.Hour: "ahead", -25 * time.Hour: "behind"} {
+		other := b.off(by)
+		began := time.Now().Add(-time.Second)
+		task := other.register(name, "https://a.example/").Task // for an hour
+		for what, times := range map[string][2]time.Time{
+			"registered": {task.CreatedAt, began}, "due": {*task.NextPollAt, began}, "expires": {task.ExpiresAt, began.Add(time.Hour)},
+		} {
+			if late := times[0].Sub(times[1]); late < 0 || late > time.Minute {
+				t.Errorf("%s: %s at %s", name, what, times[0])
+			}
+		}
+		read, err := b.Task(t.Context(), store.OfApp(b.app.ID), task.ID)
+		if err != nil || !read.CreatedAt.Equal(task.CreatedAt) || !read.ExpiresAt.Equal(task.ExpiresAt) || !read.NextPollAt.Equal(*task.NextPollAt) {
+			t.Errorf("%s: answered %+v, stored %+v, %v", name, task, read, err)
+		}
+		polled, err := other.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, At: time.Now()})
+		if err != nil || polled.Target.Status != store.TaskWaiting || !polled.Polling {
+			t.Errorf("%s: an empty answer within the hour: %+v, %v", name, polled, err)
+		}
+		if _, err := b.pool.Exec(t.Context(), `update tasks set expires_at = now() where id = $1`, task.ID); err != nil {
+			t.Fatal(err)
+		}
+		polled, err = other.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, At: time.Now()})
+		if err != nil || polled.Target.Status != store.TaskExpired {
+			t.Errorf("%s: an empty answer after the hour: %+v, %v", name, polled, err)
+		}
+	}
+}
+
+// Five days of failures are five days of the database's clock: an instance whose clock is six days off disables nothing, and
+// does not make another do so.
+func TestEndpointsAreDisabledByTheDatabasesClock(t *testing.T) {
+	t.Parallel()
+	const six = 6 * 24 * time.Hour
+	for _, offs := range [][2]time.Duration{{0, six}, {-six, 0}, {-six, six}} {
+		b := newBundle(t)
+		first, second := b.register("first", "https://a.example/").Task, b.register("second", "https://a.example/").Task
+		b.ready(first.ID, "PI-1")
+		b.ready(second.ID, "PI-2")
+		deliveries, err := b.Deliveries(t.Context(), store.DeliveryFilter{Scope: store.OfApp(b.app.ID)}, store.Page{Limit: 10})
+		if err != nil || len(deliveries) != 2 {
+			t.Fatalf("%+v, %v", deliveries, err)
+		}
+		for i, by := range offs {
+			at := time.Now().Add(by)
+			r := store.AttemptResult{DeliveryID: deliveries[i].ID, EndpointID: deliveries[i].EndpointID, At: at, NextAttemptAt: &at}
+			if err := b.off(by).RecordAttempt(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := b.count(`select count(*) from endpoints where enabled and failing_since between now() - interval '1 minute' and now() + interval '1 minute'`); n != 1 {
+			t.Errorf("%v off: the endpoint is disabled, or has been failing for days", offs)
+		}
+	}
+}

@@ -26,13 +26,14 @@ func (e *Endpoint) apply(r AttemptResult) (events []string) {
 		return nil
 	}
 	e.Failures++
+	at := r.At.Add(-r.clockError)
 	if e.FailingSince == nil {
-		e.FailingSince = &r.At
+		e.FailingSince = &at
 	}
 	switch {
 	case r.Gone:
 		return e.disable(DisabledGone)
-	case r.At.Sub(*e.FailingSince) >= disableAfter:
+	case at.Sub(*e.FailingSince) >= disableAfter:
 		return e.disable(DisabledFailing)
 	case e.Breaker == BreakerHalfOpen && r.Released:
 		e.Probes++
@@ -91,6 +92,7 @@ func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID,
 		if ep == nil {
 			continue
 		}
+		r.clockError = s.ClockError()
 		events := ep.apply(r)
 		changes = append(changes, changesOf(ep, r, events)...)
 		if slices.Contains(events, EventEndpointRecovered) && !slices.Contains(well, ep) {

@@ -59,7 +59,9 @@ func (s *Store) AcquireLease(ctx context.Context, account uuid.UUID) (*Lease, er
 func (s *Store) ReloadLease(ctx context.Context, l *Lease) (mine bool, err error) {
 	// Urgent tasks are among those that are read below, so a slot must not admit them once more. A task that becomes
 	// urgent after this statement may come both ways, which does no harm. A lease that replaces l starts with this
-	// statement, too, and reads all tasks.
+	// statement, too, and reads all tasks. There may be hundreds of thousands of them, and a lease that could not be had in
+	// time would not be had the next time either.
+	ctx = allowing(ctx, longTimeout)
 	err = s.pool.QueryRow(ctx, `
 		with admitted as (
 			update tasks t

@@ -52,7 +52,7 @@ func (t *Task) pollTarget() PollTarget {
 type Poll struct {
 	TaskID      uuid.UUID
 	SentAt      time.Time
-	At          time.Time // when the answer was there
+	At          time.Time // when the answer was there, by the database's clock (see [Store.ClockError])
 	NextPollAt  time.Time // the poller's estimate
 	Videos      []Video
 	Done        bool          // the list is final

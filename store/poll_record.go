@@ -137,20 +137,29 @@ func (s *Store) applyPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Poll
 	for i := range polls {
 		ids[i], byTask[polls[i].TaskID] = polls[i].TaskID, &polls[i]
 	}
-	rows, err := tx.Query(ctx, `select `+taskColumns+` from tasks where id = any($1) order by id for update`, ids)
-	tasks, err := many[Task](rows, err)
+	type row struct {
+		Task
+		Overdue bool
+	}
+	// Whether a task has expired is for the database's clock to say: an instance's may be wrong by a day.
+	rows, err := tx.Query(ctx, `
+		select `+taskColumns+`, expires_at <= clock_timestamp() as overdue
+		from tasks
+		where id = any($1)
+		order by id
+		for update`, ids)
+	tasks, err := many[row](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read polled tasks: %w", err)
 	}
-	now := s.now()
 	var events []Event
 	changes, out := make([]taskChange, len(tasks)), make([]Polled, len(tasks))
 	for i := range tasks {
-		t := &tasks[i]
+		t := &tasks[i].Task
 		p := byTask[t.ID]
 		waited := t.Status == TaskWaiting
 		told := t.apply(*p, s.settle)
-		if t.Polling && p.Fault == nil && !t.reached() && !now.Before(t.ExpiresAt) {
+		if t.Polling && p.Fault == nil && !t.reached() && tasks[i].Overdue {
 			told = append(told, t.expire()...) // it was asked for the last time
 		}
 		for _, ev := range told {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/memhook/memhook/store"
@@ -222,4 +223,91 @@ func waitForLock(t *testing.T, pool *pgxpool.Pool) {
 			t.Fatal("nobody waits for the lock")
 		}
 	}
+}
+
+// A lease whose tasks cannot be read within the time of other statements is had all the same: an account with hundreds of
+// thousands of new tasks would otherwise never be polled.
+func TestALeaseMayTakeLong(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	task := b.register("task", "https://a.example/").Task
+	tx, err := b.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	if _, err := tx.Exec(t.Context(), `select 1 from tasks where id = $1 for update`, task.ID); err != nil {
+		t.Fatal(err)
+	}
+	const long = 6 * time.Second // more than a statement's 5 s
+	time.AfterFunc(long, func() { _ = tx.Rollback(context.Background()) })
+	began := time.Now()
+	lease, err := b.AcquireLease(t.Context(), b.account.ID)
+	if err != nil || len(lease.Targets) != 1 {
+		t.Fatalf("%+v, %v", lease, err)
+	}
+	if took := time.Since(began); took < long-time.Second {
+		t.Errorf("the lease was had in %s: nothing held it up", took)
+	}
+}
+
+// A larger budget counts from now on, not after the interval of the one before.
+func TestALargerBudgetCountsAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	if _, err := b.UpdateAccount(t.Context(), b.account.ID, store.AccountChange{RequestsPerSecond: new(0.01), UploadsPerMinute: new(0.01)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.ReserveSlot(t.Context(), b.account.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.upload("https://example.com/1")
+	b.upload("https://example.com/2")
+	l := b.uploadLease()
+	b.take(l)
+	if next := b.take(l); next.Wait < time.Hour {
+		t.Errorf("with the small budget the next upload is %s away", next.Wait)
+	}
+	if _, err := b.UpdateAccount(t.Context(), b.account.ID, store.AccountChange{RequestsPerSecond: new(5.0), UploadsPerMinute: new(30.0)}); err != nil {
+		t.Fatal(err)
+	}
+	if next := b.take(l); next.Wait > 2*time.Second {
+		t.Errorf("the next upload is %s away", next.Wait)
+	}
+	if _, wait, err := b.ReserveSlot(t.Context(), b.account.ID); err != nil || wait > store.SlotInterval(5)+200*time.Millisecond {
+		t.Errorf("the next slot is %s away, %v", wait, err)
+	}
+}
+
+// A key that goes from one account to another keeps its budget: the poller that has it takes no further slot, and the account
+// that has it now waits for an interval after the last that was given out.
+func TestAKeyThatMovesKeepsItsBudget(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	near := func(what string, account uuid.UUID) {
+		t.Helper()
+		if _, wait, err := b.ReserveSlot(t.Context(), account); err != nil || wait < 90*time.Second || wait > 102*time.Second {
+			t.Errorf("%s: the first slot is %s away, %v", what, wait, err)
+		}
+	}
+	if _, err := b.UpdateAccount(t.Context(), b.account.ID, store.AccountChange{RequestsPerSecond: new(0.01)}); err != nil {
+		t.Fatal(err)
+	}
+	lease, err := b.AcquireLease(t.Context(), b.account.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.UpdateAccount(t.Context(), b.account.ID, store.AccountChange{APIKey: new("sk-mavi-2")}); err != nil {
+		t.Fatal(err)
+	}
+	slot, err := b.TakeSlot(t.Context(), store.SlotRequest{Account: b.account.ID, Lease: lease.ID, Any: true})
+	if err != nil || !slot.Lost {
+		t.Errorf("the poller with the replaced key: %+v, %v", slot, err)
+	}
+	near("the account that was changed", b.account.ID)
+	other, err := b.CreateAccount(t.Context(), store.NewAccount{Name: "other", APIKey: "sk-mavi-1", RequestsPerSecond: 0.01})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near("the account that was created", other.ID)
 }

@@ -42,7 +42,7 @@ func (c *schedule) step() {
 	case k < 2 || len(c.tasks) == 0:
 		n := store.Registration{
 			AppID: c.app.ID, UpstreamID: fmt.Sprintf("task-%d", c.rand.IntN(3)), UniqueID: "default", CallbackURL: "https://a.example/",
-			Until: []string{store.UntilDownloaded, store.UntilIndexed}[c.rand.IntN(2)], ExpiresAt: c.now.Add(time.Duration(c.rand.Int64N(int64(time.Hour)))),
+			Until: []string{store.UntilDownloaded, store.UntilIndexed}[c.rand.IntN(2)], ExpiresIn: time.Until(c.now.Add(time.Duration(c.rand.Int64N(int64(time.Hour))))),
 		}
 		if c.rand.IntN(2) == 0 {
 			n.ExpectedVideos = new(1 + c.rand.IntN(3))

@@ -55,7 +55,7 @@ func encode(ev store.Event) ([]byte, error) { return json.Marshal(map[string]str
 func (b *bundle) task(id, url string) store.Registration {
 	return store.Registration{
 		AppID: b.app.ID, UpstreamID: id, UniqueID: "default", CallbackURL: url, Until: store.UntilDownloaded,
-		ExpiresAt: time.Now().Add(time.Hour),
+		ExpiresIn: time.Hour,
 	}
 }
 

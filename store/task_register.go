@@ -20,8 +20,8 @@ type Registration struct {
 	Metadata             map[string]string
 	Until                string
 	ExpectedVideos       *int
-	ExpiresAt            time.Time
-	Traceparent          *string // where the registration is traced
+	ExpiresIn            time.Duration // from the registration on
+	Traceparent          *string       // where the registration is traced
 }
 
 func (r Registration) key() taskKey { return taskKey{r.AppID, r.UpstreamID, r.UniqueID} }
@@ -165,45 +165,60 @@ func (s *Store) ensureTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
 	return nil, nil, conflict("the task ended while it was being registered; register it again")
 }
 
-var newTaskColumns = []column[*Task]{
-	col("id", "uuid", func(t *Task) uuid.UUID { return t.ID }),
-	col("app_id", "uuid", func(t *Task) uuid.UUID { return t.AppID }),
-	col("account_id", "uuid", func(t *Task) uuid.UUID { return t.AccountID }),
-	col("task_id", "text", func(t *Task) string { return t.UpstreamID }),
-	col("unique_id", "text", func(t *Task) string { return t.UniqueID }),
-	col("until", "text", func(t *Task) string { return t.Until }),
-	col("expected_videos", "int", func(t *Task) *int { return t.ExpectedVideos }),
-	col("metadata", "jsonb", func(t *Task) string { return toJSON(orEmpty(t.Metadata)) }),
-	col("expires_at", "timestamptz", func(t *Task) time.Time { return t.ExpiresAt }),
-	col("traceparent", "text", func(t *Task) *string { return t.Traceparent }),
-	col("next_poll_at", "timestamptz", func(t *Task) time.Time { return t.CreatedAt }),
-	col("created_at", "timestamptz", func(t *Task) time.Time { return t.CreatedAt }),
+type newTask struct {
+	*Task
+	expiresIn time.Duration
+}
+
+var newTaskColumns = []column[newTask]{
+	col("id", "uuid", func(t newTask) uuid.UUID { return t.ID }),
+	col("app_id", "uuid", func(t newTask) uuid.UUID { return t.AppID }),
+	col("account_id", "uuid", func(t newTask) uuid.UUID { return t.AccountID }),
+	col("task_id", "text", func(t newTask) string { return t.UpstreamID }),
+	col("unique_id", "text", func(t newTask) string { return t.UniqueID }),
+	col("until", "text", func(t newTask) string { return t.Until }),
+	col("expected_videos", "int", func(t newTask) *int { return t.ExpectedVideos }),
+	col("metadata", "jsonb", func(t newTask) string { return toJSON(orEmpty(t.Metadata)) }),
+	col("traceparent", "text", func(t newTask) *string { return t.Traceparent }),
+	col("expires_in", "interval", func(t newTask) time.Duration { return t.expiresIn }),
 }
 
 // insertTasks inserts those of the registrations' tasks that do not exist yet.
 func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
 	accounts map[uuid.UUID]uuid.UUID, tasks map[taskKey]*Task, created map[uuid.UUID]bool,
 ) error {
-	now := s.now().Truncate(time.Microsecond) // as it is read back
 	byID := make(map[uuid.UUID]*Task, len(regs))
-	inserts := make([]*Task, len(regs))
+	inserts := make([]newTask, len(regs))
 	for i, r := range regs {
 		t := &Task{
 			ID: newID(), AppID: r.AppID, AccountID: accounts[r.AppID], UpstreamID: r.UpstreamID, UniqueID: r.UniqueID,
 			Status: TaskWaiting, Polling: true, Until: r.Until, ExpectedVideos: r.ExpectedVideos, Metadata: r.Metadata,
-			NextPollAt: &now, CreatedAt: now, ExpiresAt: r.ExpiresAt, Traceparent: r.Traceparent,
+			Traceparent: r.Traceparent,
 		}
-		inserts[i], byID[t.ID] = t, t
+		inserts[i], byID[t.ID] = newTask{t, r.ExpiresIn}, t
 	}
-	sql, args := insertInto("tasks", inserts, newTaskColumns)
-	rows, err := tx.Query(ctx, sql+` on conflict (app_id, task_id, unique_id, closed) do nothing returning id`, args...)
-	ids, err := scalars[uuid.UUID](rows, err)
+	// The database's clock says when a task expires, as it does when that has come.
+	from, args := unnest("n", inserts, newTaskColumns)
+	rows, err := tx.Query(ctx, `
+		insert into tasks (id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata, traceparent,
+			created_at, next_poll_at, expires_at)
+		select id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata, traceparent,
+			statement_timestamp(), statement_timestamp(), statement_timestamp() + expires_in
+		from `+from+`
+		on conflict (app_id, task_id, unique_id, closed) do nothing
+		returning id, created_at, expires_at`, args...)
+	type inserted struct {
+		ID                   uuid.UUID
+		CreatedAt, ExpiresAt time.Time
+	}
+	added, err := many[inserted](rows, err)
 	if err != nil {
 		return fmt.Errorf("insert tasks: %w", err)
 	}
-	for _, id := range ids {
-		t := byID[id]
-		tasks[taskKey{t.AppID, t.UpstreamID, t.UniqueID}], created[id] = t, true
+	for _, a := range added {
+		t := byID[a.ID]
+		t.CreatedAt, t.NextPollAt, t.ExpiresAt = a.CreatedAt, &a.CreatedAt, a.ExpiresAt
+		tasks[taskKey{t.AppID, t.UpstreamID, t.UniqueID}], created[a.ID] = t, true
 	}
 	return nil
 }

@@ -50,6 +50,13 @@ type UploadRequest struct {
 const uploadColumns = `id, app_id, account_id, status, request, callback_url, metadata, until, expected_videos, expires_in, task, error,
 	refusals, attempts, next_attempt_at, created_at, finished_at, traceparent`
 
+// failUploads is the statement that ends the queued uploads of apps that were deleted. Those that are being sent end with their
+// answer.
+const failUploads = `
+	update uploads
+	set status = 'failed', error = '{"code": "app_deleted", "message": "the app was deleted"}', finished_at = clock_timestamp()
+	where status = 'queued' and lease is null`
+
 // CreateUpload queues an upload on its app's account, as of now. It returns ErrNotFound where the app was deleted.
 func (s *Store) CreateUpload(ctx context.Context, u Upload) (Upload, error) {
 	err := s.tx(ctx, "create upload", func(tx pgx.Tx) error {

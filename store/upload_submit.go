@@ -31,7 +31,15 @@ type UploadLease struct {
 func (s *Store) AcquireUploadLease(ctx context.Context, account uuid.UUID) (*UploadLease, error) {
 	l := &UploadLease{ID: newID()}
 	err := s.tx(ctx, "acquire upload lease", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `update accounts a set upload_lease = $2 where a.id = $1 returning `+accountColumns, account, l.ID)
+		// What was being sent may have reached memories.ai only now.
+		rows, err := tx.Query(ctx, `
+			update accounts a
+			set upload_lease = $2, next_upload_at = case
+				when exists (select 1 from uploads u where u.account_id = a.id and u.status = 'queued' and u.lease is not null)
+					then greatest(a.next_upload_at, clock_timestamp() + `+uploadIntervalOf("a")+`)
+				else a.next_upload_at end
+			where a.id = $1
+			returning `+accountColumns, account, l.ID)
 		a, err := one[Account](rows, err)
 		if err != nil {
 			return err
@@ -42,6 +50,9 @@ func (s *Store) AcquireUploadLease(ctx context.Context, account uuid.UUID) (*Upl
 		l.Account = &a
 		if a.API == AccountDatalake {
 			_, err := tx.Exec(ctx, `update uploads set lease = null where account_id = $1 and status = 'queued' and lease is not null`, account)
+			if err == nil {
+				_, err = tx.Exec(ctx, failUploads+` and account_id = $1 and app_id in (select id from apps where deleted_at is not null)`, account)
+			}
 			return err
 		}
 		rows, err = tx.Query(ctx, `
@@ -69,8 +80,10 @@ func (s *Store) AcquireUploadLease(ctx context.Context, account uuid.UUID) (*Upl
 type NextUpload struct {
 	Lost   bool          // another job has the account
 	Idle   bool          // nothing is queued: the job is to end
+	Stale  bool          // the account has another key or API by now: the caller should acquire its lease again
 	Wait   time.Duration // until the caller should ask again; if zero, Upload is to be sent now
 	Upload Upload
+	Well   bool // memories.ai has taken another upload of the account since it refused this one
 }
 
 // TakeUpload takes the account's next upload to be sent, within its budget.
@@ -81,23 +94,25 @@ func (s *Store) TakeUpload(ctx context.Context, l *UploadLease) (next NextUpload
 		var lease *uuid.UUID
 		var wait float64
 		err := tx.QueryRow(ctx, `
-			select upload_lease, extract(epoch from next_upload_at - clock_timestamp())::float8
+			select upload_lease, extract(epoch from next_upload_at - clock_timestamp())::float8, api_key <> $2 or api <> $3
 			from accounts
 			where id = $1
-			for no key update`, l.Account.ID).Scan(&lease, &wait)
+			for no key update`, l.Account.ID, l.Account.APIKey, l.Account.API).Scan(&lease, &wait, &next.Stale)
 		if errors.Is(err, pgx.ErrNoRows) || (err == nil && (lease == nil || *lease != l.ID)) {
 			next.Lost = true
 			return nil
 		}
-		if err != nil {
+		if err != nil || next.Stale {
 			return err
 		}
 		type due struct {
 			Upload
 			Wait float64 // seconds
+			Well bool
 		}
 		rows, err := tx.Query(ctx, `
-			select `+uploadColumns+`, extract(epoch from next_attempt_at - clock_timestamp())::float8 as wait
+			select `+uploadColumns+`, extract(epoch from next_attempt_at - clock_timestamp())::float8 as wait,
+				coalesce(error ? 'taken_since', false) as well
 			from uploads
 			where account_id = $1 and status = 'queued'
 			order by next_attempt_at, id
@@ -116,7 +131,7 @@ func (s *Store) TakeUpload(ctx context.Context, l *UploadLease) (next NextUpload
 		if next.Wait > 0 {
 			return nil
 		}
-		next.Upload = u.Upload
+		next.Upload, next.Well = u.Upload, u.Well
 		return s.claimUpload(ctx, tx, l, u.ID)
 	})
 	return next, err
@@ -146,38 +161,64 @@ type UploadResult struct {
 }
 
 // RecordUpload records what a submission has come to. The task of one that was taken is registered in the same transaction.
-// It returns ErrConflict where another job has settled the upload: the caller was taken for dead.
+// The account's next submission is a whole interval of its budget away, since this one may have reached memories.ai as late as
+// now. It returns ErrConflict where another job has settled the upload: the caller was taken for dead.
 func (s *Store) RecordUpload(ctx context.Context, l *UploadLease, id uuid.UUID, r UploadResult) error {
-	return s.tx(ctx, "record upload", func(tx pgx.Tx) error {
-		// Apps before uploads, as in CreateUpload.
-		rows, err := tx.Query(ctx, `select `+uploadColumns+` from uploads where id = $1 and lease = $2 and status = 'queued'`, id, l.ID)
-		u, err := one[Upload](rows, err)
-		if errors.Is(err, ErrNotFound) {
-			return conflict("another job has settled the upload")
+	settled := false
+	err := s.tx(ctx, "record upload", func(tx pgx.Tx) error {
+		// Apps before accounts before uploads, as in CreateUpload.
+		var app uuid.UUID
+		err := tx.QueryRow(ctx, `select app_id from uploads where id = $1`, id).Scan(&app)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrNotFound
 		}
 		if err != nil {
 			return err
 		}
-		switch r.Status {
-		case UploadSubmitted:
+		apps, err := lockApps(ctx, tx, []uuid.UUID{app}, "for share")
+		if err != nil {
+			return err
+		}
+		var pause time.Duration
+		if r.Pause {
+			pause = r.RetryIn
+		}
+		_, err = tx.Exec(ctx, `
+			update accounts a
+			set next_upload_at = greatest(a.next_upload_at, clock_timestamp() + greatest($2::interval, `+uploadIntervalOf("a")+`))
+			where a.id = $1`, l.Account.ID, pause)
+		if err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			select `+uploadColumns+` from uploads where id = $1 and lease = $2 and status = 'queued' for update`, id, l.ID)
+		u, err := one[Upload](rows, err)
+		if settled = errors.Is(err, ErrNotFound); settled {
+			return nil // it was sent all the same, which the account's next submission must wait for
+		}
+		if err != nil {
+			return err
+		}
+		_, exists := apps[app]
+		switch {
+		case !exists && (r.Status == UploadSubmitted || r.Status == UploadQueued):
+			return setUploadStatus(ctx, tx, &u, UploadFailed, &TaskError{Code: "app_deleted", Message: "the app was deleted"})
+		case r.Status == UploadSubmitted:
 			return s.followUpload(ctx, tx, &u, r.TaskID)
-		case UploadQueued:
+		case r.Status == UploadQueued:
 			return retryUpload(ctx, tx, &u, r)
 		}
 		return s.finishUpload(ctx, tx, &u, r.Status, r.Error)
 	})
+	if err == nil && settled {
+		err = conflict("another job has settled the upload")
+	}
+	return err
 }
 
-// retryUpload puts an upload that memories.ai has not taken back into the queue.
+// retryUpload puts an upload that memories.ai has not taken back into the queue. Another upload comes first then: what was
+// refused may be this one alone.
 func retryUpload(ctx context.Context, tx pgx.Tx, u *Upload, r UploadResult) error {
-	if r.Pause { // the account first, as in TakeUpload
-		_, err := tx.Exec(ctx, `
-			update accounts set next_upload_at = greatest(next_upload_at, clock_timestamp() + $2::interval) where id = $1`, u.AccountID, r.RetryIn)
-		if err != nil {
-			return err
-		}
-	}
-	// Another upload comes first then: what was refused may be this one alone.
 	_, err := tx.Exec(ctx, `
 		update uploads
 		set lease = null, error = $2, next_attempt_at = clock_timestamp() + $3::interval, refusals = refusals + $4::boolean::int
@@ -185,19 +226,20 @@ func retryUpload(ctx context.Context, tx pgx.Tx, u *Upload, r UploadResult) erro
 	return err
 }
 
-// followUpload registers the task of an upload that memories.ai has taken. The task is polled on the account that has
-// submitted it, whichever account the app has by now.
+// followUpload registers the task of an upload that memories.ai has taken; the caller has locked its app. The task is polled on
+// the account that has submitted it, whichever account the app has by now. The account's other uploads that were refused keep
+// a note of it: they were not refused because memories.ai was down (see NextUpload).
 func (s *Store) followUpload(ctx context.Context, tx pgx.Tx, u *Upload, taskID string) error {
-	apps, err := lockApps(ctx, tx, []uuid.UUID{u.AppID}, "for share")
+	_, err := tx.Exec(ctx, `
+		update uploads
+		set error = error || '{"taken_since": true}'
+		where account_id = $1 and status = 'queued' and refusals > 0 and id <> $2`, u.AccountID, u.ID)
 	if err != nil {
 		return err
 	}
-	if _, ok := apps[u.AppID]; !ok {
-		return setUploadStatus(ctx, tx, u, UploadFailed, &TaskError{Code: "app_deleted", Message: "the app was deleted"})
-	}
 	regs := []Registration{{
 		AppID: u.AppID, UpstreamID: taskID, UniqueID: "default", CallbackURL: u.CallbackURL, Metadata: u.Metadata, Until: u.Until,
-		ExpectedVideos: u.ExpectedVideos, ExpiresAt: s.now().Add(u.ExpiresIn).Truncate(time.Microsecond), Traceparent: u.Traceparent,
+		ExpectedVideos: u.ExpectedVideos, ExpiresIn: u.ExpiresIn, Traceparent: u.Traceparent,
 	}}
 	out := make([]Registered, 1)
 	if err := s.registerLocked(ctx, tx, regs, map[uuid.UUID]uuid.UUID{u.AppID: u.AccountID}, regs, out); err != nil {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -179,5 +180,143 @@ func TestAnUploadThatWasBeingSent(t *testing.T) {
 	}
 	if n, err := b.AdoptUploads(t.Context()); n != 1 || err != nil || b.count(liveUploadJobs) != 1 {
 		t.Errorf("adopted %d, %v", n, err)
+	}
+}
+
+// due makes all uploads due, as if the account's last submission had begun long ago.
+func (b *bundle) due() {
+	b.t.Helper()
+	if _, err := b.pool.Exec(b.t.Context(), `update accounts set next_upload_at = 'epoch'`); err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := b.pool.Exec(b.t.Context(), `update uploads set next_attempt_at = 'epoch'`); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// The next submission is an interval after the end of the one before: that may have reached memories.ai as late as then,
+// whatever became of it and whoever sends the next one.
+func TestSubmissionsKeepTheirDistance(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*bundle, *store.UploadLease, uuid.UUID) (*store.UploadLease, error){
+		"taken": func(b *bundle, l *store.UploadLease, id uuid.UUID) (*store.UploadLease, error) {
+			return l, b.RecordUpload(b.t.Context(), l, id, store.UploadResult{Status: store.UploadSubmitted, TaskID: "task"})
+		},
+		"to be repeated": func(b *bundle, l *store.UploadLease, id uuid.UUID) (*store.UploadLease, error) {
+			return l, b.RecordUpload(b.t.Context(), l, id, store.UploadResult{Status: store.UploadQueued, Error: &store.TaskError{Code: "x"}})
+		},
+		"failed": func(b *bundle, l *store.UploadLease, id uuid.UUID) (*store.UploadLease, error) {
+			return l, b.RecordUpload(b.t.Context(), l, id, store.UploadResult{Status: store.UploadFailed, Error: &store.TaskError{Code: "x"}})
+		},
+		"the job was killed": func(b *bundle, _ *store.UploadLease, _ uuid.UUID) (*store.UploadLease, error) {
+			return b.uploadLease(), nil
+		},
+		"the job was taken for dead": func(b *bundle, l *store.UploadLease, id uuid.UUID) (*store.UploadLease, error) {
+			next := b.uploadLease()
+			b.due()
+			err := b.RecordUpload(b.t.Context(), l, id, store.UploadResult{Status: store.UploadSubmitted, TaskID: "task"})
+			if !errors.Is(err, store.ErrConflict) {
+				return nil, fmt.Errorf("recorded: %w", err)
+			}
+			return next, nil
+		},
+	} {
+		b := newBundle(t)
+		u := b.upload("https://example.com/1")
+		b.upload("https://example.com/2")
+		l := b.uploadLease()
+		if next := b.take(l); next.Upload.ID != u.ID {
+			t.Fatalf("%s: %+v", name, next)
+		}
+		b.due()
+		l, err := end(b, l, u.ID)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if next := b.take(l); next.Wait < 50*time.Second || next.Wait > time.Minute {
+			t.Errorf("%s: the next is sent after %s", name, next.Wait)
+		}
+	}
+}
+
+// An upload that is being sent when its app is deleted is not sent again.
+func TestAnUploadOfADeletedAppIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*bundle, *store.UploadLease, uuid.UUID) error{
+		"refused for now": func(b *bundle, l *store.UploadLease, id uuid.UUID) error {
+			again := store.UploadResult{Status: store.UploadQueued, Error: &store.TaskError{Code: "0429"}, RetryIn: time.Second, Pause: true}
+			return b.RecordUpload(b.t.Context(), l, id, again)
+		},
+		"the job was killed": func(b *bundle, _ *store.UploadLease, _ uuid.UUID) error { b.uploadLease(); return nil },
+	} {
+		b := newBundle(t)
+		if _, err := b.UpdateAccount(t.Context(), b.account.ID, store.AccountChange{API: new(store.AccountDatalake)}); err != nil {
+			t.Fatal(err)
+		}
+		u := b.upload("https://example.com/1")
+		l := b.uploadLease()
+		b.due()
+		b.take(l)
+		if err := b.DeleteApp(t.Context(), b.app.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := end(b, l, u.ID); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := b.uploaded(u.ID); got.Status != store.UploadFailed || got.Error.Code != "app_deleted" || got.FinishedAt == nil {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// An upload that was refused is told whether memories.ai has taken another since.
+func TestARefusedUploadKnowsWhetherOthersAreTaken(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	first, second := b.upload("https://example.com/1"), b.upload("https://example.com/2")
+	l := b.uploadLease()
+	refused := store.UploadResult{Status: store.UploadQueued, Error: &store.TaskError{Code: "0001", Message: "no"}, Refused: true}
+	step := func(want store.Upload, well bool, r store.UploadResult) {
+		t.Helper()
+		b.due()
+		if _, err := b.pool.Exec(t.Context(), `update uploads set next_attempt_at = now() + interval '1 hour' where id <> $1`, want.ID); err != nil {
+			t.Fatal(err)
+		}
+		next := b.take(l)
+		if next.Upload.ID != want.ID || next.Well != well {
+			t.Fatalf("%+v", next)
+		}
+		if err := b.RecordUpload(t.Context(), l, want.ID, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	step(first, false, refused)
+	step(second, false, refused)
+	step(first, false, refused)
+	step(second, false, store.UploadResult{Status: store.UploadSubmitted, TaskID: "task"})
+	if u := b.uploaded(first.ID); u.Error == nil || u.Error.Code != "0001" || u.Error.Message != "no" || u.Refusals != 2 {
+		t.Errorf("%+v", u)
+	}
+	step(first, true, refused)
+	step(first, false, refused)
+}
+
+// An upload job whose account has another key or API by now must read the account again.
+func TestAnUploadIsNotSentWithAReplacedKey(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]store.AccountChange{"key": {APIKey: new("sk-mavi-2")}, "api": {API: new(store.AccountDatalake)}} {
+		b := newBundle(t)
+		b.upload("https://example.com/1")
+		l := b.uploadLease()
+		if _, err := b.UpdateAccount(t.Context(), b.account.ID, change); err != nil {
+			t.Fatal(err)
+		}
+		b.due()
+		if next := b.take(l); !next.Stale || next.Upload.ID != uuid.Nil {
+			t.Errorf("%s: %+v", name, next)
+		}
+		if next := b.take(b.uploadLease()); next.Stale || next.Upload.ID == uuid.Nil {
+			t.Errorf("%s, read again: %+v", name, next)
+		}
 	}
 }

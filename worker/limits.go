@@ -44,9 +44,11 @@ const (
 	// After submitMost attempts, a day and more, it has failed.
 	submitMin, submitMax = time.Second, time.Minute
 	submitMost           = 1500
-	// An upload has failed once memories.ai has refused it so often, with refusedUploadPause between.
-	refusalsOfUpload   = 2
-	refusedUploadPause = time.Minute
+	// An upload has failed once memories.ai has refused it refusalsOfUpload times, with refusedUploadPause between. In an
+	// outage memories.ai refuses everything with 0001: such a refusal fails it so soon only if another upload was taken in
+	// between, and otherwise after refusalsUnclear, a quarter of an hour.
+	refusalsOfUpload, refusalsUnclear = 2, 12
+	refusedUploadPause                = 75 * time.Second
 )
 
 // Deliveries and their endpoints.
@@ -175,6 +177,6 @@ const (
 	// purgeInterval is how often old rows are deleted. A shorter retention makes it a tenth of the retention, at least
 	// expireInterval.
 	purgeInterval = 10 * time.Minute
-	// leaveTimeout bounds the release of an instance's remaining jobs when it stops.
+	// leaveTimeout bounds the cancelling of an instance's remaining jobs when it stops, and their release.
 	leaveTimeout = time.Second
 )

@@ -92,7 +92,7 @@ func (p *poller) handle(a answer) {
 		p.tasks.drop(a.target.id)
 		return
 	}
-	p.tasks.put(a.polled.Target)
+	p.put([]store.PollTarget{a.polled.Target})
 }
 
 // learn adds the poll to what is known about how long tasks take and how often lists grow.
@@ -103,7 +103,7 @@ func (p *poller) learn(t *polling.Task, a *answer) {
 	at := polling.At(a.at)
 	if t.Kind == polling.Settling && t.Polled != 0 {
 		grownAt := a.polled.Target.GrownAt
-		grew := grownAt != nil && polling.At(*grownAt) > t.Grown
+		grew := grownAt != nil && polling.At(grownAt.Add(p.w.cfg.Store.ClockError())) > t.Grown
 		p.survival.ObserveGrowth(t.Polled.Sub(t.Grown), at.Sub(t.Grown), grew)
 	}
 	if t.Kind != polling.Waiting {
@@ -145,6 +145,7 @@ func (p *poller) setBackoff(a *answer) {
 	default: // one line for each change of state is enough
 		p.log.Debug("account still backs off", "state", backoff.State, "reason", backoff.Reason, "until", until)
 	}
+	backoff.Until = backoff.Until.Add(-p.w.cfg.Store.ClockError())
 	if err := p.w.cfg.Store.SetBackoff(context.Background(), p.lease.Account.ID, p.lease.ID, backoff); err != nil {
 		p.log.Warn("poller cannot record the account's backoff", "error", err)
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"time"
 	"unique"
 
 	"github.com/google/uuid"
@@ -44,8 +45,8 @@ func (l *taskList) find(id uuid.UUID) *polling.Task {
 	return nil
 }
 
-// put adds a task, or updates it.
-func (l *taskList) put(target store.PollTarget) {
+// put adds a task, or updates it. The list's times are by this instance's clock, which is ahead of the database's.
+func (l *taskList) put(target store.PollTarget, ahead time.Duration) {
 	i, known := l.index[target.ID]
 	if !known {
 		i = len(l.policy)
@@ -54,16 +55,17 @@ func (l *taskList) put(target store.PollTarget) {
 	}
 	t := &l.policy[i]
 	t.App = l.app(target.AppID)
-	t.Registered, t.Expires = polling.At(target.CreatedAt), polling.At(target.ExpiresAt)
+	at := func(theirs time.Time) polling.Moment { return polling.At(theirs.Add(ahead)) }
+	t.Registered, t.Expires = at(target.CreatedAt), at(target.ExpiresAt)
 	if target.LastPolledAt != nil {
-		t.Polled = polling.At(*target.LastPolledAt)
+		t.Polled = at(*target.LastPolledAt)
 	}
 	// A task that is hinted again keeps its place in line.
 	if target.HintedAt != nil && t.Hinted <= t.Polled {
-		t.Hinted = polling.At(*target.HintedAt)
+		t.Hinted = at(*target.HintedAt)
 	}
 	if target.GrownAt != nil {
-		t.Grown = polling.At(*target.GrownAt)
+		t.Grown = at(*target.GrownAt)
 	}
 	switch {
 	case target.Status == store.TaskWaiting:

@@ -70,6 +70,7 @@ func newPoller(w *Worker, lease *store.Lease) *poller {
 	}
 	if account.PausedUntil != nil {
 		p.backoff.Until = *account.PausedUntil
+		p.backoff.Until = p.backoff.Until.Add(w.cfg.Store.ClockError())
 		if latest := time.Now().Add(retryAfterMax); p.backoff.Until.After(latest) {
 			p.backoff.Until = latest // an older version believed whatever Retry-After said
 		}
@@ -86,10 +87,16 @@ func newPoller(w *Worker, lease *store.Lease) *poller {
 
 // putTargets moves the lease's tasks into the list.
 func (p *poller) putTargets() {
-	for _, target := range p.lease.Targets {
-		p.tasks.put(target)
-	}
+	p.put(p.lease.Targets)
 	p.lease.Targets = nil
+}
+
+// put adds tasks to the list, or updates them, by this instance's clock.
+func (p *poller) put(targets []store.PollTarget) {
+	ahead := p.w.cfg.Store.ClockError()
+	for _, target := range targets {
+		p.tasks.put(target, ahead)
+	}
 }
 
 // run polls until the poller ends. held is false if another lease has the account.
@@ -173,9 +180,7 @@ func (p *poller) takeSlot(ctx context.Context, endAt time.Time) bool {
 	case slot.Lost:
 		p.lost = true
 	case slot.Granted:
-		for _, target := range slot.Admitted {
-			p.tasks.put(target)
-		}
+		p.put(slot.Admitted)
 		if len(slot.Admitted) > 0 {
 			choice, _ = p.shares.Choose(p.survival, p.tasks.policy, polling.At(time.Now()))
 		}
@@ -266,7 +271,8 @@ func (p *poller) send(ctx context.Context, i int, due time.Time, took time.Durat
 		a.failed = p.suspicion.judge(a.status, was, a.at)
 		a.target.bare = a.target.bare && polling.At(a.at) < expires
 		poll := pollOf(&a)
-		poll.NextPollAt = a.at.Add(max(round, a.status.RetryAfter))
+		poll.At = a.at.Add(-p.w.cfg.Store.ClockError())
+		poll.NextPollAt = poll.At.Add(max(round, a.status.RetryAfter))
 		poll.Traceparent = traceparent(ctx, span)
 		// The answer is recorded even if the worker is stopping.
 		a.polled, a.err = p.w.cfg.Store.RecordPoll(context.WithoutCancel(ctx), poll)

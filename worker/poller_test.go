@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/riverqueue/river/rivertype"
 
+	"github.com/memhook/memhook/memories"
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/store/storetest"
 	"github.com/memhook/memhook/worker/polling"
@@ -143,19 +144,19 @@ func TestTheTaskList(t *testing.T) {
 	t.Parallel()
 	l := newTaskList(0)
 	target := store.PollTarget{ID: uuid.New(), AppID: uuid.New(), CreatedAt: start, HintedAt: new(start.Add(time.Second)), Well: true}
-	l.put(target)
+	l.put(target, 0)
 	target.HintedAt = new(start.Add(5 * time.Second))
-	l.put(target)
+	l.put(target, 0)
 	if got := l.find(target.ID).Hinted; got != polling.At(start.Add(time.Second)) {
 		t.Errorf("hinted at %s", got.Time())
 	}
 	target.LastPolledAt, target.HintedAt = new(start.Add(6*time.Second)), new(start.Add(9*time.Second))
-	l.put(target)
+	l.put(target, 0)
 	if got := l.find(target.ID).Hinted; got != polling.At(start.Add(9*time.Second)) {
 		t.Errorf("hinted after its poll at %s", got.Time())
 	}
 	other := store.PollTarget{ID: uuid.New(), AppID: uuid.New(), CreatedAt: start}
-	l.put(other)
+	l.put(other, 0)
 	if l.find(other.ID).App == l.find(target.ID).App {
 		t.Error("two apps are one")
 	}
@@ -166,4 +167,49 @@ func TestTheTaskList(t *testing.T) {
 	if l.othersWell(&l.targets[0]) || l.find(other.ID) == nil {
 		t.Error("the task that is well was not dropped")
 	}
+}
+
+// A poller whose instance has a wrong clock records its polls by the database's clock, and reads what others have recorded by
+// its own: what is decided by these times (refusals over five minutes, a list that no longer grows) is decided alike everywhere.
+func TestAPollerWithAWrongClockRecordsTheDatabases(t *testing.T) {
+	t.Parallel()
+	const ahead = 25 * time.Hour
+	b := newBundle(t)
+	task := b.register(t)
+	b.Worker.cfg.Store = storetest.On(t, b.store.Pool(), store.Config{Encode: EncodeEvent, Now: func() time.Time { return time.Now().Add(ahead) }})
+	if err := b.Worker.cfg.Store.Heartbeat(t.Context(), store.Instance{ID: uuid.New(), Name: "ahead", StartedAt: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	lease, err := b.store.AcquireLease(t.Context(), b.account.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPoller(b.Worker, lease)
+	if got, want := p.tasks.policy[0].Expires, polling.At(task.ExpiresAt.Add(ahead)); got != want {
+		t.Errorf("the task expires at %s, want %s", got.Time(), want.Time())
+	}
+	// The clock of this process is right, so a poll that is corrected by 25 hours is as early.
+	near := func(what string, got, want time.Time) {
+		t.Helper()
+		if off := got.Sub(want).Abs(); off > time.Minute {
+			t.Errorf("%s: %s, want about %s", what, got, want)
+		}
+	}
+	choice, _ := p.shares.Choose(p.survival, p.tasks.policy, polling.At(time.Now()))
+	p.send(t.Context(), choice, time.Now(), 0)
+	a := <-p.answers
+	if a.err != nil || a.polled.Target.LastPolledAt == nil {
+		t.Fatalf("%+v", a)
+	}
+	near("recorded", *a.polled.Target.LastPolledAt, time.Now().Add(-ahead))
+	p.handle(a)
+	near("kept", p.tasks.policy[0].Polled.Time(), time.Now())
+
+	p.setBackoff(&answer{status: memories.Status{Outcome: memories.RateLimited}, failed: true, sentAt: time.Now()})
+	account, err := b.store.Account(t.Context(), b.account.ID)
+	if err != nil || account.PausedUntil == nil {
+		t.Fatalf("%+v, %v", account, err)
+	}
+	near("paused", *account.PausedUntil, time.Now().Add(-ahead))
+	near("paused, as the next poller reads it", newPoller(b.Worker, &store.Lease{Account: &account}).backoff.Until, time.Now())
 }

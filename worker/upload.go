@@ -30,7 +30,7 @@ func (w *uploadWorker) Work(ctx context.Context, job *river.Job[store.UploadArgs
 	if err != nil {
 		return err
 	}
-	// The account is read again from time to time: its key may have been replaced.
+	// The account is read again from time to time: its budget may have been changed.
 	for end := time.Now().Add(uploadSnooze); ctx.Err() == nil && !w.stopped(&w.uploadsPaused) && time.Now().Before(end); {
 		next, err := w.cfg.Store.TakeUpload(ctx, lease)
 		switch {
@@ -38,6 +38,8 @@ func (w *uploadWorker) Work(ctx context.Context, job *river.Job[store.UploadArgs
 			return err
 		case next.Lost || next.Idle:
 			return nil
+		case next.Stale:
+			return river.JobSnooze(0)
 		case next.Wait > uploadPause:
 			return river.JobSnooze(min(next.Wait-uploadPause, uploadSnooze))
 		case next.Wait > 0:
@@ -45,7 +47,7 @@ func (w *uploadWorker) Work(ctx context.Context, job *river.Job[store.UploadArgs
 				return river.JobSnooze(0)
 			}
 		default:
-			if err := w.submit(ctx, lease, &next.Upload); err != nil {
+			if err := w.submit(ctx, lease, &next); err != nil {
 				return err
 			}
 		}
@@ -68,14 +70,15 @@ func (w *Worker) pause(ctx context.Context, d time.Duration) bool {
 }
 
 // submit submits an upload and records the outcome. It continues until the outcome is recorded, even if the worker is stopping.
-func (w *Worker) submit(ctx context.Context, lease *store.UploadLease, u *store.Upload) error {
+func (w *Worker) submit(ctx context.Context, lease *store.UploadLease, next *store.NextUpload) error {
+	u := &next.Upload
 	account := memories.Account{API: memories.API(lease.Account.API), Key: string(lease.Account.Key)}
 	receipt := w.cfg.Memories.Submit(ctx, account, memories.Submission{
 		URLs: u.Request.URLs, CallbackURL: u.Request.HintURL,
 		SourceURL: u.Request.SourceURL, CollectionID: u.Request.CollectionID, IdempotencyKey: u.ID.String(),
 	})
 	w.metrics.uploads.WithLabelValues(receipt.Outcome.String()).Inc()
-	result := uploadResult(account.API, u, receipt)
+	result := uploadResult(account.API, next, receipt)
 	w.log.Debug("submitted", "account", lease.Account.Name, "upload", u.ID, "outcome", receipt.Outcome.String(), "task_id", receipt.TaskID)
 	recording := context.WithoutCancel(ctx)
 	for {
@@ -96,7 +99,8 @@ func (w *Worker) submit(ctx context.Context, lease *store.UploadLease, u *store.
 }
 
 // uploadResult returns what is recorded of an upload, given the answer to its submission.
-func uploadResult(api memories.API, u *store.Upload, r memories.Receipt) store.UploadResult {
+func uploadResult(api memories.API, next *store.NextUpload, r memories.Receipt) store.UploadResult {
+	u := &next.Upload
 	why := &store.TaskError{Code: cmp.Or(r.Code, r.Outcome.String()), Message: r.Message}
 	again := func(pause time.Duration) store.UploadResult {
 		return store.UploadResult{Status: store.UploadQueued, Error: why, RetryIn: max(pause, r.RetryAfter)}
@@ -112,8 +116,11 @@ func uploadResult(api memories.API, u *store.Upload, r memories.Receipt) store.U
 		}
 		return store.UploadResult{Status: store.UploadUnknown, Error: why}
 	case memories.TaskRefused:
-		// In an outage v1 refuses everything in the same words. Only a second refusal some time later counts.
-		if u.Refusals+1 < refusalsOfUpload {
+		enough := refusalsOfUpload
+		if passing(r.Code) && !next.Well {
+			enough = refusalsUnclear
+		}
+		if u.Refusals+1 < enough {
 			res := again(refusedUploadPause)
 			res.Refused = true
 			return res

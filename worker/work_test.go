@@ -80,7 +80,7 @@ func (b *bundle) register(t *testing.T) *store.Task {
 	t.Helper()
 	r, err := b.store.RegisterTask(t.Context(), store.Registration{
 		AppID: b.app.ID, UpstreamID: uuid.NewString(), UniqueID: "default",
-		CallbackURL: b.url, Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
+		CallbackURL: b.url, Until: store.UntilDownloaded, ExpiresIn: time.Hour,
 	})
 	if err != nil {
 		t.Fatal(err)

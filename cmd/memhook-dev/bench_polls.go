@@ -149,7 +149,7 @@ func (c benchPollsCommand) register(ctx context.Context, r *rig) (apps []uuid.UU
 		for k := range batch {
 			batch[k] = store.Registration{
 				AppID: app.ID, UpstreamID: c.taskID(i, k), UniqueID: "default",
-				CallbackURL: "http://127.0.0.1:1/", Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(24 * time.Hour),
+				CallbackURL: "http://127.0.0.1:1/", Until: store.UntilDownloaded, ExpiresIn: 24 * time.Hour,
 			}
 		}
 		if _, err := r.store.RegisterTasks(ctx, batch); err != nil {

@@ -189,7 +189,7 @@ func (r *rig) registerAll(ctx context.Context, n int, to func(i int) (app uuid.U
 				AppID:      app,
 				UpstreamID: fmt.Sprintf("bench-%s-%d", randomBase64(6), k), UniqueID: "default",
 				CallbackURL: url, Until: store.UntilDownloaded,
-				Metadata: map[string]string{"order": strconv.Itoa(k)}, ExpiresAt: time.Now().Add(24 * time.Hour),
+				Metadata: map[string]string{"order": strconv.Itoa(k)}, ExpiresIn: 24 * time.Hour,
 			}
 		}
 		out, err := r.store.RegisterTasks(ctx, batch)

@@ -131,7 +131,7 @@ func (b *bench) publish(s *store.Store, app store.App, name string, n, rate int)
 	for i := range news {
 		news[i] = store.Registration{
 			AppID: app.ID, UpstreamID: fmt.Sprintf("%s-%d", name, i), UniqueID: "default",
-			CallbackURL: fmt.Sprintf("%s/%d", b.receiver.URL, i%50), Until: store.UntilDownloaded, ExpiresAt: time.Now().Add(time.Hour),
+			CallbackURL: fmt.Sprintf("%s/%d", b.receiver.URL, i%50), Until: store.UntilDownloaded, ExpiresIn: time.Hour,
 		}
 	}
 	tasks := make([]store.Registered, 0, n)
