@@ -41,13 +41,17 @@ type AttemptResult struct {
 	SharedJob     bool          // its job has other deliveries: the next attempt needs a job of its own
 	Blameless     bool          // what failed was not the receiver: the health of its endpoint stays as it is
 	Gone          bool          // the receiver answered 410
-	Hold          time.Duration // the receiver asked to be left alone for so long
+	Hold          time.Duration // after the attempt, the endpoint is held for so long at least
 	Released      bool          // the delivery was released from parking for this attempt
+	Test          bool          // its event is webhook.test: a success makes due all that waits for the endpoint
 	Healthy       bool          // to the sender's knowledge, a success changes nothing of the endpoint
 	Latency       time.Duration // since the delivery was created
 
 	clockError time.Duration // of At, see [Store.ClockError]
 }
+
+// end is when the attempt ended.
+func (r *AttemptResult) end() time.Time { return r.At.Add(r.Duration) }
 
 // RecordAttempt appends an attempt and moves its delivery on. Attempts that end at the same time share a transaction.
 // The caller completes the job only after RecordAttempt has returned.

@@ -158,3 +158,36 @@ func TestEndpointsAreDisabledByTheDatabasesClock(t *testing.T) {
 		}
 	}
 }
+
+// Instances whose clocks differ by less than what is reported keep an endpoint's rate limit together, also after the database's
+// clock was set back.
+func TestARateLimitIsKeptByInstancesWhoseClocksDiffer(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	at := func(off time.Duration) *store.Store {
+		return storetest.On(t, b.pool, store.Config{Encode: encode, Now: func() time.Time { return time.Now().Add(off) }})
+	}
+	const rate, rounds = 5, 6
+	for name, instances := range map[string][]*store.Store{
+		"two clocks": {at(4 * time.Second), at(0), at(-4 * time.Second)},
+		"set back":   {at(0)},
+	} {
+		endpoint := b.register("task", "https://"+uuid.NewString()+".example/").Task.Subscriptions[0].EndpointID
+		b.insertDeliveries(endpoint, 100, "pending")
+		b.exec(`update deliveries set parked = true, retrying = false, next_attempt_at = now() - interval '1 min' where not parked`,
+			`update endpoints set rate_limit = 5, backlog = true, next_slot_at = now() + interval '1 h' where id = '`+endpoint.String()+`'`)
+		start, total := time.Now(), 0
+		for i := 0; i < rounds || total == 0 && time.Since(start) < 10*time.Second; i++ {
+			for _, s := range instances {
+				n, err := s.Release(t.Context(), []store.Room{{EndpointID: endpoint, Places: 50}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				total += n[endpoint]
+			}
+		}
+		if most := rate * (1 + time.Since(start).Seconds()); total == 0 || float64(total) > most {
+			t.Errorf("%s: %d were released, want some and at most %.1f", name, total, most)
+		}
+	}
+}

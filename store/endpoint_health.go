@@ -13,11 +13,7 @@ import (
 // apply changes the endpoint's health by an attempt's result and returns the events that follow.
 func (e *Endpoint) apply(r AttemptResult) (events []string) {
 	if r.Delivered {
-		if e.Breaker != BreakerClosed {
-			events = append(events, EventEndpointRecovered)
-		}
-		e.recovered()
-		return events
+		return e.succeed(r)
 	}
 	if r.Blameless {
 		if e.Breaker == BreakerHalfOpen && r.Released {
@@ -40,12 +36,32 @@ func (e *Endpoint) apply(r AttemptResult) (events []string) {
 		e.open(r.At)
 	case e.Breaker == BreakerClosed && e.Failures >= breakerThreshold:
 		e.open(r.At)
-		return []string{EventEndpointFailing}
-	case e.Breaker == BreakerClosed && r.Hold > 0:
-		until := r.At.Add(r.Hold)
-		e.HoldUntil = &until
+		events = []string{EventEndpointFailing}
 	}
-	return nil
+	if r.Hold > 0 {
+		e.hold(r.end().Add(r.Hold))
+	}
+	return events
+}
+
+// succeed forgets all failures. What the receiver has asked for in Retry-After is kept: this attempt was in flight then. Only a probe
+// and a test are sent while the endpoint is held, and find it well again.
+func (e *Endpoint) succeed(r AttemptResult) (events []string) {
+	held, unasked := e.HoldUntil, time.Duration(0)
+	switch {
+	case e.Breaker == BreakerHalfOpen || r.Test:
+		held = nil
+	case e.Breaker == BreakerOpen:
+		unasked = e.probeIn()
+	}
+	if e.Breaker != BreakerClosed {
+		events = []string{EventEndpointRecovered}
+	}
+	e.recovered()
+	if held != nil && held.Sub(r.end()) > unasked {
+		e.HoldUntil = held
+	}
+	return events
 }
 
 // recovered forgets all failures.
@@ -53,9 +69,23 @@ func (e *Endpoint) recovered() {
 	e.Breaker, e.Failures, e.Probes, e.FailingSince, e.HoldUntil = BreakerClosed, 0, 0, nil, nil
 }
 
+// open opens the breaker until the next probe.
 func (e *Endpoint) open(at time.Time) {
-	until := at.Add(min(probeAfter<<min(e.Probes, 10), probeMax))
-	e.Breaker, e.HoldUntil = BreakerOpen, &until
+	if e.Breaker == BreakerHalfOpen {
+		e.HoldUntil = nil // it was the probe's
+	}
+	e.Breaker = BreakerOpen
+	e.hold(at.Add(e.probeIn()))
+}
+
+// probeIn returns how long an open breaker waits before its next probe.
+func (e *Endpoint) probeIn() time.Duration { return min(probeAfter<<min(e.Probes, 10), probeMax) }
+
+// hold keeps attempts from the endpoint until a time, or for longer if it is held for longer already.
+func (e *Endpoint) hold(until time.Time) {
+	if e.HoldUntil == nil || until.After(*e.HoldUntil) {
+		e.HoldUntil = &until
+	}
 }
 
 func (e *Endpoint) disable(reason string) []string {
@@ -95,7 +125,7 @@ func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID,
 		r.clockError = s.ClockError()
 		events := ep.apply(r)
 		changes = append(changes, changesOf(ep, r, events)...)
-		if slices.Contains(events, EventEndpointRecovered) && !slices.Contains(well, ep) {
+		if r.Delivered && (r.Test || slices.Contains(events, EventEndpointRecovered)) && !slices.Contains(well, ep) {
 			well = append(well, ep)
 		}
 		if err := s.emitAll(ctx, tx, ep, events, r.At); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -197,7 +196,7 @@ func (s *Store) grant(ctx context.Context, tx pgx.Tx, endpoints []Endpoint, room
 		if ep.Breaker != BreakerClosed {
 			n = min(n, 1)
 		}
-		if n, err = takeRate(ctx, tx, ep, n, now); err != nil {
+		if n, err = takeRate(ctx, tx, ep, n); err != nil {
 			return nil, nil, err
 		}
 		if n == 0 {
@@ -230,28 +229,25 @@ func (s *Store) finishRelease(ctx context.Context, tx pgx.Tx, granted []Room, pr
 	return clearBacklog(ctx, tx, empty)
 }
 
-// takeRate reserves up to room deliveries of the endpoint's rate limit. At most a second's worth, or one delivery,
-// accumulates.
-func takeRate(ctx context.Context, tx pgx.Tx, ep Endpoint, room int, now time.Time) (int, error) {
+// takeRate reserves up to room deliveries of the endpoint's rate limit, by the database's clock. At most a second's worth, or one
+// delivery, accumulates. A slot in the future is of an instance with a clock of its own, or of before the clock was set back.
+func takeRate(ctx context.Context, tx pgx.Tx, ep Endpoint, room int) (granted int, err error) {
 	if ep.RateLimit == nil {
 		return room, nil
 	}
-	var granted int
-	err := tx.QueryRow(ctx, `
+	err = tx.QueryRow(ctx, `
 		with s as (
-			select greatest(next_slot_at, $3::timestamptz - make_interval(secs => greatest(1, 1 / rate_limit))) as since, rate_limit
-			from endpoints where id = $1
+			select now, rate_limit, greatest(least(next_slot_at, now), now - make_interval(secs => greatest(1, 1 / rate_limit))) as since
+			from endpoints, clock_timestamp() as now
+			where id = $1
 		), g as (
-			select since, least($2, floor(extract(epoch from $3::timestamptz - since) * rate_limit + 0.001))::int as n from s
+			select since, least($2, floor(extract(epoch from now - since) * rate_limit + 0.001))::int as n from s
 		)
 		update endpoints e set next_slot_at = g.since + make_interval(secs => g.n / e.rate_limit)
 		from g
 		where e.id = $1
-		returning g.n`, ep.ID, room, now).Scan(&granted)
-	if err != nil {
-		return 0, fmt.Errorf("take rate: %w", err)
-	}
-	return max(granted, 0), nil
+		returning g.n`, ep.ID, room).Scan(&granted)
+	return granted, wrapped("take rate", err)
 }
 
 // unpark takes the oldest parked deliveries of endpoints out of parking, and returns the jobs that they need.

@@ -141,9 +141,13 @@ func TestNothingIsSentAgainWithoutItsEvent(t *testing.T) {
 func TestAllThatWaitsBecomesDueInBatches(t *testing.T) {
 	t.Parallel()
 	const waiting, most = 7000, 2000
-	well := map[string]func(b *bundle, ep store.Delivery) error{
+	well := map[string]func(b *bundle, d store.Delivery) error{
 		"a probe": func(b *bundle, d store.Delivery) error {
 			return b.RecordAttempt(b.t.Context(), store.AttemptResult{DeliveryID: d.ID, EndpointID: d.EndpointID, At: time.Now(), Delivered: true, Released: true})
+		},
+		"a test beside a closed breaker": func(b *bundle, d store.Delivery) error {
+			b.exec(`update endpoints set breaker = 'closed', failures = 9`)
+			return b.RecordAttempt(b.t.Context(), store.AttemptResult{DeliveryID: d.ID, EndpointID: d.EndpointID, At: time.Now(), Delivered: true, Test: true})
 		},
 		"enable": func(b *bundle, d store.Delivery) error {
 			_, err := b.EnableEndpoint(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, true)

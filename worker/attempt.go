@@ -65,8 +65,8 @@ func resultOf(schedule []time.Duration, d *store.Delivery, rec *store.Receiver, 
 	at := resp.SentAt.Add(resp.Duration)
 	r := store.AttemptResult{
 		DeliveryID: d.ID, EndpointID: d.EndpointID, Generation: d.Generation, At: resp.SentAt, Duration: resp.Duration,
-		Delivered: resp.OK(), Latency: at.Sub(d.CreatedAt), ResponseHeaders: resp.Headers(), Healthy: rec.Healthy(),
-		Blameless: resp.ProxyFailed(),
+		Delivered: resp.OK(), Latency: at.Sub(d.CreatedAt), ResponseHeaders: resp.Headers(), Blameless: resp.ProxyFailed(),
+		Test: d.EventType == store.EventTest, Healthy: rec.Healthy() && d.EventType != store.EventTest,
 	}
 	if resp.Status != 0 {
 		body := webhook.Printable(resp.Body)
@@ -82,21 +82,19 @@ func resultOf(schedule []time.Duration, d *store.Delivery, rec *store.Receiver, 
 	if r.Gone = resp.Status == http.StatusGone; r.Gone {
 		return r
 	}
-	var delay, asked time.Duration
+	var delay time.Duration
 	before := d.AttemptCount - d.RoundStart // attempts of this round before this one
 	if before < len(schedule) {
 		delay = time.Duration(float64(schedule[before]) * (1 - scheduleJitter + 2*scheduleJitter*rand.Float64()))
 	}
 	switch resp.Status {
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		asked = resp.RetryAfter()
-		fallthrough
-	case http.StatusBadGateway, http.StatusGatewayTimeout:
-		// At most until the delivery's own retry, which the schedule promises.
-		r.Hold = min(holdMin<<min(rec.Failures, 10), holdMax, max(delay, holdMin))
-	}
-	if asked > 0 {
-		r.Hold, delay = asked, max(delay, asked)
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		if r.Hold = resp.RetryAfter(); r.Hold > 0 {
+			delay = max(delay, r.Hold)
+		} else if rec.Breaker == store.BreakerClosed { // an open one has its own times
+			// At most until the delivery's own retry, which the schedule promises.
+			r.Hold = min(holdMin<<min(rec.Failures, 10), holdMax, max(delay, holdMin))
+		}
 	}
 	if before < len(schedule) {
 		next := at.Add(delay)

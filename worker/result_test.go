@@ -67,6 +67,8 @@ func TestWhatResponsesMean(t *testing.T) {
 		{"503 with less than the schedule", response(503, "Retry-After", "1"), false, false, 4 * time.Second, 6 * time.Second, true},
 		{"503 with rubbish", response(503, "Retry-After", "soon"), false, false, 4 * time.Second, 6 * time.Second, true},
 		{"503 with the past", response(503, "Retry-After", start.Add(-time.Hour).Format(http.TimeFormat)), false, false, 4 * time.Second, 6 * time.Second, true},
+		{"502 with Retry-After", response(502, "Retry-After", "120"), false, false, 2 * time.Minute, 2 * time.Minute, true},
+		{"504 with Retry-After", response(504, "Retry-After", "120"), false, false, 2 * time.Minute, 2 * time.Minute, true},
 		{"500 with Retry-After", response(500, "Retry-After", "120"), false, false, 4 * time.Second, 6 * time.Second, false},
 		{"502", response(502), false, false, 4 * time.Second, 6 * time.Second, true},
 		{"504", response(504), false, false, 4 * time.Second, 6 * time.Second, true},
@@ -84,6 +86,18 @@ func TestWhatResponsesMean(t *testing.T) {
 		}
 		if r.NextAttemptAt != nil && r.Hold > r.NextAttemptAt.Sub(at) {
 			t.Errorf("%s: the endpoint is held %s, beyond the delivery's own retry", c.name, r.Hold)
+		}
+	}
+}
+
+// A success changes nothing of a healthy endpoint, but for a test's, which makes due what waits.
+func TestATestTellsOfItsSuccess(t *testing.T) {
+	t.Parallel()
+	rec := &store.Receiver{Endpoint: store.Endpoint{Enabled: true, Breaker: store.BreakerClosed}}
+	for eventType, test := range map[string]bool{store.EventTest: true, store.EventReady: false} {
+		r := resultOf(nil, &store.Delivery{EventType: eventType}, rec, response(200))
+		if r.Test != test || r.Healthy == test {
+			t.Errorf("%s: %+v", eventType, r)
 		}
 	}
 }
