@@ -28,20 +28,28 @@ type (
 		After string `query:"after" doc:"The id of the last event that you have; absent: start with the oldest event that is kept."`
 		Type  string `query:"type" doc:"Return only events of this type."`
 	}
+	taskEventsInput struct {
+		IDInput
+		PageInput
+	}
 	eventInput struct {
 		ID string `path:"id" doc:"The id of the entity: a UUID, or evt_ and a UUID for an event. Any other text is the id of nothing (404)."`
 	}
 )
 
-func (s *server) listTaskEvents(ctx context.Context, in *IDInput) (*body[List[Event]], error) {
+func (s *server) listTaskEvents(ctx context.Context, in *taskEventsInput) (*body[List[Event]], error) {
 	if _, err := s.store.Task(ctx, scopeOf(ctx), in.id); err != nil {
 		return nil, err
 	}
-	events, err := s.store.TaskEvents(ctx, in.id)
+	// This list is oldest first, so what follows the cursor is newer.
+	events, cut, err := s.store.TaskEvents(ctx, in.id, in.page.Before, in.Limit)
 	if err != nil {
 		return nil, err
 	}
-	return &body[List[Event]]{List[Event]{Data: wireAll(events, wireEvent)}}, nil
+	if cut {
+		in.Limit = len(events) // the page is full
+	}
+	return listOf(events, in.Limit, func(ev *store.Event) uuid.UUID { return ev.ID }, wireEvent), nil
 }
 
 func (s *server) listEvents(ctx context.Context, in *EventsFilter) (*body[List[Event]], error) {

@@ -2361,6 +2361,15 @@ type CancelTaskParams struct {
 	Purge *bool `form:"purge,omitempty" json:"purge,omitempty"`
 }
 
+// ListTaskEventsParams defines parameters for ListTaskEvents.
+type ListTaskEventsParams struct {
+	// Limit The maximum number of entries.
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The next_cursor of the previous page.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // ListUploadsParams defines parameters for ListUploads.
 type ListUploadsParams struct {
 	// Limit The maximum number of entries.
@@ -3653,7 +3662,7 @@ type ClientInterface interface {
 	// Oldest first.
 	//
 	// Corresponds with GET /v1/tasks/{id}/events (the `ListTaskEvents` operationId).
-	ListTaskEvents(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListTaskEvents(ctx context.Context, id string, params *ListTaskEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListUploads List uploads
 	//
@@ -5012,8 +5021,8 @@ func (c *Client) GetTask(ctx context.Context, id string, reqEditors ...RequestEd
 // Oldest first.
 //
 // Corresponds with GET /v1/tasks/{id}/events (the `ListTaskEvents` operationId).
-func (c *Client) ListTaskEvents(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListTaskEventsRequest(c.Server, id)
+func (c *Client) ListTaskEvents(ctx context.Context, id string, params *ListTaskEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTaskEventsRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -8264,7 +8273,7 @@ func NewGetTaskRequest(server string, id string) (*http.Request, error) {
 }
 
 // NewListTaskEventsRequest constructs an http.Request for the ListTaskEvents method
-func NewListTaskEventsRequest(server string, id string) (*http.Request, error) {
+func NewListTaskEventsRequest(server string, id string, params *ListTaskEventsParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -8287,6 +8296,45 @@ func NewListTaskEventsRequest(server string, id string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)

@@ -139,14 +139,13 @@ func (s *Store) Delivery(ctx context.Context, scope Scope, id uuid.UUID) (Delive
 	return d, err
 }
 
-// TaskDeliveries reads all deliveries of a task with their attempts, oldest first.
-func (s *Store) TaskDeliveries(ctx context.Context, task uuid.UUID) ([]Delivery, error) {
+// TaskDeliveries reads the last deliveries of a task with their attempts, oldest first.
+func (s *Store) TaskDeliveries(ctx context.Context, task uuid.UUID, most int) ([]Delivery, error) {
 	rows, err := s.pool.Query(ctx, `
 		select `+deliveryColumns+`, `+callbackURLOf("e", "d")+` as callback_url
-		from deliveries d
+		from (select * from deliveries where task = $1 order by id desc limit $2) d
 		join endpoints e on e.id = d.endpoint_id
-		where d.task = $1
-		order by d.id`, task)
+		order by d.id`, task, most)
 	list, err := many[Delivery](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read deliveries: %w", err)

@@ -21,7 +21,7 @@ func TestDeliveriesFollowTheirMergedEndpoint(t *testing.T) {
 	scope := store.OfApp(b.app.ID)
 	list := func() []store.Delivery {
 		t.Helper()
-		found, err := b.TaskDeliveries(t.Context(), task.ID)
+		found, err := b.TaskDeliveries(t.Context(), task.ID, 100)
 		if err != nil || len(found) != 2 {
 			t.Fatalf("%d deliveries, %v", len(found), err)
 		}

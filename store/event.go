@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -86,10 +87,6 @@ const feedEnd = `coalesce(
 // is not stored, the list begins with what was made later than its id says. cut reports whether the page was cut at
 // pageBytes, so that there are more than it has.
 func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after uuid.UUID, limit int) (list []Event, cut bool, err error) {
-	type row struct {
-		Event
-		Cut bool
-	}
 	rows, err := s.pool.Query(ctx, `
 		with cursor as (
 			select coalesce((select xid from events where id = $2), '0') as xid,
@@ -119,15 +116,7 @@ func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after
 		from sized e
 		where e.n = 1 or e.bytes <= $5
 		order by e.xid, e.id`, scope.arg(), after, eventType, limit, pageBytes)
-	found, err := many[row](rows, err)
-	if err != nil {
-		return nil, false, fmt.Errorf("list events: %w", err)
-	}
-	list = make([]Event, len(found))
-	for i, r := range found {
-		list[i], cut = r.Event, r.Cut
-	}
-	return list, cut, nil
+	return eventPage(rows, err)
 }
 
 // checkFeed sets the events' transactions to 0 where the database was restored from a dump into another PostgreSQL, which
@@ -149,8 +138,43 @@ func checkFeed(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// TaskEvents lists what happened to a task, oldest first.
-func (s *Store) TaskEvents(ctx context.Context, task uuid.UUID) ([]Event, error) {
-	rows, err := s.pool.Query(ctx, `select `+eventColumns+` from events e where e.task = $1 order by e.id`, task)
-	return many[Event](rows, err)
+// TaskEvents lists the events of a task after one, oldest first. cut is as of [Store.Events].
+func (s *Store) TaskEvents(ctx context.Context, task, after uuid.UUID, limit int) (list []Event, cut bool, err error) {
+	rows, err := s.pool.Query(ctx, `
+		with page as (
+			select * from events where task = $1 and id > $2 order by id limit $3
+		), sized as (
+			select *, sum(octet_length(payload)) over (order by id) as bytes, row_number() over (order by id) as n from page
+		)
+		select `+eventColumns+`, (select count(*) from page) > count(*) over () as cut
+		from sized e
+		where e.n = 1 or e.bytes <= $4
+		order by e.id`, task, after, limit, pageBytes)
+	return eventPage(rows, err)
+}
+
+// eventPage collects a page of events, each with whether the page was cut.
+func eventPage(rows pgx.Rows, err error) (list []Event, cut bool, _ error) {
+	type row struct {
+		Event
+		Cut bool
+	}
+	found, err := many[row](rows, err)
+	if err != nil {
+		return nil, false, fmt.Errorf("list events: %w", err)
+	}
+	list = make([]Event, len(found))
+	for i, r := range found {
+		list[i], cut = r.Event, r.Cut
+	}
+	return list, cut, nil
+}
+
+// TaskHistory returns the last events of a task, oldest first and without their payloads.
+func (s *Store) TaskHistory(ctx context.Context, task uuid.UUID, most int) ([]Event, error) {
+	rows, err := s.pool.Query(ctx, `
+		select id, app_id, type, created_at, task from events where task = $1 order by id desc limit $2`, task, most)
+	list, err := many[Event](rows, err)
+	slices.Reverse(list)
+	return list, wrapped("read a task's events", err)
 }

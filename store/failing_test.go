@@ -183,8 +183,13 @@ func TestAStatementThatFails(t *testing.T) {
 			_, _, err := w.Tasks(ctx, store.TaskFilter{Scope: store.OfApp(w.app.ID)}, page)
 			return err
 		}, ""},
-		{"list a task's events", whole, func(ctx context.Context, w *world) error { _, err := w.TaskEvents(ctx, w.ready.ID); return err }, ""},
-		{"list a task's deliveries", whole, func(ctx context.Context, w *world) error { _, err := w.TaskDeliveries(ctx, w.ready.ID); return err }, ""},
+		{"list a task's events and deliveries", whole, func(ctx context.Context, w *world) error {
+			if _, _, err := w.TaskEvents(ctx, w.ready.ID, uuid.Nil, 50); err != nil {
+				return err
+			}
+			_, err := w.TaskDeliveries(ctx, w.ready.ID, 100)
+			return err
+		}, ""},
 		{"list events", whole, func(ctx context.Context, w *world) error {
 			_, _, err := w.Events(ctx, store.OfApp(w.app.ID), "", uuid.Nil, 10)
 			return err

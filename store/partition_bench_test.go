@@ -187,8 +187,8 @@ func TestPurgingADayCostsLittle(t *testing.T) {
 			_, _, err := b.Events(t.Context(), store.Everything(), "", uuid.Nil, 100)
 			return err
 		},
-		"a task's events":     func() error { _, err := b.TaskEvents(t.Context(), task.ID); return err },
-		"a task's deliveries": func() error { _, err := b.TaskDeliveries(t.Context(), task.ID); return err },
+		"a task's events":     func() error { _, _, err := b.TaskEvents(t.Context(), task.ID, uuid.Nil, 50); return err },
+		"a task's deliveries": func() error { _, err := b.TaskDeliveries(t.Context(), task.ID, 100); return err },
 		"an endpoint":         func() error { _, err := b.EndpointHealth(t.Context(), endpoint, 20); return err },
 		"orphans":             func() error { _, err := b.AdoptOrphans(t.Context()); return err },
 	} {

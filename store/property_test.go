@@ -99,7 +99,7 @@ func (c *schedule) check(seed uint64, id uuid.UUID) {
 	c.t.Helper()
 	task, err := c.store.Task(c.t.Context(), store.Everything(), id)
 	c.must(err)
-	events, err := c.store.TaskEvents(c.t.Context(), id)
+	events, _, err := c.store.TaskEvents(c.t.Context(), id, uuid.Nil, 10_000)
 	c.must(err)
 	var told []string
 	count := make(map[string]int)

@@ -106,12 +106,14 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 			union all
 			(select id from recent r
 			where exists (select 1 from jsonb_each_text(r.metadata) m where starts_with(m.value, $2)) order by id desc limit $4)
-		)
-		select `+taskColumns+`
-		from tasks
-		where id in (select id from hits)
-		order by task_id = $2 desc, id desc
-		limit $4`,
+		), page as (
+			select `+taskListColumns+`
+			from tasks
+			where id in (select id from hits)
+			order by task_id = $2 desc, id desc
+			limit $4
+		), `+sizedTasks+`
+		select `+sizedTaskColumns+` from sized order by task_id = $2 desc, id desc`,
 		q.scope.arg(), q.text, above(q.text), q.most, "$.* ? (@ == "+string(literal)+")", recentTasks, isID, from, to)
 	list, err := many[Task](rows, err)
 	return list, wrapped("search tasks", err)
@@ -121,26 +123,14 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 func (q search) deliveries(ctx context.Context, tasks []Task) ([]Delivery, error) {
 	from, to, isID := idRange(q.text)
 	ids := distinct(tasks, func(t Task) uuid.UUID { return t.ID })
-	// Deliveries have no index by event. Those of a task's event are the task's, and any other's are made with the event, so
-	// their ids follow its own within moments.
 	rows, err := q.tx.Query(ctx, `
 		with found as materialized (
-			select id, app_id, task, created_at from events
+			select id from events
 			where $4 and id between $5 and $6 and ($1::uuid is null or app_id = $1) order by id desc limit $2
 		), hits as (
 			(select id from deliveries where $4 and id between $5 and $6 and ($1::uuid is null or app_id = $1) order by id desc limit $2)
 			union all
-			(select d.id from found f join deliveries d on d.task = f.task and d.event_id = f.id limit $2)
-			union all
-			(select d.id
-			from found f
-			cross join lateral (
-				select id from deliveries where app_id = f.app_id and event_id = f.id and f.task is null
-					and id >= f.id and created_at < f.created_at + interval '2 seconds'
-				order by id
-				limit $2
-			) d
-			limit $2)
+			(select d.id from found f join deliveries d on d.event_id = f.id order by d.id desc limit $2)
 			union all
 			(select id from deliveries where task = any($3) order by id desc limit $2)
 		)

@@ -23,7 +23,7 @@ func TestSearchFindsByWhatIsKnown(t *testing.T) {
 		b.register(fmt.Sprintf("other-%d", i), "https://elsewhere.example/hooks")
 	}
 	b.ready(mine.Task.ID, "PI-1")
-	deliveries, err := b.TaskDeliveries(t.Context(), mine.Task.ID)
+	deliveries, err := b.TaskDeliveries(t.Context(), mine.Task.ID, 100)
 	if err != nil || len(deliveries) != 1 {
 		t.Fatal(deliveries, err)
 	}

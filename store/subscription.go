@@ -68,7 +68,8 @@ func (s *Store) catchUp(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID, isNew
 	if len(tasks) == 0 {
 		return nil
 	}
-	rows, err := tx.Query(ctx, `select `+eventColumns+` from events e where e.task = any($1) order by e.id`, tasks)
+	// Without their payloads, which may have megabytes each.
+	rows, err := tx.Query(ctx, `select id, app_id, type, created_at, task from events where task = any($1) order by id`, tasks)
 	events, err := many[Event](rows, err)
 	if err != nil || len(events) == 0 {
 		return err

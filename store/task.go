@@ -92,6 +92,16 @@ var taskListColumns = strings.Replace(taskColumns, "metadata, videos,", fmt.Spri
 	`metadata, jsonb_path_query_array(videos, '$[0 to %d]') as videos, greatest(0, jsonb_array_length(videos) - %d) as videos_omitted,`,
 	shownVideos-1, shownVideos), 1)
 
+// sizedTasks is the SQL table sized of a table page of tasks, whose videos it bounds at pageBytes together: from where they
+// are more, the tasks have none, except for the first. sizedTaskColumns reads it.
+var sizedTasks = fmt.Sprintf(`sized as (
+			select *, row_number() over (order by id) = 1 or sum(octet_length(videos::text)) over (order by id) <= %d as shown from page
+		)`, pageBytes)
+
+var sizedTaskColumns = strings.Replace(taskColumns, "metadata, videos,", `metadata,
+	case when shown then videos else '[]' end as videos,
+	videos_omitted + case when shown then 0 else jsonb_array_length(videos) end as videos_omitted,`, 1)
+
 const taskColumns = `id, app_id, account_id, task_id, unique_id, status, polling, until, expected_videos, metadata, videos,
 	grown_at, polls, last_polled_at, next_poll_at, hinted_at, progress, last_error, refusals, first_refusal_at,
 	created_at, ready_at, indexed_at, expires_at, poll_log, traceparent`

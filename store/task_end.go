@@ -55,9 +55,10 @@ const (
 	committed = 10 * time.Second
 )
 
-// ExpireTasks ends up to limit tasks that expired at from or later, and returns their number. next is the from of the next
-// call: where tasks are left that wait to be asked it spares a look at each of them at every call. A caller begins anew with
-// the zero time once in a while, to find those whose account has failed since, and those that have waited too long.
+// ExpireTasks ends up to limit tasks that expired at from or later, fewer where their lists are long, and returns their number.
+// next is the from of the next call: where tasks are left that wait to be asked it spares a look at each of them at every call.
+// A caller begins anew with the zero time once in a while, to find those whose account has failed since, and those that have
+// waited too long.
 //
 // Tasks that only settle end by themselves, or here after settleGrace.
 func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n int, next time.Time, err error) {
@@ -80,24 +81,37 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 		if _, err := tx.Exec(ctx, `set local enable_seqscan = off`); err != nil {
 			return err
 		}
+		type row struct {
+			Task
+			Cut bool // there are more
+		}
+		// Sizes are as stored: most lists are compressed.
 		rows, err := tx.Query(ctx, `
-			select `+taskColumns+`
-			from tasks t
-			where polling and expires_at between $1 and $2
-				and (status <> 'ready' or (until = 'indexed' and indexed_at is null) or expires_at <= $4)
-				and (last_polled_at >= expires_at - $5::interval and expires_at <= case when last_error is null then $9::timestamptz else $6 end
-					or expires_at <= $7
-					or not exists (
-						select 1
-						from accounts a
-						where a.id = t.account_id
-							and (a.state in ('active', 'rate_limited') or a.troubles < $8 or a.paused_until <= $2)))
-			order by expires_at
-			limit $3
-			for update of t skip locked`,
+			with due as materialized (
+				select id, expires_at, pg_column_size(videos) as bytes
+				from tasks t
+				where polling and expires_at between $1 and $2
+					and (status <> 'ready' or (until = 'indexed' and indexed_at is null) or expires_at <= $4)
+					and (last_polled_at >= expires_at - $5::interval and expires_at <= case when last_error is null then $9::timestamptz else $6 end
+						or expires_at <= $7
+						or not exists (
+							select 1
+							from accounts a
+							where a.id = t.account_id
+								and (a.state in ('active', 'rate_limited') or a.troubles < $8 or a.paused_until <= $2)))
+				order by expires_at
+				limit $3
+				for update of t skip locked
+			), sized as (
+				select id, row_number() over (order by expires_at, id) = 1 or sum(bytes) over (order by expires_at, id) <= $10 as taken from due
+			)
+			select `+taskColumns+`, (select count(*) from due) > count(*) over () as cut
+			from tasks
+			where id in (select id from sized where taken)
+			order by expires_at`,
 			from, now, limit, now.Add(-settleGrace), lastCall, now.Add(-answerGrace), now.Add(-unaskedGrace), outage,
-			now.Add(-pollGrace))
-		expired, err := many[Task](rows, err)
+			now.Add(-pollGrace), pageBytes)
+		expired, err := many[row](rows, err)
 		if err != nil {
 			return err
 		}
@@ -105,14 +119,14 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 		var events []Event
 		changes := make([]taskChange, n)
 		for i := range expired {
-			t := &expired[i]
+			t := &expired[i].Task
 			changes[i].Task = t
 			for _, ev := range t.expire() {
 				ev.AppID, ev.CreatedAt, ev.Task = t.AppID, now, t
 				events = append(events, ev)
 			}
 		}
-		if n == limit {
+		if n == limit || (n > 0 && expired[0].Cut) {
 			next = expired[n-1].ExpiresAt
 		}
 		if err := s.saveTasks(ctx, tx, changes); err != nil {

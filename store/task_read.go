@@ -52,7 +52,12 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) (tasks []Task, 
 			order by id `+p.order()+`
 			limit $6
 		), sized as (
-			select *, sum(octet_length(videos::text) + octet_length(metadata::text)) over (order by id `+p.order()+`) as bytes,
+			select *, sum(octet_length(videos::text) + octet_length(metadata::text) + (
+					select coalesce(sum(octet_length(e.url) + octet_length(s.suffix)), 0)
+					from subscriptions s
+					join endpoints e on e.id = s.endpoint_id
+					where s.task = page.id
+				)) over (order by id `+p.order()+`) as bytes,
 				row_number() over (order by id `+p.order()+`) as n
 			from page
 		)

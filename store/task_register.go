@@ -229,15 +229,18 @@ var taskKeyColumns = []column[Registration]{
 	col("unique_id", "text", func(r Registration) string { return r.UniqueID }),
 }
 
-// readTasksByKey reads the registrations' tasks that have not ended, each with its first videos.
+// readTasksByKey reads the registrations' tasks that have not ended, with their first videos.
 func readTasksByKey(ctx context.Context, tx pgx.Tx, regs []Registration, tasks map[taskKey]*Task) error {
 	keys, args := unnest("k", regs, taskKeyColumns)
 	rows, err := tx.Query(ctx, `
-		select `+taskListColumns+`
-		from tasks
-		where (app_id, task_id, unique_id, closed) in (select app_id, task_id, unique_id, 0 from `+keys+`)
-		order by id
-		for key share`, args...)
+		with page as materialized (
+			select `+taskListColumns+`
+			from tasks
+			where (app_id, task_id, unique_id, closed) in (select app_id, task_id, unique_id, 0 from `+keys+`)
+			order by id
+			for key share
+		), `+sizedTasks+`
+		select `+sizedTaskColumns+` from sized`, args...)
 	known, err := many[Task](rows, err)
 	if err != nil {
 		return fmt.Errorf("read tasks: %w", err)

@@ -74,7 +74,7 @@ func TestALargePayloadArrivesWhole(t *testing.T) {
 	if _, err := b.store.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, SentAt: time.Now(), At: time.Now(), Videos: videos}); err != nil {
 		t.Fatal(err)
 	}
-	list, err := b.store.TaskDeliveries(t.Context(), task.ID)
+	list, err := b.store.TaskDeliveries(t.Context(), task.ID, 100)
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%v, %v", list, err)
 	}

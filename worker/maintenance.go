@@ -28,7 +28,7 @@ func (w *Worker) expire() func(context.Context) {
 				return
 			}
 			from = next
-			if n < expireBatch {
+			if n == 0 {
 				return
 			}
 		}

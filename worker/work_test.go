@@ -95,7 +95,7 @@ func (b *bundle) delivery(t *testing.T) uuid.UUID {
 	if _, err := b.store.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, SentAt: time.Now(), At: time.Now(), Videos: []store.Video{{ID: "PI-1"}}}); err != nil {
 		t.Fatal(err)
 	}
-	list, err := b.store.TaskDeliveries(t.Context(), task.ID)
+	list, err := b.store.TaskDeliveries(t.Context(), task.ID, 100)
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%v, %v", list, err)
 	}

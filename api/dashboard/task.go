@@ -59,8 +59,9 @@ type taskData struct {
 	Resend   []store.Delivery // that can be resent
 }
 
-// maxShown is how many videos a task's page shows: it is read again every other second.
-const maxShown = 200
+// maxShown is how many videos a task's page shows, and maxHistory how many of its last events and deliveries: it is read again
+// every other second.
+const maxShown, maxHistory = 200, 200
 
 // VideoCount is the number of the task's videos.
 func (d taskData) VideoCount() *int { return new(len(d.Videos)) }
@@ -82,11 +83,11 @@ func (d *dashboard) task(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := d.store.TaskEvents(r.Context(), id)
+	events, err := d.store.TaskHistory(r.Context(), id, maxHistory)
 	if err != nil {
 		return nil, err
 	}
-	deliveries, err := d.store.TaskDeliveries(r.Context(), id)
+	deliveries, err := d.store.TaskDeliveries(r.Context(), id, maxHistory)
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +119,9 @@ func timeline(t *store.Task, events []store.Event, deliveries []store.Delivery) 
 	}}
 	if t.HintedAt != nil {
 		list = append(list, moment{At: *t.HintedAt, Kind: "hint", Title: "Hinted", Detail: "the next poll moved to the front"})
+	}
+	if len(events) == maxHistory || len(deliveries) == maxHistory {
+		list = append(list, moment{At: t.CreatedAt, Kind: "event", Title: "Earlier events and deliveries are not shown"})
 	}
 	list = append(list, polls(t)...)
 	for _, ev := range events {

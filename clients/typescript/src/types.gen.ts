@@ -6674,7 +6674,12 @@ export interface operations {
     };
     "list-task-events": {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description The maximum number of entries. */
+                limit?: number;
+                /** @description The next_cursor of the previous page. */
+                cursor?: string;
+            };
             header?: never;
             path: {
                 /** @description The id of the entity: a UUID, or evt_ and a UUID for an event. Any other text is the id of nothing (404). */

@@ -1,0 +1,116 @@
+package store_test
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/memhook/memhook/store"
+)
+
+// allocated returns how many bytes fn allocates. Tests that call it are not parallel.
+func allocated(fn func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	fn()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// Whoever subscribes late to a task with many long events, and whoever looks at its history, reads none of their payloads.
+func TestPayloadsThatNobodyNeedsAreNotRead(t *testing.T) { //nolint:paralleltest // it measures what the process allocates
+	b := newBundle(t)
+	task := b.register("task", "https://first.example/").Task
+	b.ready(task.ID, "PI-1")
+	_, err := b.pool.Exec(t.Context(), `
+		insert into events (id, app_id, task, type, payload, created_at)
+		select overlay(gen_random_uuid()::text placing left(id_at(now())::text, 13) from 1 for 13)::uuid, $1, $2, 'task.updated', repeat('x', 1 << 20), now()
+		from generate_series(1, 50)`, b.app.ID, task.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = 10 << 20
+	if n := allocated(func() { b.register("task", "https://second.example/") }); n > most {
+		t.Errorf("a late subscriber costs %d MiB", n>>20)
+	}
+	if n := b.count(`select count(*) from deliveries d join endpoints e on e.id = d.endpoint_id where e.url = 'https://second.example/'`); n != 51 {
+		t.Errorf("%d deliveries to a late subscriber, want 51", n)
+	}
+	n := allocated(func() {
+		events, err := b.TaskHistory(t.Context(), task.ID, 40)
+		if err != nil || len(events) != 40 || events[0].ID.String() > events[39].ID.String() || events[39].Payload != "" {
+			t.Errorf("%d events of the history, %v", len(events), err)
+		}
+	})
+	if n > most {
+		t.Errorf("a task's history costs %d MiB", n>>20)
+	}
+}
+
+// long is n videos of which each has some 600 bytes.
+func long(n int) (videos []store.Video) {
+	for i := range n {
+		videos = append(videos, store.Video{ID: fmt.Sprint("PI-", i), URL: new("https://videos.example/" + strings.Repeat("x", 500)), Status: new("UNPARSE")})
+	}
+	return videos
+}
+
+// Tasks with long lists that are registered again, searched for or expire together are not all in memory at a time.
+func TestLongListsOfManyTasksAreNotReadTogether(t *testing.T) { //nolint:paralleltest // it measures what the process allocates
+	const tasks, videos = 24, 1100
+	b := newBundle(t)
+	regs := make([]store.Registration, tasks)
+	for i := range regs {
+		regs[i] = b.task(fmt.Sprintf("task-%02d", i), "https://a.example/")
+		regs[i].Until = store.UntilIndexed
+	}
+	created, err := b.RegisterTasks(t.Context(), regs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.RecordPoll(t.Context(), store.Poll{TaskID: created[0].Task.ID, SentAt: time.Now(), At: time.Now(), Videos: long(videos)}); err != nil {
+		t.Fatal(err)
+	}
+	b.exec(`update tasks set videos = (select videos from tasks where task_id = 'task-00'), status = 'ready'`)
+	const most = 20 << 20 // the lists of three tasks, in their forms
+	var again []store.Registered
+	if n := allocated(func() { again, err = b.RegisterTasks(t.Context(), regs) }); n > most || err != nil {
+		t.Errorf("registering again costs %d MiB: %v", n>>20, err)
+	}
+	if err != nil {
+		t.FailNow()
+	}
+	for i, r := range again {
+		if len(r.Task.Videos)+r.Task.VideosOmitted != videos || (i < 3) != (len(r.Task.Videos) == 1000) {
+			t.Errorf("task %d is answered with %d videos, and %d are omitted", i, len(r.Task.Videos), r.Task.VideosOmitted)
+		}
+	}
+	var found store.Found
+	if n := allocated(func() { found, err = b.Search(t.Context(), store.Everything(), "task-", 20) }); n > most || err != nil || len(found.Tasks) != 20 {
+		t.Errorf("searching costs %d MiB for %d tasks: %v", n>>20, len(found.Tasks), err)
+	}
+	// A list that compresses badly.
+	b.exec(`update tasks set expires_at = now() - interval '1 hour',
+		videos = (select jsonb_agg(jsonb_build_object('video_id', gen_random_uuid() || '-' || n, 'status', md5(random()::text))) from generate_series(1, 5000) n)`)
+	var expired int
+	for range tasks {
+		before := expired
+		if n := allocated(func() {
+			var n int
+			if n, _, err = b.ExpireTasks(t.Context(), time.Time{}, 500); err != nil {
+				t.Fatal(err)
+			}
+			expired += n
+		}); n > 2*most {
+			t.Errorf("expiring costs %d MiB", n>>20)
+		}
+		if expired == before {
+			break
+		}
+	}
+	if expired != tasks {
+		t.Errorf("%d tasks expired, want %d", expired, tasks)
+	}
+}
