@@ -37,12 +37,12 @@ type NewAccount struct {
 
 // AccountPatch changes the fields that it has.
 type AccountPatch struct {
-	Name              *string  `json:"name,omitempty" minLength:"1" maxLength:"100" doc:"The name, unique among accounts."`
-	APIKey            *string  `json:"api_key,omitempty" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai. It is never shown again."`
-	API               *string  `json:"api,omitempty" enum:"v1,datalake" doc:"Absent, with a new api_key: by the key's prefix."`
-	RequestsPerSecond *float64 `json:"requests_per_second,omitempty" minimum:"0.01" maximum:"1000" doc:"The account's budget."`
-	UploadsPerMinute  *float64 `json:"uploads_per_minute,omitempty" minimum:"0.01" maximum:"6000" doc:"The account's budget of submissions."`
-	State             *string  `json:"state,omitempty" doc:"Only active, which asks memories.ai again at once, for example after credits were added to a refused account."`
+	Name              NotNull[string]  `json:"name,omitzero" minLength:"1" maxLength:"100" doc:"The name, unique among accounts."`
+	APIKey            NotNull[string]  `json:"api_key,omitzero" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai. It is never shown again."`
+	API               NotNull[string]  `json:"api,omitzero" enum:"v1,datalake" doc:"Absent, with a new api_key: by the key's prefix."`
+	RequestsPerSecond NotNull[float64] `json:"requests_per_second,omitzero" minimum:"0.01" maximum:"1000" doc:"The account's budget."`
+	UploadsPerMinute  NotNull[float64] `json:"uploads_per_minute,omitzero" minimum:"0.01" maximum:"6000" doc:"The account's budget of submissions."`
+	State             NotNull[string]  `json:"state,omitzero" doc:"Only active, which asks memories.ai again at once, for example after credits were added to a refused account."`
 }
 
 type patchAccountInput struct {
@@ -95,17 +95,17 @@ func (s *server) listAccounts(ctx context.Context, in *PageInput) (*body[List[Ac
 }
 
 func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*body[Account], error) {
-	if err := errors.Join(checkName(in.Body.Name), checkKey("api_key", in.Body.APIKey)); err != nil {
+	change := store.AccountChange{
+		Resume: in.Body.State.Set,
+		Name:   in.Body.Name.orNil(), APIKey: in.Body.APIKey.orNil(), API: in.Body.API.orNil(),
+		RequestsPerSecond: in.Body.RequestsPerSecond.orNil(), UploadsPerMinute: in.Body.UploadsPerMinute.orNil(),
+	}
+	if err := errors.Join(checkName(change.Name), checkKey("api_key", change.APIKey)); err != nil {
 		return nil, err
 	}
-	if state := in.Body.State; state != nil && *state != store.AccountActive {
+	if state := in.Body.State; state.Set && state.Value != store.AccountActive {
 		return nil, invalid(FieldError{"state", "can only be set to active, which asks memories.ai again at once; " +
 			"POST /admin/v1/polling/pause pauses all accounts, and a small requests_per_second slows one down"})
-	}
-	change := store.AccountChange{
-		Resume: in.Body.State != nil,
-		Name:   in.Body.Name, APIKey: in.Body.APIKey, API: in.Body.API,
-		RequestsPerSecond: in.Body.RequestsPerSecond, UploadsPerMinute: in.Body.UploadsPerMinute,
 	}
 	if change.API == nil && change.APIKey != nil {
 		change.API = new(string(memories.APIOf(*change.APIKey)))

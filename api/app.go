@@ -25,8 +25,8 @@ type NewApp struct {
 
 // AppPatch changes the fields that it has.
 type AppPatch struct {
-	Name      *string `json:"name,omitempty" minLength:"1" maxLength:"100" doc:"The name of the app."`
-	AccountID *string `json:"account_id,omitempty" doc:"The app's waiting tasks move to this account."`
+	Name      NotNull[string] `json:"name,omitzero" minLength:"1" maxLength:"100" doc:"The name of the app."`
+	AccountID NotNull[string] `json:"account_id,omitzero" doc:"The app's waiting tasks move to this account."`
 }
 
 type patchAppInput struct {
@@ -58,18 +58,19 @@ func (s *server) listApps(ctx context.Context, in *PageInput) (*body[List[App]],
 }
 
 func (s *server) patchApp(ctx context.Context, in *patchAppInput) (*body[App], error) {
-	if err := checkName(in.Body.Name); err != nil {
+	name := in.Body.Name.orNil()
+	if err := checkName(name); err != nil {
 		return nil, err
 	}
 	var account *uuid.UUID
-	if in.Body.AccountID != nil {
-		moved, err := requiredID("account_id", *in.Body.AccountID)
+	if in.Body.AccountID.Set {
+		moved, err := requiredID("account_id", in.Body.AccountID.Value)
 		if err != nil {
 			return nil, err
 		}
 		account = &moved
 	}
-	a, err := s.store.UpdateApp(ctx, in.id, in.Body.Name, account)
+	a, err := s.store.UpdateApp(ctx, in.id, name, account)
 	if errors.Is(err, store.ErrNotFound) && account != nil {
 		if _, err = s.store.App(ctx, in.id); err == nil {
 			return nil, missing("account_id", "account")

@@ -20,7 +20,7 @@ type AuditEntry struct {
 	Name     string            `json:"name" doc:"The id of the key or of the portal's endpoint, or the beginning of the session's id."`
 	Client   string            `json:"client" doc:"The address that the request came from."`
 	AppID    *uuid.UUID        `json:"app_id" nullable:"true" doc:"The app of the key or of the portal."`
-	Action   string            `json:"action" example:"disable-endpoint" doc:"The operation of the API, or the page's button."`
+	Action   string            `json:"action" example:"admin-disable-endpoint" doc:"The operation of the API, or the page's button."`
 	Target   string            `json:"target" example:"/admin/v1/endpoints/01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2/disable" doc:"The path of the request."`
 	ObjectID *uuid.UUID        `json:"object_id" nullable:"true" doc:"What was changed: an endpoint, account, app, task, delivery or bulk resend."`
 	Changes  map[string]Change `json:"changes" doc:"What is different, by field. Empty where an action has no fields, such as a test."`
@@ -66,6 +66,10 @@ func (s *server) listAudit(ctx context.Context, in *ListAuditInput) (*body[List[
 // notAudited are the operations that register work: they are an app's daily business, by the thousand, and stand in the lists.
 var notAudited = map[string]bool{"create-task": true, "create-tasks": true, "create-upload": true}
 
+// countsToo are the operations that change something only where they are not asked for a count alone. The store enters what they
+// change in the audit log.
+var countsToo = map[string]bool{"resend-deliveries": true, "admin-resend-deliveries": true}
+
 // audited is a middleware that records in the audit log what is changed, in the transaction of the change where it has one. An
 // entry that cannot be written afterwards is logged.
 func (s *server) audited(ctx huma.Context, next func(huma.Context)) {
@@ -81,7 +85,7 @@ func (s *server) audited(ctx huma.Context, next func(huma.Context)) {
 	}
 	audited, e := store.Auditing(ctx.Context(), e)
 	next(huma.WithContext(ctx, audited))
-	if ctx.Status() >= http.StatusBadRequest {
+	if ctx.Status() >= http.StatusBadRequest || countsToo[op.OperationID] {
 		return
 	}
 	// What was changed is noted though the client has gone.

@@ -39,11 +39,11 @@ type NewEndpoint struct {
 	Secret      string            `json:"secret,omitempty" maxLength:"120" doc:"Your own signing secret: whsec_ followed by base64 of 24 to 64 bytes. Absent: one is generated."`
 }
 
-// EndpointPatch changes the fields that it has. null clears a field.
+// EndpointPatch changes the fields that it has. null clears a field that can be empty.
 type EndpointPatch struct {
-	URL         *string                     `json:"url,omitempty" doc:"Its subscriptions and deliveries move with it."`
+	URL         NotNull[string]             `json:"url,omitzero" doc:"Its subscriptions and deliveries move with it."`
 	Description Nullable[string]            `json:"description,omitzero" maxLength:"500" doc:"A note of yours."`
-	Enabled     *bool                       `json:"enabled,omitempty" doc:"Whether webhooks are sent; true closes the breaker too."`
+	Enabled     NotNull[bool]               `json:"enabled,omitzero" doc:"Whether webhooks are sent; true closes the breaker too."`
 	EventTypes  Nullable[[]string]          `json:"event_types,omitzero" maxItems:"20" doc:"Empty or null: all events of its tasks."`
 	Headers     Nullable[map[string]string] `json:"headers,omitzero" maxProperties:"20" doc:"Replaces all headers. The value *** keeps the header that is there."`
 	RateLimit   Nullable[float64]           `json:"rate_limit,omitzero" minimum:"0" maximum:"10000" doc:"Deliveries per second, at least 0.01; null or 0 for no limit."`
@@ -58,7 +58,10 @@ type patchEndpointInput struct {
 func (s *server) createEndpoint(ctx context.Context, in *body[NewEndpoint]) (*body[Endpoint], error) {
 	b := in.Body
 	p := EndpointPatch{
-		URL: &b.URL, Description: given(b.Description), Enabled: b.Enabled, EventTypes: given(b.EventTypes), Headers: given(b.Headers),
+		URL: NotNull[string]{given(b.URL)}, Description: given(b.Description), EventTypes: given(b.EventTypes), Headers: given(b.Headers),
+	}
+	if b.Enabled != nil {
+		p.Enabled = NotNull[bool]{given(*b.Enabled)}
 	}
 	if b.RateLimit != nil {
 		p.RateLimit = given(*b.RateLimit)

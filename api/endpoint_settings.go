@@ -25,10 +25,10 @@ func (s *server) settings(p EndpointPatch, secret string) (set store.EndpointSet
 	var wrong []FieldError
 	bad := func(field, message string) { wrong = append(wrong, FieldError{field, message}) }
 	set = store.EndpointSettings{
-		Description: p.Description.orNil(), Enabled: p.Enabled, EventTypes: p.EventTypes.orNil(), RateLimit: p.RateLimit.orNil(),
+		Description: p.Description.orNil(), Enabled: p.Enabled.orNil(), EventTypes: p.EventTypes.orNil(), RateLimit: p.RateLimit.orNil(),
 	}
-	if p.URL != nil {
-		if set.URL, err = s.endpointURL(*p.URL); err != nil {
+	if p.URL.Set {
+		if set.URL, err = s.endpointURL(p.URL.Value); err != nil {
 			bad("url", err.Error())
 		}
 	}

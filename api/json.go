@@ -120,6 +120,9 @@ func jsonFault(data []byte, err error) error {
 		return fmt.Errorf("%s%s", unreadable, syntaxFault(data, syntax))
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
+		if wrong.Value == jsonNull { // of a NotNull: everywhere else null is no value
+			return fmt.Errorf("%s%s must not be null; leave it out instead", atField, wrong.Field)
+		}
 		if number, ok := strings.CutPrefix(wrong.Value, "number "); ok {
 			return fmt.Errorf("%s%s must be a whole number without a decimal point or exponent, not %s", atField, wrong.Field, number)
 		}

@@ -12,14 +12,15 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-// NewResend selects the deliveries to send again. Fields that are absent select all.
+// NewResend selects the deliveries to send again. Fields that are absent select all. null and the empty text, which an unset
+// variable of a script leaves, are refused.
 type NewResend struct {
-	EndpointID string     `json:"endpoint_id,omitempty" doc:"Only deliveries to this endpoint."`
-	Status     string     `json:"status,omitempty" enum:"failed,delivered,pending" default:"failed" doc:"pending: those that wait for their next attempt, or for their endpoint."`
-	EventType  string     `json:"event_type,omitempty" example:"task.ready" doc:"Only events of this type."`
-	Since      *time.Time `json:"since,omitempty" doc:"Only deliveries that were created at or after this time."`
-	Until      *time.Time `json:"until,omitempty" doc:"Only deliveries that were created before this time; now by default."`
-	DryRun     bool       `json:"dry_run,omitempty" doc:"Count only. The id of the answer is null then."`
+	EndpointID NotNull[string]    `json:"endpoint_id,omitzero" doc:"Only deliveries to this endpoint."`
+	Status     string             `json:"status,omitempty" enum:"failed,delivered,pending" default:"failed" doc:"pending: those that wait for their next attempt, or for their endpoint."`
+	EventType  NotNull[string]    `json:"event_type,omitzero" example:"task.ready" doc:"Only events of this type."`
+	Since      NotNull[time.Time] `json:"since,omitzero" doc:"Only deliveries that were created at or after this time."`
+	Until      NotNull[time.Time] `json:"until,omitzero" doc:"Only deliveries that were created before this time; now by default."`
+	DryRun     bool               `json:"dry_run,omitempty" doc:"Count only. The id of the answer is null then."`
 }
 
 // Resend is the progress of a bulk resend.
@@ -58,22 +59,20 @@ func (s *server) startResend(ctx context.Context, in *body[NewResend]) (*body[Re
 }
 
 func (n *NewResend) filter(scope store.Scope) (f store.ResendFilter, err error) {
-	f = store.ResendFilter{Scope: scope, Action: store.ActionResend, Status: cmp.Or(n.Status, store.DeliveryFailed), EventType: n.EventType}
-	if f.EndpointID, err = optionalID("endpoint_id", n.EndpointID); err != nil {
-		return f, err
-	}
-	if f.EventType != "" && !slices.Contains(store.EventTypes, f.EventType) {
-		return f, invalid(FieldError{"event_type", oneOf(f.EventType, store.EventTypes)})
-	}
-	if n.Since != nil {
-		if f.Since = *n.Since; notAhead(f.Since) != nil {
-			return f, notAhead(f.Since)
+	f = store.ResendFilter{Scope: scope, Action: store.ActionResend, Status: cmp.Or(n.Status, store.DeliveryFailed), EventType: n.EventType.Value}
+	if n.EndpointID.Set {
+		if f.EndpointID, err = requiredID("endpoint_id", n.EndpointID.Value); err != nil {
+			return f, err
 		}
 	}
-	if n.Until != nil {
-		f.Until = *n.Until
+	if n.EventType.Set && !slices.Contains(store.EventTypes, f.EventType) {
+		return f, invalid(FieldError{"event_type", oneOf(f.EventType, store.EventTypes)})
 	}
-	if !f.Until.IsZero() && !f.Since.Before(f.Until) {
+	f.Since, f.Until = n.Since.Value, n.Until.Value
+	if err := notAhead(f.Since); err != nil {
+		return f, err
+	}
+	if n.Until.Set && !f.Since.Before(f.Until) {
 		return f, invalid(FieldError{"until", "must be after since"})
 	}
 	return f, nil

@@ -181,7 +181,7 @@ const feed = "Oldest first. To catch up by pulling, pass the id of the last even
 func (s *server) operations(api huma.API) {
 	s.registry = api.OpenAPI().Components.Schemas
 	v1 := huma.NewGroup(api, "/v1")
-	v1.UseMiddleware(refuseWebhooks, s.authenticated, s.limited, checkQuery, checkMedia, s.audited, s.idempotent)
+	v1.UseMiddleware(refuseWebhooks, s.authenticated, s.limited, checkQuery, checkMedia, s.idempotent, s.audited)
 	v1.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"apiKey": {}}}
 		if op.Method == post {

@@ -902,7 +902,7 @@ type AttemptOutcome string
 type AuditEntry struct {
 	// Action The operation of the API, or the page's button.
 	//
-	// Examples: disable-endpoint
+	// Examples: admin-disable-endpoint
 	Action string `json:"action"`
 
 	// Actor admin: the admin token. session: the dashboard. key: an app's API key. portal: a customer at an endpoint's portal.

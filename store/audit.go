@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -67,12 +68,17 @@ func difference(before, after fields) Changes {
 	return changes
 }
 
+// Storable returns a text without what PostgreSQL cannot store: the character NUL, and bytes that are not UTF-8.
+func Storable(text string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "\uFFFD")
+}
+
 type auditKey struct{}
 
 // Auditing returns a context in which the methods of a [Store] enter what they change in the audit log, each in the transaction
 // of its change. The caller calls [Store.Audit] with the entry afterwards, which enters what no method has entered.
 func Auditing(ctx context.Context, e AuditEntry) (context.Context, AuditEntry) {
-	e.ID = newID()
+	e.ID, e.Target = newID(), Storable(e.Target) // a path can have more around an id than the id
 	return context.WithValue(ctx, auditKey{}, e), e
 }
 

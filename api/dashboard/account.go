@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -76,31 +75,31 @@ func accountForm(r *http.Request) (c store.AccountChange, err error) {
 	} else if c.APIKey != nil {
 		c.API = new(string(memories.APIOf(*c.APIKey)))
 	}
-	if c.RequestsPerSecond, err = formBudget(r, "requests_per_second", "Requests per second", 1000); err != nil {
+	if c.RequestsPerSecond, err = formRate(r, "requests_per_second", "Requests per second", 1000); err != nil {
 		return c, err
 	}
-	c.UploadsPerMinute, err = formBudget(r, "uploads_per_minute", "Uploads per minute", 6000)
+	c.UploadsPerMinute, err = formRate(r, "uploads_per_minute", "Uploads per minute", 6000)
 	return c, err
 }
 
-// formBudget reads a number above 0. An empty field is nil.
-func formBudget(r *http.Request, field, label string, most float64) (*float64, error) {
+// leastRate is the least of every budget and rate, as in the API.
+const leastRate = 0.01
+
+// formRate reads a number from leastRate to most. An empty field is nil.
+func formRate(r *http.Request, field, label string, most float64) (*float64, error) {
 	text := formText(r, field)
 	if text == "" {
 		return nil, nil
 	}
 	n, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(n > 0 && n <= most) {
-		return nil, badInput(fmt.Sprintf("%s must be a number above 0 and at most %g.", label, most))
+	if err != nil || !(n >= leastRate && n <= most) {
+		return nil, badInput(fmt.Sprintf("%s must be empty, or a number from %g to %g.", label, leastRate, most))
 	}
 	return &n, nil
 }
 
-// formText reads a field trimmed, bounded to 1,000 bytes and without NUL, which PostgreSQL cannot store.
-func formText(r *http.Request, name string) string {
-	text := strings.TrimSpace(strings.ReplaceAll(r.PostFormValue(name), "\x00", ""))
-	return text[:min(len(text), 1000)]
-}
+// formText reads a field of a form.
+func formText(r *http.Request, name string) string { return storable(r.PostFormValue(name), maxText) }
 
 func (d *dashboard) createAccount(r *http.Request) (to, done string, err error) {
 	c, err := accountForm(r)

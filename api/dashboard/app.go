@@ -2,13 +2,11 @@ package dashboard
 
 import (
 	"net/http"
-	"strconv"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
 	"github.com/memhook/memhook/store"
-	"github.com/memhook/memhook/webhook"
 )
 
 // choices is the maximum number of accounts that a form offers.
@@ -41,10 +39,9 @@ func (d *dashboard) apps(r *http.Request) (*view, error) {
 
 type appData struct {
 	store.App
-	PublicKey string
-	Keys      []store.APIKey
-	Accounts  []store.Account
-	NewKey    string // shown this once
+	Keys     []store.APIKey
+	Accounts []store.Account
+	NewKey   string // shown this once
 }
 
 func (d *dashboard) app(r *http.Request) (*view, error) {
@@ -56,7 +53,7 @@ func (d *dashboard) app(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	data := appData{App: a, PublicKey: webhook.FormatPublicKey(a.PublicKey)}
+	data := appData{App: a}
 	if data.Keys, err = d.store.Keys(r.Context(), id, store.Page{Limit: choices}); err != nil {
 		return nil, err
 	}
@@ -104,13 +101,9 @@ func (d *dashboard) createKey(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	var limit *float64
-	if text := formText(r, "rate_limit"); text != "" {
-		n, err := strconv.ParseFloat(text, 64)
-		if err != nil || !(n > 0 && n <= 100_000) {
-			return nil, badInput("Requests per second must be empty, or a number above 0 and at most 100000.")
-		}
-		limit = &n
+	limit, err := formRate(r, "rate_limit", "Requests per second", 100_000)
+	if err != nil {
+		return nil, err
 	}
 	r, e := d.auditing(r)
 	_, plain, err := d.store.CreateKey(r.Context(), id, formText(r, "name"), limit)

@@ -87,6 +87,8 @@ func actionOf(r *http.Request) string {
 	switch {
 	case slices.Contains(parts, "keys"):
 		kind = "key"
+	case kind == "jobs" && len(parts) > 3: // /admin/jobs/api/queues/{name}/pause, of River's pages
+		kind = strings.TrimSuffix(parts[2], "s")
 	case kind == "polling" || len(parts) == 2 && (last == "pause" || last == "resume"):
 	case pagesOf[kind] != "":
 		kind = pagesOf[kind]

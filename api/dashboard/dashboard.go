@@ -16,7 +16,6 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
-	"riverqueue.com/riverui"
 
 	"github.com/memhook/memhook/store"
 )
@@ -40,16 +39,12 @@ type dashboard struct {
 
 	wrongTokens *lru.Cache[string, *rate.Limiter] // limits them, by client
 	endings     *lru.Cache[string, ending]        // by session
-	jobs        http.Handler                      // River's pages
+	jobs        http.Handler                      // River's own pages
 }
 
 // contentSecurityPolicy lets pages load only files of this service.
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-
-// riverPolicy is the policy of River's pages. Their scripts set styles and compile schemas.
-const riverPolicy = "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; " +
-	"img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 // New makes the handler of everything under /admin except /admin/v1. The background work of River's pages ends with ctx.
 func New(ctx context.Context, cfg Config) (http.Handler, error) {
@@ -58,16 +53,9 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 		return nil, err
 	}
 	d := &dashboard{site: pages, wrongTokens: newCache[*rate.Limiter](), endings: newCache[ending]()}
-	jobs, err := riverui.NewHandler(&riverui.HandlerOpts{
-		Endpoints: riverui.NewEndpoints(cfg.Store.Jobs(), nil), Prefix: "/admin/jobs", Logger: warningsOnly(cfg.Logger),
-	})
-	if err != nil {
+	if d.jobs, err = startJobs(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("start the pages of River: %w", err)
 	}
-	if err := jobs.Start(ctx); err != nil {
-		return nil, fmt.Errorf("start the pages of River: %w", err)
-	}
-	d.jobs = jobs
 	r := chi.NewRouter()
 	r.Use(headers, d.sameOrigin, boundForms)
 	r.Handle("/static/*", static("/admin/static/"))
@@ -76,7 +64,7 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	r.Group(func(r chi.Router) {
 		r.Use(d.signedIn)
 		r.Handle("/jobs", http.RedirectHandler("/admin/jobs/", http.StatusFound))
-		r.Handle("/jobs/*", d.riverPages())
+		r.HandleFunc("/jobs/*", d.jobPages)
 		d.routes(r)
 	})
 	r.NotFound(d.signedIn(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.fail(w, r, store.ErrNotFound) })).ServeHTTP)
@@ -151,13 +139,6 @@ func headers(next http.Handler) http.Handler {
 	})
 }
 
-func (d *dashboard) riverPages() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", riverPolicy)
-		d.jobs.ServeHTTP(w, r)
-	})
-}
-
 // page makes the handler of a page from the function that reads its data.
 func (d *dashboard) page(read func(*http.Request) (*view, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -203,13 +184,4 @@ func pathID(r *http.Request) (uuid.UUID, error) {
 		return id, store.ErrNotFound
 	}
 	return id, nil
-}
-
-// warningsOnly keeps River's pages from logging each of their requests.
-func warningsOnly(log *slog.Logger) *slog.Logger { return slog.New(warnings{log.Handler()}) }
-
-type warnings struct{ slog.Handler }
-
-func (h warnings) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
 }

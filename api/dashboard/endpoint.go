@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
 )
 
 // stripAttempts is the number of attempts that the strip of an endpoint shows.
@@ -77,7 +78,8 @@ type endpointData struct {
 	Strip     template.HTML
 	App       string
 	Headers   []string
-	Recovered int // deliveries taken up by the last recovery; Queued of them still wait
+	PublicKey string // verifies the v1a signatures, where they are sent
+	Recovered int    // deliveries taken up by the last recovery; Queued of them still wait
 	Sent      int
 }
 
@@ -106,10 +108,25 @@ func (d *dashboard) endpoint(r *http.Request) (*view, error) {
 	if data.Headers, err = d.store.HeaderNames(&ep); err != nil {
 		return nil, err
 	}
+	if data.PublicKey, err = d.publicKey(r, &ep); err != nil {
+		return nil, err
+	}
 	if n, err := strconv.Atoi(r.URL.Query().Get("recovered")); err == nil && n > 0 {
 		data.Recovered, data.Sent = n, max(0, n-h.Queued)
 	}
 	return &view{template: "endpoint", Title: "Endpoint", Live: 2, Data: data}, nil
+}
+
+// publicKey returns the public key of an endpoint that is sent v1a signatures, or "".
+func (s *site) publicKey(r *http.Request, ep *store.Endpoint) (string, error) {
+	if !ep.Signs(store.SignatureEd25519) {
+		return "", nil
+	}
+	key, err := s.store.PublicKey(r.Context(), store.OfApp(ep.AppID), ep.ID)
+	if err != nil {
+		return "", err
+	}
+	return webhook.FormatPublicKey(key), nil
 }
 
 // endpointCharts draws the attempts at an endpoint. They are counted in steps of 5 minutes.
@@ -145,12 +162,11 @@ func (d *dashboard) updateEndpoint(r *http.Request) (to, done string, err error)
 		return "", "", err
 	}
 	set := store.EndpointSettings{Description: new(formText(r, "description")), RateLimit: new(0.0)}
-	if text := formText(r, "rate_limit"); text != "" {
-		n, err := strconv.ParseFloat(text, 64)
-		if err != nil || !(n >= 0.01 && n <= 10_000) {
-			return "", "", badInput("Deliveries per second must be empty, or a number from 0.01 to 10000.")
-		}
-		set.RateLimit = &n
+	switch limit, err := formRate(r, "rate_limit", "Deliveries per second", 10_000); {
+	case err != nil:
+		return "", "", err
+	case limit != nil:
+		set.RateLimit = limit
 	}
 	_, err = d.store.UpdateEndpoint(r.Context(), store.Everything(), id, set)
 	return "/admin/endpoints/" + id.String(), "The endpoint was updated", err
@@ -209,7 +225,7 @@ func (d *dashboard) recoverEndpoint(r *http.Request) (to, done string, err error
 // formHours reads the field of a form that says for how many hours to look back.
 func formHours(r *http.Request) (since time.Time, err error) {
 	hours, err := strconv.ParseFloat(r.PostFormValue("hours"), 64)
-	if err != nil || !(hours > 0 && hours <= 24*365) {
+	if err != nil || !(hours >= 0.1 && hours <= 24*365) {
 		return since, badInput("Hours must be a number from 0.1 to 8760.")
 	}
 	return time.Now().Add(-time.Duration(hours * float64(time.Hour))), nil

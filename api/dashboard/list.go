@@ -101,11 +101,20 @@ func filterTime(r *http.Request, name string) time.Time {
 // formTime is how forms send times.
 const formTime = "2006-01-02T15:04"
 
+// maxText is how many characters a page takes of a field.
+const maxText = 1000
+
+// storable returns a text trimmed, cut to a number of characters, and without what PostgreSQL cannot store.
+func storable(text string, most int) string {
+	runes := []rune(strings.TrimSpace(store.Storable(text)))
+	return string(runes[:min(len(runes), most)])
+}
+
 // filters reads the named query parameters.
 func filters(r *http.Request, names ...string) map[string]string {
 	out := make(map[string]string, len(names))
 	for _, name := range names {
-		out[name] = strings.TrimSpace(strings.ReplaceAll(r.URL.Query().Get(name), "\x00", ""))
+		out[name] = storable(r.URL.Query().Get(name), maxText)
 	}
 	return out
 }

@@ -138,12 +138,8 @@ func (p *portal) secret(r *http.Request, v *visit) (*view, error) {
 		return nil, err
 	}
 	data := portalSecret{OldUntil: h.OldSecretUntil}
-	if ep.Signs(store.SignatureEd25519) {
-		key, err := p.store.PublicKey(r.Context(), store.OfApp(v.AppID), v.EndpointID)
-		if err != nil {
-			return nil, err
-		}
-		data.PublicKey = webhook.FormatPublicKey(key)
+	if data.PublicKey, err = p.publicKey(r, &ep); err != nil {
+		return nil, err
 	}
 	return &view{template: "secret", Title: "Signing secret", Data: data}, nil
 }

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// searchMost is how many of each kind a search shows, and searchLeast how many characters it needs.
-	searchMost, searchLeast = 20, 3
+	// searchMost is how many of each kind a search shows. It needs searchLeast characters and takes searchText.
+	searchMost, searchLeast, searchText = 20, 3, 500
 )
 
 type searchData struct {
@@ -22,10 +22,9 @@ type searchData struct {
 
 // search finds what an operator has an id, a URL or a value of. What was found alone is shown at once.
 func (d *dashboard) search(r *http.Request) (*view, error) {
-	data := searchData{Text: filters(r, "q")["q"]}
-	data.Text = data.Text[:min(len(data.Text), 500)]
+	data := searchData{Text: storable(r.URL.Query().Get("q"), searchText)}
 	v := &view{template: "search", Title: "Search"}
-	if utf8.RuneCountInString(data.Text) < searchLeast || !utf8.ValidString(data.Text) {
+	if utf8.RuneCountInString(data.Text) < searchLeast {
 		data.Short = true
 		v.Data = data
 		return v, nil

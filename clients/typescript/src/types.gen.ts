@@ -1472,7 +1472,7 @@ export interface components {
         AuditEntry: {
             /**
              * @description The operation of the API, or the page's button.
-             * @example disable-endpoint
+             * @example admin-disable-endpoint
              */
             action: string;
             /**
