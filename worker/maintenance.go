@@ -105,6 +105,18 @@ func sparing(fn func(context.Context)) func(context.Context) {
 	}
 }
 
+// on calls fn after each value of wake until ctx is done.
+func on(ctx context.Context, wake <-chan struct{}, fn func(context.Context)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+			fn(ctx)
+		}
+	}
+}
+
 // every calls fn at an interval until ctx is done.
 func every(ctx context.Context, interval time.Duration, fn func(context.Context)) {
 	ticker := time.NewTicker(interval)
