@@ -38,16 +38,18 @@ const (
 func (s *Store) AdoptOrphans(ctx context.Context) (n int, err error) {
 	ctx = allowing(ctx, longTimeout)
 	err = s.tx(ctx, "adopt orphans", func(tx pgx.Tx) error {
+		// Where the tables' statistics are old the planner would read all of a table for a handful of its rows.
 		var settled uuid.UUID
-		err := tx.QueryRow(ctx, `select settled from sweep for update skip locked`).Scan(&settled)
+		var deleted bool
+		err := tx.QueryRow(ctx, `
+			select settled, exists (select from endpoints where deleted_at > now() - interval '1 day')
+			from sweep
+			where set_config('enable_seqscan', 'off', true) = 'off'
+			for update skip locked`).Scan(&settled, &deleted)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil // another instance is at it
 		}
 		if err != nil {
-			return err
-		}
-		// Where the tables' statistics are old the planner would read all of a table for a handful of its rows.
-		if _, err := tx.Exec(ctx, `set local enable_seqscan = off`); err != nil {
 			return err
 		}
 		if err := checkFeed(ctx, tx); err != nil {
@@ -57,12 +59,17 @@ func (s *Store) AdoptOrphans(ctx context.Context) (n int, err error) {
 		if err != nil {
 			return err
 		}
-		due, err := dueDeliveries(ctx, tx, settled)
+		uploads, err := s.adoptUploads(ctx, tx)
 		if err != nil {
 			return err
 		}
+		n = accounts + uploads
+		due, err := dueDeliveries(ctx, tx, settled)
+		if err != nil || len(due) == 0 && !deleted {
+			return err // nearly always
+		}
 		deliveries, err := s.adoptDeliveries(ctx, tx, due)
-		n = accounts + deliveries
+		n += deliveries
 		return err
 	})
 	return n, err
@@ -120,6 +127,9 @@ func dueDeliveries(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pending
 	shared, end, err := sharedDeliveries(ctx, tx, settled, now.Add(-orphanAfter))
 	if err != nil {
 		return nil, err
+	}
+	if len(shared) == 0 && end == settled {
+		return due, nil // nothing has changed since the last sweep
 	}
 	due = append(due, shared...)
 	// Those that have waited for long are among the retrying from now on. Their shared job may still make the attempt.

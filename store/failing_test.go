@@ -336,7 +336,7 @@ func TestAStatementThatFails(t *testing.T) {
 			return w.RecordUpload(ctx, w.uploading, w.sending.ID, again)
 		}, ""},
 		{"adopt uploads", whole, func(ctx context.Context, w *world) error {
-			n, err := w.AdoptUploads(ctx)
+			n, err := w.AdoptOrphans(ctx)
 			if err == nil && n != 1 {
 				return fmt.Errorf("%d adopted", n)
 			}

@@ -90,14 +90,6 @@ const runningUnlisted = `
 // ReapInstances frees the running jobs of instances that have stopped beating. An instance that runs jobs and is not
 // listed is listed as if it had just beaten: it beats on, or is reaped later.
 func (s *Store) ReapInstances(ctx context.Context) (freed int64, err error) {
-	var some bool
-	// Nearly always there is none, which takes one statement to learn.
-	err = s.pool.QueryRow(ctx, `
-		select exists (select 1 from instances where beat_at < now() - $1::interval) or exists (`+runningUnlisted+`)`,
-		InstanceStale).Scan(&some)
-	if err != nil || !some {
-		return 0, wrapped("look for dead instances", err)
-	}
 	err = s.tx(ctx, "reap instances", func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
 			insert into instances (id, name, version, started_at, beat_at)

@@ -143,12 +143,7 @@ func (s *Store) BulkResend(ctx context.Context, scope Scope, id uuid.UUID) (Bulk
 
 // WorkResends works off a batch of a bulk resend that nobody else works on, and reports whether there was one.
 func (s *Store) WorkResends(ctx context.Context) (found bool, err error) {
-	var open bool
 	ctx = allowing(ctx, longTimeout)
-	err = s.pool.QueryRow(ctx, `select exists (select 1 from resends where finished_at is null)`).Scan(&open)
-	if err != nil || !open {
-		return false, wrapped("look for resends", err)
-	}
 	err = s.tx(ctx, "work resends", func(tx pgx.Tx) error {
 		var f ResendFilter
 		var id, after uuid.UUID

@@ -99,29 +99,22 @@ func (s *Store) ensureUploadJob(ctx context.Context, tx pgx.Tx, account uuid.UUI
 	return s.insertUploadJobs(ctx, tx, []uuid.UUID{account})
 }
 
-// AdoptUploads inserts jobs for accounts that have lost their upload job, and returns their number.
-func (s *Store) AdoptUploads(ctx context.Context) (n int, err error) {
-	err = s.tx(ctx, "adopt uploads", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			select a.id
-			from accounts a
-			where a.upload_job and not exists (
-				select 1 from river_job j
-				where j.queue = 'upload' and j.state in ('available', 'pending', 'running', 'scheduled', 'retryable')
-					and j.args ->> 'account_id' = a.id::text
-			)
-			for update skip locked`)
-		if err != nil {
-			return err
-		}
-		accounts, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-		if err != nil {
-			return err
-		}
-		n = len(accounts)
-		return s.insertUploadJobs(ctx, tx, accounts)
-	})
-	return n, err
+// adoptUploads inserts jobs for accounts that have lost their upload job, and returns their number.
+func (s *Store) adoptUploads(ctx context.Context, tx pgx.Tx) (int, error) {
+	rows, err := tx.Query(ctx, `
+		select a.id
+		from accounts a
+		where a.upload_job and not exists (
+			select 1 from river_job j
+			where j.queue = 'upload' and j.state in ('available', 'pending', 'running', 'scheduled', 'retryable')
+				and j.args ->> 'account_id' = a.id::text
+		)
+		for update skip locked`)
+	accounts, err := scalars[uuid.UUID](rows, err)
+	if err != nil {
+		return 0, fmt.Errorf("look for upload jobs: %w", err)
+	}
+	return len(accounts), s.insertUploadJobs(ctx, tx, accounts)
 }
 
 // PurgeUploads deletes finished uploads that were made before a time and returns their number.

@@ -178,7 +178,7 @@ func TestAnUploadThatWasBeingSent(t *testing.T) {
 	if _, err := b.pool.Exec(t.Context(), `delete from river_job`); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := b.AdoptUploads(t.Context()); n != 1 || err != nil || b.count(liveUploadJobs) != 1 {
+	if n, err := b.AdoptOrphans(t.Context()); n != 1 || err != nil || b.count(liveUploadJobs) != 1 {
 		t.Errorf("adopted %d, %v", n, err)
 	}
 }

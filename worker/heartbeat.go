@@ -16,7 +16,7 @@ import (
 //   - The instance never received the job: the statement that fetched it was committed, and its answer was lost with the
 //     connection. Each instance compares the record with what it runs (reclaim). River would wait an hour.
 
-// heartbeat writes this instance's heartbeat and reaps other instances, until ctx is done. An instance that has missed
+// heartbeat writes this instance's heartbeat, and looks for what is due, until ctx is done. It reaps other instances. An instance that has missed
 // a heartbeat of its own reaps nobody for InstanceStale: probably the database was away, or this process was stopped.
 func (w *Worker) heartbeat(ctx context.Context, in store.Instance) {
 	last := time.Now()
@@ -38,10 +38,30 @@ func (w *Worker) heartbeat(ctx context.Context, in store.Instance) {
 		}
 		skewed = w.logSkew(skewed)
 		last = now
-		if now.Sub(steadySince) >= store.InstanceStale {
-			w.reap(ctx)
-		}
+		w.look(ctx, now.Sub(steadySince) >= store.InstanceStale)
 	})
+}
+
+// look wakes those who have something to do. It reaps if this instance's heartbeat is steady.
+func (w *Worker) look(ctx context.Context, steady bool) {
+	bounded, cancel := context.WithTimeout(ctx, store.InstanceStale/2) // the next heartbeat waits for it
+	due, err := w.cfg.Store.Due(bounded)
+	cancel()
+	if err != nil && ctx.Err() == nil {
+		w.log.Warn("maintenance cannot look for what is due", "error", err)
+	}
+	if due.Backlog {
+		trySend(w.limiters.due)
+	}
+	if due.ExpiredTasks {
+		trySend(w.expired)
+	}
+	if due.Resends {
+		trySend(w.resend)
+	}
+	if due.DeadInstances && steady {
+		w.reap(ctx)
+	}
 }
 
 // clockFits reports whether this instance's clock agrees with the database's well enough to expire and purge.

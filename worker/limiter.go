@@ -35,6 +35,7 @@ type limiters struct {
 	receivers   *store.Batcher[[]uuid.UUID, []*store.Receiver]
 	requests    chan *limiter // endpoints with room for their parked deliveries
 	plan        chan struct{} // asks for a release across all endpoints
+	due         chan struct{} // says that there are parked deliveries to release
 
 	mu       sync.Mutex // guards what follows and all fields of limiter, hostLimiter and appLimiter
 	byID     map[uuid.UUID]*limiter
@@ -87,7 +88,7 @@ type appLimiter struct {
 
 func newLimiters(s *store.Store, maxInFlight int, log *slog.Logger) *limiters {
 	l := &limiters{
-		store: s, log: log, maxInFlight: maxInFlight, requests: make(chan *limiter, 1024), plan: make(chan struct{}, 1),
+		store: s, log: log, maxInFlight: maxInFlight, requests: make(chan *limiter, 1024), plan: make(chan struct{}, 1), due: make(chan struct{}, 1),
 		byID: make(map[uuid.UUID]*limiter), apps: make(map[uuid.UUID]*appLimiter),
 	}
 	l.receivers = store.NewBatcher(100, 2*time.Millisecond, func(ctx context.Context, lists [][]uuid.UUID) ([][]*store.Receiver, error) {

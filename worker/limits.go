@@ -16,10 +16,12 @@ const (
 	// fetchPoll is how soon a job is found that no notification tells of: one that is snoozed for some seconds, that was
 	// taken from a dead instance, or whose notification was lost. These fetches were most of an idle instance's CPU.
 	fetchPoll = time.Second
+	// fetchPollNotified is fetchPoll for first attempts and uploads, of which a notification tells, as a rule.
+	fetchPollNotified = 2 * time.Second
 	// fetchPollJobs is fetchPoll for poll jobs. When a lease ends its job is snoozed for no time at all, and until the job
 	// is fetched again its account takes no slot: at one request a second some 0.3 % of the slots, as a lease lasts 108 s.
 	fetchPollJobs = 500 * time.Millisecond
-	// fetchPollOnly is both behind a transaction pooler, where there are no notifications. It costs some 60 small
+	// fetchPollOnly is all of them behind a transaction pooler, where there are no notifications. It costs some 60 small
 	// queries a second.
 	fetchPollOnly = 50 * time.Millisecond
 	// keepCompleted is how long River's pages show completed jobs. memhook's own tables keep the history.
@@ -59,10 +61,8 @@ const (
 	// both together.
 	receiverFresh = time.Second
 	// parkAtOnce is how long deliveries are parked without a wait after one has waited for a place in vain. The next
-	// release, at most releaseInterval later, serves them.
+	// release, at most heartbeatInterval later, serves them.
 	parkAtOnce = receiverFresh
-	// releaseInterval is how often parked deliveries that have become due are looked for.
-	releaseInterval = time.Second
 	// waitMost is how long a delivery may be expected to wait in memory for a place at an endpoint that answers. It is
 	// parked after twice that.
 	waitMost = 2 * time.Second
@@ -155,27 +155,25 @@ const (
 
 // Heartbeat and maintenance.
 const (
-	// heartbeatInterval must be well below [store.InstanceStale], after which other instances take over the jobs.
+	// heartbeatInterval must be well below [store.InstanceStale], after which other instances take over the jobs. So often are
+	// dead instances, expired tasks, parked deliveries that have become due, and bulk resends looked for, too.
 	heartbeatInterval = time.Second
 	// reclaimInterval is how often an instance looks for jobs that it is recorded as running but is not running. A job
 	// that is found twice in a row is released.
 	reclaimInterval = 5 * time.Second
-	// expireInterval is how often tasks are expired, expireBatch of them in a statement.
-	expireInterval = time.Second
-	expireBatch    = 500
+	// expireBatch is how many tasks a statement expires.
+	expireBatch = 500
 	// reviewInterval is how often all expired tasks that still wait to be asked are looked at.
 	reviewInterval = time.Minute
-	// resendsInterval is how often bulk resends are looked for.
-	resendsInterval = time.Second
 	// mergedInterval is how often deliveries of merged endpoints are looked for.
 	mergedInterval = 10 * time.Second
 	// adoptInterval is how often work without a job gets a new one. With what the store waits before it looks for the job
 	// of a delivery, or for a heartbeat of an instance that is not listed, it is less than 10 s.
-	adoptInterval = 3 * time.Second
+	adoptInterval = 4 * time.Second
 	// partitionInterval is how often it is looked whether partitions are to be made, days ahead.
 	partitionInterval = 10 * time.Minute
 	// purgeInterval is how often old rows are deleted. A shorter retention makes it a tenth of the retention, at least
-	// expireInterval.
+	// a second.
 	purgeInterval = 10 * time.Minute
 	// leaveTimeout bounds the cancelling of an instance's remaining jobs when it stops, and their release.
 	leaveTimeout = time.Second

@@ -38,11 +38,6 @@ func (w *Worker) expire() func(context.Context) {
 // adopt makes jobs for accounts and deliveries that have lost theirs.
 func (w *Worker) adopt(ctx context.Context) {
 	n, err := w.cfg.Store.AdoptOrphans(ctx)
-	if err == nil {
-		var uploads int
-		uploads, err = w.cfg.Store.AdoptUploads(ctx)
-		n += uploads
-	}
 	if err != nil && ctx.Err() == nil {
 		w.log.Warn("maintenance cannot look for work without a job", "error", err)
 	}
@@ -107,6 +102,18 @@ func sparing(fn func(context.Context)) func(context.Context) {
 		}
 		fn(ctx)
 		next = start.Add(20 * time.Since(start))
+	}
+}
+
+// on calls fn after each value of wake until ctx is done.
+func on(ctx context.Context, wake <-chan struct{}, fn func(context.Context)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+			fn(ctx)
+		}
 	}
 }
 

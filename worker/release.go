@@ -11,14 +11,13 @@ import (
 
 // Parked deliveries are released in two ways. An endpoint that has delivered asks for its own at once, for its free places
 // and for a reserve that waits in memory (queue.go): releasing takes as long as many an attempt, and only a full window
-// grows. And a plan goes over all endpoints that have parked deliveries which may go: every releaseInterval, and sooner where
+// grows. And a plan goes over all endpoints that have parked deliveries which may go: with each heartbeat that finds some, and sooner where
 // an attempt has left room. It goes round by app, then by endpoint, and distributes the room that the limiters have. The
 // database decides what rate limits and breakers let out.
 
 // run releases parked deliveries until ctx is done.
 func (l *limiters) run(ctx context.Context) {
-	release, stalls := time.NewTicker(releaseInterval), time.NewTicker(stallTick)
-	defer release.Stop()
+	stalls := time.NewTicker(stallTick)
 	defer stalls.Stop()
 	next := time.Now() // when the next plan may be made
 	for {
@@ -29,7 +28,7 @@ func (l *limiters) run(ctx context.Context) {
 			l.tick(now)
 		case lim := <-l.requests:
 			l.releaseRequested(ctx, lim)
-		case <-release.C:
+		case <-l.due:
 			next = l.releaseAll(ctx)
 		case <-l.plan:
 			if time.Now().After(next) {
@@ -107,7 +106,7 @@ func (l *limiters) releaseAll(ctx context.Context) (next time.Time) {
 		if ctx.Err() == nil {
 			l.log.Warn("cannot look for parked deliveries", "error", err)
 		}
-		return start.Add(releaseInterval)
+		return start.Add(heartbeatInterval)
 	}
 	rooms := l.planFor(backlogged)
 	for len(rooms) > 0 {

@@ -54,6 +54,8 @@ type Worker struct {
 	loading       chan struct{} // one for each job that looks for places
 	pollsPaused   atomic.Bool   // on all instances
 	uploadsPaused atomic.Bool   // on all instances
+	expired       chan struct{} // gets a value when there are tasks to expire
+	resend        chan struct{} // gets a value when there is a bulk resend
 	stopping      chan struct{} // closed by Stop
 	background    sync.WaitGroup
 	stop          context.CancelFunc // ends what runs in the background
@@ -68,23 +70,24 @@ func New(cfg Config) (*Worker, error) {
 		cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, metrics: newMetrics(cfg.Metrics, cfg.Store.ClockSkew),
 		notifier: newNotifier(cfg.Store, cfg.Logger), limiters: newLimiters(cfg.Store, cfg.MaxInFlight, cfg.Logger),
 		firstAttempts: make(chan func()), loading: make(chan struct{}, loadingJobs), stopping: make(chan struct{}),
+		expired: make(chan struct{}, 1), resend: make(chan struct{}, 1),
 	}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &pollWorker{Worker: w})
 	river.AddWorker(workers, &uploadWorker{Worker: w})
 	river.AddWorker(workers, &firstWorker{Worker: w})
 	river.AddWorker(workers, &deliverWorker{Worker: w})
-	listens, fetch, fetchPolls := cfg.Store.Listens(), fetchPoll, fetchPollJobs
+	listens, fetch, notified, fetchPolls := cfg.Store.Listens(), fetchPoll, fetchPollNotified, fetchPollJobs
 	if !listens {
-		fetch, fetchPolls = fetchPollOnly, fetchPollOnly
+		fetch, notified, fetchPolls = fetchPollOnly, fetchPollOnly, fetchPollOnly
 	}
 	client, err := river.NewClient(riverpgxv5.New(cfg.Store.Pool()), &river.Config{
 		ID: w.id.String(),
 		Queues: map[string]river.QueueConfig{
-			store.QueueFirst:   {MaxWorkers: deliverWorkers},
+			store.QueueFirst:   {MaxWorkers: deliverWorkers, FetchPollInterval: notified},
 			store.QueueDeliver: {MaxWorkers: deliverWorkers},
 			store.QueuePoll:    {MaxWorkers: pollWorkers, FetchPollInterval: fetchPolls},
-			store.QueueUpload:  {MaxWorkers: uploadWorkers},
+			store.QueueUpload:  {MaxWorkers: uploadWorkers, FetchPollInterval: notified},
 		},
 		Workers:                     workers,
 		FetchCooldown:               fetchCooldown,
@@ -124,16 +127,16 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.background.Go(func() { w.followPauses(background) })
 	w.background.Go(func() { w.heartbeat(background, in) })
 	w.background.Go(func() { w.reclaim(background) })
-	w.background.Go(func() { every(background, expireInterval, w.expire()) })
+	w.background.Go(func() { on(background, w.expired, w.expire()) })
 	w.background.Go(func() { every(background, adoptInterval, sparing(w.adopt)) })
 	w.background.Go(func() { w.addPartitions(background); every(background, partitionInterval, w.addPartitions) })
-	w.background.Go(func() { every(background, resendsInterval, w.resends) })
+	w.background.Go(func() { on(background, w.resend, w.resends) })
 	w.background.Go(func() { every(background, mergedInterval, w.moveMerged) })
 	if w.cfg.Alerts.URL != nil {
 		w.background.Go(func() { w.sendAlerts(background) })
 	}
 	if w.cfg.Retention > 0 {
-		interval := max(expireInterval, min(purgeInterval, w.cfg.Retention/10))
+		interval := max(time.Second, min(purgeInterval, w.cfg.Retention/10))
 		w.background.Go(func() { every(background, interval, w.purge) })
 	}
 	w.background.Go(func() { w.limiters.run(background) })
