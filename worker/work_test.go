@@ -256,3 +256,48 @@ func TestAPollerEndsWhenItsLeaseIsLost(t *testing.T) {
 		t.Errorf("the new lease has nothing to go on with: %v", err)
 	}
 }
+
+// An instance that stops releases its jobs and leaves the list also where a job does not end when it is cancelled, as a
+// submission does not.
+func TestAStoppedInstanceReleasesWhatDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	reached, release := make(chan struct{}, 1), make(chan struct{})
+	hung := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		reached <- struct{}{}
+		<-release
+	}))
+	t.Cleanup(func() { close(release); hung.Close() })
+	if _, err := b.store.CreateUpload(t.Context(), store.Upload{
+		AppID: b.app.ID, CallbackURL: b.url, Until: store.UntilDownloaded, ExpiresIn: time.Hour,
+		Request: store.UploadRequest{URLs: []string{"https://videos.example/1"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := b.cfg
+	cfg.Memories = memories.New(hung.URL, 10, "test")
+	w, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-reached:
+	case <-time.After(20 * time.Second):
+		t.Error("the upload is not submitted")
+	}
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.Stop(late); err != nil {
+		t.Error(err)
+	}
+	var listed, running int
+	if err := b.store.Pool().QueryRow(t.Context(), `
+		select (select count(*) from instances where id::text = $1),
+			(select count(*) from river_job where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = $1)`, w.id.String()).
+		Scan(&listed, &running); err != nil || listed+running != 0 {
+		t.Errorf("%d instances are listed and %d jobs run, %v", listed, running, err)
+	}
+}

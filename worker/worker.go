@@ -149,18 +149,21 @@ func (w *Worker) Start(ctx context.Context) error {
 func (w *Worker) Stop(ctx context.Context) error {
 	close(w.stopping)
 	stopped := w.river.Stop(ctx)
-	// The caller's context may be done; what is left must be given back all the same. Its time begins only now.
-	leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
-	defer cancel()
+	// The caller's context may be done; what is left must be given back all the same. Each step has a time of its own.
+	leaving := context.WithoutCancel(ctx)
 	if stopped != nil {
 		w.log.Warn("instance cancels jobs that did not end in time")
-		if err := w.river.StopAndCancel(leaving); err != nil {
+		cancelling, cancel := context.WithTimeout(leaving, leaveTimeout)
+		defer cancel()
+		if err := w.river.StopAndCancel(cancelling); err != nil {
 			w.log.Warn("some jobs did not end after they were cancelled", "error", err)
 		}
 	}
 	w.stop()
 	w.background.Wait()
-	released, err := w.cfg.Store.DeregisterInstance(leaving, w.id)
+	releasing, cancel := context.WithTimeout(leaving, leaveTimeout)
+	defer cancel()
+	released, err := w.cfg.Store.DeregisterInstance(releasing, w.id)
 	if released > 0 {
 		w.log.Info("instance released its remaining jobs", "jobs", released)
 	}
