@@ -255,27 +255,31 @@ func (s *Store) adoptDeliveries(ctx context.Context, tx pgx.Tx, due []pendingDel
 // cancelStragglers cancels what is still to be delivered to endpoints that were deleted within the last day: it was made or
 // sent again while the endpoint was being deleted.
 func cancelStragglers(ctx context.Context, tx pgx.Tx, due []pendingDelivery) error {
-	_, err := tx.Exec(ctx, `
-		update deliveries set status = 'cancelled', cancelled = true, parked = false, retrying = false, next_attempt_at = null
-		where id in (
-			select d.id
-			from deliveries d
-			where d.status = 'pending' and d.id in (
-				select p.id
-				from endpoints e
-				cross join lateral (
-					(select id from deliveries where endpoint_id = e.id and parked limit 5000)
-					union all
-					(select id from deliveries where endpoint_id = e.id and retrying limit 5000)
-				) p
-				where e.deleted_at > now() - interval '1 day'
+	rows, err := tx.Query(ctx, `
+		(
+			select p.id
+			from endpoints e
+			cross join lateral (
+				(select id from deliveries where endpoint_id = e.id and parked and status = 'pending' limit $2)
 				union all
-				select o.id
-				from deliveries o
-				join endpoints e on e.id = o.endpoint_id
-				where o.id = any($1) and e.deleted_at is not null
-			)
-			for update skip locked
-		)`, distinct(due, func(d pendingDelivery) uuid.UUID { return d.ID }))
-	return wrapped("cancel deliveries to deleted endpoints", err)
+				(select id from deliveries where endpoint_id = e.id and retrying and status = 'pending' limit $2)
+			) p
+			where e.deleted_at > now() - interval '1 day'
+			limit $2
+		)
+		union all
+		select o.id
+		from deliveries o
+		join endpoints e on e.id = o.endpoint_id
+		where o.id = any($1) and o.status = 'pending' and e.deleted_at is not null`, distinct(due, func(d pendingDelivery) uuid.UUID { return d.ID }), deleteBatch)
+	stragglers, err := scalars[uuid.UUID](rows, err)
+	if err == nil && len(stragglers) > 0 {
+		rows, err = tx.Query(ctx, `select id from deliveries where id = any($1) for update skip locked`, stragglers)
+		stragglers, err = scalars[uuid.UUID](rows, err)
+	}
+	if err != nil {
+		return fmt.Errorf("find deliveries to deleted endpoints: %w", err)
+	}
+	_, err = cancelDeliveries(ctx, tx, stragglers)
+	return err
 }

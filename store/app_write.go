@@ -40,6 +40,7 @@ func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (
 // UpdateApp changes an app's name or moves it to another account, with its waiting tasks; nil leaves as it
 // is. A taken name is ErrConflict, an unknown account ErrNotFound.
 func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, account *uuid.UUID) (a App, err error) {
+	ctx = allowing(ctx, longTimeout) // it may have any number of tasks
 	err = s.tx(ctx, "update app", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null for no key update`, id)
 		if a, err = one[App](rows, err); err != nil {
@@ -96,6 +97,7 @@ func (s *Store) moveTasks(ctx context.Context, tx pgx.Tx, app, from, to uuid.UUI
 // DeleteApp deletes an app: its keys work no longer, its endpoints are deleted, its tasks and what was still
 // to be delivered are cancelled. What it has had is kept until its retention is over.
 func (s *Store) DeleteApp(ctx context.Context, id uuid.UUID) error {
+	ctx = allowing(ctx, longTimeout) // it may have any number of tasks
 	return s.tx(ctx, "delete app", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null for update`, id)
 		a, err := one[App](rows, err)
@@ -118,12 +120,16 @@ func (s *Store) DeleteApp(ctx context.Context, id uuid.UUID) error {
 				closed = case when status = 'waiting' then (extract(epoch from now()) * 1000000)::bigint else closed end
 			where app_id = $1 and polling`,
 			failUploads + ` and app_id = $1`,
-			`select 1 from endpoints where app_id = $1 and deleted_at is null order by id for update`,
 		} {
 			if _, err := tx.Exec(ctx, sql, id); err != nil {
 				return err
 			}
 		}
-		return deleteEndpoints(ctx, tx, `app_id = $1`, id)
+		rows, err = tx.Query(ctx, `select id from endpoints where app_id = $1 and deleted_at is null order by id for update`, id)
+		endpoints, err := scalars[uuid.UUID](rows, err)
+		if err != nil {
+			return err
+		}
+		return deleteEndpoints(ctx, tx, endpoints)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -139,6 +140,9 @@ func (s *Store) PublicKey(ctx context.Context, scope Scope, id uuid.UUID) (ed255
 func (s *Store) RotateSecret(ctx context.Context, scope Scope, id uuid.UUID, overlap time.Duration) ([]byte, error) {
 	sealed, until := s.newSecret(), s.now().Add(overlap)
 	err := s.tx(ctx, "rotate secret", func(tx pgx.Tx) error {
+		if err := s.takeAppKey(ctx, tx, scope, id); err != nil {
+			return err
+		}
 		tag, err := tx.Exec(ctx, `
 			update endpoints e
 			set old_secret = case when $4 > now() then secret end, old_signing_key = case when $4 > now() then e.signing_key end,
@@ -161,4 +165,28 @@ func (s *Store) RotateSecret(ctx context.Context, scope Scope, id uuid.UUID, ove
 		return nil, err
 	}
 	return s.keys.Open("endpoint.secret", sealed)
+}
+
+// takeAppKey makes the app's signing key the endpoint's own, where the endpoint, made by an earlier version, signs with that: so it
+// can be the old one of a rotation.
+func (s *Store) takeAppKey(ctx context.Context, tx pgx.Tx, scope Scope, id uuid.UUID) error {
+	var sealed []byte
+	err := tx.QueryRow(ctx, `
+		select a.signing_key
+		from endpoints e
+		join apps a on a.id = e.app_id
+		where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.signing_key is null and $3 = any(e.signatures)
+		for no key update of e`, id, scope.arg(), SignatureEd25519).Scan(&sealed)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the app's signing key: %w", err)
+	}
+	seed, err := s.keys.Open("app.signing_key", sealed)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `update endpoints set signing_key = $2 where id = $1`, id, s.keys.Seal("endpoint.signing_key", seed))
+	return wrapped("take the app's signing key", err)
 }

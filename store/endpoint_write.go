@@ -208,41 +208,6 @@ func (s *Store) EnableEndpoint(ctx context.Context, scope Scope, id uuid.UUID, o
 	return s.UpdateEndpoint(ctx, scope, id, EndpointSettings{Enabled: &on})
 }
 
-// DeleteEndpoint deletes an endpoint with its subscriptions and cancels what it had still to get.
-func (s *Store) DeleteEndpoint(ctx context.Context, scope Scope, id uuid.UUID) error {
-	return s.tx(ctx, "delete endpoint", func(tx pgx.Tx) error {
-		// FOR UPDATE waits for registrations and events that hold the endpoint FOR KEY SHARE: what they add is seen below.
-		rows, err := tx.Query(ctx, `
-			select `+endpointColumns+`
-			from endpoints e
-			where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null
-			for update`, id, scope.arg())
-		ep, err := one[Endpoint](rows, err)
-		if err != nil {
-			return err
-		}
-		if err := s.note(ctx, tx, id, ep.fields(), nil); err != nil {
-			return err
-		}
-		return deleteEndpoints(ctx, tx, `id = $1`, id)
-	})
-}
-
-// deleteEndpoints deletes the endpoints that a condition on $1 selects. The caller has locked them FOR UPDATE.
-func deleteEndpoints(ctx context.Context, tx pgx.Tx, which string, arg uuid.UUID) error {
-	for _, sql := range []string{
-		`delete from subscriptions where endpoint_id in (select id from endpoints where ` + which + `)`,
-		`update deliveries set status = 'cancelled', cancelled = true, parked = false, retrying = false, next_attempt_at = null
-		where endpoint_id in (select id from endpoints where ` + which + `) and status = 'pending'`,
-		`update endpoints set deleted_at = coalesce(deleted_at, now()), backlog = false where ` + which,
-	} {
-		if _, err := tx.Exec(ctx, sql, arg); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // TestEndpoint sends webhook.test to an endpoint now, even while its breaker is open, and returns the delivery's id.
 func (s *Store) TestEndpoint(ctx context.Context, scope Scope, id uuid.UUID) (delivery uuid.UUID, err error) {
 	err = s.tx(ctx, "test endpoint", func(tx pgx.Tx) error {

@@ -38,6 +38,7 @@ func (s *Store) Purge(ctx context.Context, retention time.Duration) (total int64
 		func() (int64, error) { return s.deleteOld(ctx, oldDeliveries, before) },
 		func() (int64, error) { return s.dropPartitions(ctx, before) },
 		func() (int64, error) { return s.deleteRest(ctx, before, retention < wholeDays) },
+		func() (int64, error) { return s.purgeSubscriptions(ctx, now) },
 		func() (int64, error) { return s.purgeIdle(ctx, before) },
 		func() (int64, error) { return s.purgeByAge(ctx, now) },
 	}
@@ -216,6 +217,21 @@ func (s *Store) purgeByAge(ctx context.Context, now time.Time) (total int64, err
 		}
 	}
 	return total, nil
+}
+
+// purgeSubscriptions deletes what subscriptions the deletion of their endpoint has left.
+func (s *Store) purgeSubscriptions(ctx context.Context, now time.Time) (total int64, err error) {
+	for {
+		var n int64
+		start := time.Now()
+		err := s.tx(ctx, "purge subscriptions", func(tx pgx.Tx) (err error) {
+			n, err = deleteSubscriptions(ctx, tx, `e.deleted_at <= $1`, now)
+			return err
+		})
+		if total += n; err != nil || n < deleteBatch || !rest(ctx, start) {
+			return total, err
+		}
+	}
 }
 
 // idleEndpoint is the SQL condition that nothing is left that needs an endpoint e.

@@ -203,11 +203,7 @@ func (s *Store) WorkResends(ctx context.Context) (found bool, err error) {
 // applyBulk resends or cancels deliveries and returns how many.
 func (s *Store) applyBulk(ctx context.Context, tx pgx.Tx, f ResendFilter, ids, endpoints []uuid.UUID) (int64, error) {
 	if f.Action == ActionCancel {
-		tag, err := tx.Exec(ctx, `
-			update deliveries
-			set status = 'cancelled', cancelled = true, parked = false, retrying = false, next_attempt_at = null
-			where id = any($1) and status = 'pending'`, ids)
-		return tag.RowsAffected(), err
+		return cancelDeliveries(ctx, tx, ids)
 	}
 	if err := lockBacklog(ctx, tx, endpoints); err != nil {
 		return 0, err

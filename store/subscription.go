@@ -101,7 +101,7 @@ func readSubscriptions(ctx context.Context, q querier, tasks ...*Task) error {
 		select s.id, s.task, s.endpoint_id, s.suffix, `+callbackURLOf("e", "s")+` as url
 		from subscriptions s
 		join endpoints e on e.id = s.endpoint_id
-		where s.task = any($1)
+		where s.task = any($1) and e.deleted_at is null
 		order by s.created_at, s.id`, ids)
 	subs, err := many[Subscription](rows, err)
 	if err != nil {

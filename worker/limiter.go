@@ -71,6 +71,7 @@ type hostLimiter struct {
 
 	proven     bool      // it has answered lately, and quickly
 	answeredAt time.Time // or since when it has attempts in flight
+	usedAt     time.Time // a limiter was last placed at it
 }
 
 // appLimiter bounds the attempts of one app.
@@ -190,7 +191,7 @@ func (l *limiters) placeAt(lim *limiter, app uuid.UUID, endpointURL string) {
 		h = &hostLimiter{app: a}
 		a.hosts[name] = h
 	}
-	lim.host = h
+	lim.host, h.usedAt = h, time.Now()
 }
 
 // hostOf returns what a URL's host is told apart by: scheme, host and port.
@@ -321,7 +322,8 @@ func (l *limiters) tick(now time.Time) {
 				h.setProven(false)
 				h.window.reset()
 			}
-			if h.window.inFlight == 0 && now.Sub(h.answeredAt) > limiterIdle {
+			// Whoever takes a place was placed within receiverFresh.
+			if h.window.inFlight == 0 && now.Sub(h.usedAt) > limiterIdle {
 				delete(a.hosts, name)
 			}
 		}

@@ -103,6 +103,32 @@ func TestAHostThatStopsAnsweringIsNoLongerProven(t *testing.T) {
 	}
 }
 
+// The endpoints of a host share its limiter and their app's, whenever they were placed at it, until none has used it for long.
+func TestEndpointsOfAHostShareItsLimiter(t *testing.T) {
+	t.Parallel()
+	all := newLimiters(nil, 1000, slog.New(slog.DiscardHandler))
+	app, now := uuid.New(), time.Now()
+	first, second := all.of(uuid.New()), all.of(uuid.New())
+	all.placeAt(first, app, "https://a.example/1")
+	all.tick(now.Add(2 * stallTick)) // before the first attempt
+	all.placeAt(second, app, "https://a.example/2")
+	if first.host != second.host || all.apps[app] != first.host.app || first.host.app.hosts["https://a.example"] != first.host {
+		t.Error("two endpoints of a host have a limiter each")
+	}
+	if !all.take(first, 1, now) {
+		t.Fatal("no place")
+	}
+	all.tick(now.Add(2 * limiterIdle))
+	if all.apps[app] == nil || all.apps[app].attempts != 1 {
+		t.Error("a host with an attempt in flight was dropped")
+	}
+	first.finish(1, nil)
+	all.tick(now.Add(2 * limiterIdle))
+	if len(all.apps) != 0 {
+		t.Error("an idle app is kept")
+	}
+}
+
 func TestAWindowIsHalvedOnceARoundAndGrowsByRounds(t *testing.T) {
 	t.Parallel()
 	var w window
