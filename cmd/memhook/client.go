@@ -15,6 +15,7 @@ import (
 
 	"github.com/memhook/memhook/client"
 	"github.com/memhook/memhook/cmd/internal/app"
+	"github.com/memhook/memhook/store"
 )
 
 // clientTimeout is the maximum time for one request of a client command. Rotating a secret takes a second; all else
@@ -33,17 +34,21 @@ type remote struct {
 
 // ProvideClient returns the client of the memhook at URL. kong calls it for the Run methods that take one.
 func (r remote) ProvideClient() (*client.Client, error) {
+	base, key := strings.TrimSpace(r.URL), strings.TrimSpace(r.Key) // a file or a pasted line ends with a line end
 	var wrong app.SettingErrors
-	if r.Key == "" {
-		wrong = append(wrong, "MEMHOOK_API_KEY is required: the app's API key")
+	switch {
+	case key == "":
+		wrong = append(wrong, "MEMHOOK_API_KEY is required: the app's API key, such as "+store.KeyPrefix+"…")
+	case !store.ValidKey(key):
+		wrong = append(wrong, "MEMHOOK_API_KEY must have only printable ASCII characters and no blanks inside, such as "+store.KeyPrefix+"…")
 	}
-	if u, err := url.Parse(r.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+	if u, err := url.Parse(base); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		wrong = append(wrong, "MEMHOOK_URL must be the http or https URL of a memhook, such as https://memhook.example")
 	}
 	if wrong != nil {
 		return nil, wrong
 	}
-	return client.New(strings.TrimRight(r.URL, "/"), r.Key, client.WithHTTPClient(&http.Client{Timeout: clientTimeout}))
+	return client.New(strings.TrimRight(base, "/"), key, client.WithHTTPClient(&http.Client{Timeout: clientTimeout}))
 }
 
 // listPage is a page of any list.

@@ -242,6 +242,7 @@ func TestTheClientsErrorsSayWhatToDo(t *testing.T) {
 		{args: []string{"tasks", "list"}, env: []string{"MEMHOOK_URL=" + in.url}, status: 2, says: []string{"MEMHOOK_API_KEY"}},
 		{args: []string{"tasks", "list"}, env: []string{"MEMHOOK_URL=memhook", "MEMHOOK_API_KEY=x"}, status: 2, says: []string{"MEMHOOK_URL"}},
 		{args: []string{"tasks", "list"}, env: []string{"MEMHOOK_URL=" + in.url, "MEMHOOK_API_KEY=wrong-key-0123456789"}, status: 1, says: []string{"unauthorized (401)"}},
+		{args: []string{"tasks", "list"}, env: []string{"MEMHOOK_URL= " + in.url + "\n", "MEMHOOK_API_KEY=" + testAPIKey + "\r\n"}, status: 0},
 	} {
 		with := c
 		if test.env != nil {

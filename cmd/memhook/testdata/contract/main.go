@@ -237,7 +237,7 @@ func (d *driver) customers() {
 
 	d.uploads()
 	ready := d.until("an event", func() map[string]any {
-		return d.want(200, "a task's events")(app.ListTaskEvents(ctx, id, &ListTaskEventsParams{Limit: ptr(int64(5))}))
+		return d.want(200, "a task's events")(d.taskEvents(id))
 	})
 	d.want(200, "read an event")(app.GetEvent(ctx, text(first(ready), "id")))
 	d.want(200, "the feed")(app.ListEvents(ctx, &ListEventsParams{Limit: ptr(int64(5))}))

@@ -43,6 +43,10 @@ func (d *driver) cancel(task string) (*http.Response, error) {
 	return d.app.CancelTask(d.ctx, task, nil)
 }
 
+func (d *driver) taskEvents(task string) (*http.Response, error) {
+	return d.app.ListTaskEvents(d.ctx, task, &ListTaskEventsParams{Limit: ptr(int64(5))})
+}
+
 func (d *driver) findAndResendAsOperator() {
 	ctx, admin := d.ctx, d.admin
 	d.want(200, "search")(admin.AdminSearch(ctx, &AdminSearchParams{Q: "contract-task"}))

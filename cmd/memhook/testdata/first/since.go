@@ -14,4 +14,8 @@ func (d *driver) publicKey(string) { d.want(404, "the public key")(d.app.ReadPub
 
 func (d *driver) cancel(task string) (*http.Response, error) { return d.app.CancelTask(d.ctx, task) }
 
+func (d *driver) taskEvents(task string) (*http.Response, error) {
+	return d.app.ListTaskEvents(d.ctx, task)
+}
+
 func (*driver) findAndResendAsOperator() {}
