@@ -16,7 +16,7 @@ const (
 	chartHeight           = 150.0
 	chartLeft, chartRight = 50.0, 4.0
 	chartTop, chartBottom = 8.0, 20.0
-	tickWide              = 6.5 // of a character of the axis
+	tickWide              = 9.5 // of a character of the axis, as large as it is on a phone
 )
 
 // The widths of a chart that has half a row, and of one that has a whole one.

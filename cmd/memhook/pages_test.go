@@ -145,7 +145,8 @@ func TestEveryPageIsAccessible(t *testing.T) {
 		if wide := b.eval(`document.documentElement.scrollWidth > document.documentElement.clientWidth`); wide == "true" {
 			t.Errorf("%s is wider than the screen: %s", name, b.eval(`[...document.querySelectorAll("main *")].filter(e => !e.closest(".scroll") && e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 120)).slice(0, 5).join("\n")`))
 		}
-		if cut := b.eval(`[...document.querySelectorAll("svg text")].filter(e => e.getBoundingClientRect().right > e.closest("svg").getBoundingClientRect().right + 1)
+		if cut := b.eval(`[...document.querySelectorAll("svg text")].filter(e => e.getBoundingClientRect().right > e.closest("svg").getBoundingClientRect().right + 1 ||
+				(!e.closest(".pan") && e.getBoundingClientRect().left < e.closest("figure").getBoundingClientRect().left + 1))
 			.concat([...document.querySelectorAll("td")].filter(e => e.scrollHeight > e.clientHeight + 1)).map(e => e.outerHTML.slice(0, 120)).slice(0, 5).join("\n")`); cut != "" {
 			t.Errorf("%s cuts %s", name, cut)
 		}
