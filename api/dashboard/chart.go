@@ -16,6 +16,7 @@ const (
 	chartHeight           = 150.0
 	chartLeft, chartRight = 50.0, 4.0
 	chartTop, chartBottom = 8.0, 20.0
+	tickWide              = 9.5 // of a character of the axis, as large as it is on a phone
 )
 
 // The widths of a chart that has half a row, and of one that has a whole one.
@@ -77,11 +78,12 @@ func (c *canvas) axis(ticks []tick) {
 	}
 	for i := range c.span.bars {
 		at := c.span.at(c.now, i)
-		if !at.Equal(at.Truncate(c.span.tick)) || c.x(float64(i)) > c.wide-40 {
+		label := at.Format(c.span.format)
+		if !at.Equal(at.Truncate(c.span.tick)) || c.x(float64(i))+tickWide*float64(len(label)) > c.wide {
 			continue
 		}
 		fmt.Fprintf(&c.Builder, `<path class="mark" d="M%.1f %.1fv4"/><text class="tick" x="%.1f" y="%.0f">%s</text>`,
-			c.x(float64(i)), c.y(0), c.x(float64(i)), chartHeight-4, at.Format(c.span.format))
+			c.x(float64(i)), c.y(0), c.x(float64(i)), chartHeight-4, label)
 	}
 }
 

@@ -72,11 +72,11 @@ func (p *portal) deliveries(r *http.Request, v *visit) (*view, error) {
 func condition(ep *store.Endpoint) (state, advice string) {
 	switch {
 	case !ep.Enabled:
-		return "disabled", "Nothing is sent, because " + *ep.DisabledReason + ". What comes waits. Ask the sender to enable the endpoint again."
+		return "disabled", "Nothing is sent: " + *ep.DisabledReason + ". New webhooks wait. Ask the sender to enable the endpoint again."
 	case ep.Breaker != store.BreakerClosed:
-		return "failing", "What comes waits. The endpoint is tried every few minutes; Recover tries it at once."
+		return "failing", "New webhooks wait. The endpoint is tried every few minutes; Recover tries it at once."
 	case ep.Failures > 0:
-		return "failing", "The last attempts have failed. They are repeated."
+		return "failing", "The last attempts failed and will be retried."
 	default:
 		return "working", ""
 	}

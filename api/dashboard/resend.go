@@ -59,7 +59,11 @@ func (d *dashboard) newBulk(r *http.Request) (*view, error) {
 	}
 	data.More = data.Matched > countMost
 	data.Matched = min(data.Matched, countMost)
-	return &view{template: "resend-new", Title: "Resend deliveries", Data: data}, nil
+	title := "Resend deliveries"
+	if f.Action == store.ActionCancel {
+		title = "Cancel deliveries"
+	}
+	return &view{template: "resend-new", Title: title, Data: data}, nil
 }
 
 func (d *dashboard) startBulk(r *http.Request) (to, done string, err error) {

@@ -92,7 +92,7 @@ func millis(n int) string {
 // stateClass returns the CSS class of a state.
 func stateClass(state string) string {
 	switch state {
-	case "ready", "delivered", "active", "closed", "enabled", "submitted", "working":
+	case "ready", "delivered", "active", "closed", "enabled", "submitted", "working", "finished":
 		return "good"
 	case "failed", "refused", "open", "disabled", "failing":
 		return "bad"

@@ -20,7 +20,7 @@ type timespan struct {
 var timespans = []timespan{
 	{"hour", "hour", 60, time.Minute, 15 * time.Minute, "15:04", "15:04"},
 	{"day", "day", 96, 15 * time.Minute, 4 * time.Hour, "15:04", "Mon 15:04"},
-	{"week", "week", 168, time.Hour, 24 * time.Hour, "Mon 2 Jan", "Mon 2 Jan 15:04"},
+	{"week", "week", 168, time.Hour, 24 * time.Hour, "Mon 2", "Mon 2 Jan 15:04"},
 }
 
 // timespanOf returns the timespan that the page's URL names: the hour where it names none.

@@ -115,7 +115,8 @@ func (b *bench) history(endpoint string) {
 }
 
 // Every page, at the width of a desk and of a phone, in light and in dark: axe-core finds no violation of WCAG 2.1 A and AA,
-// nothing is wider than the screen, and nothing that somebody has written runs. Pictures are kept where MEMHOOK_SCREENSHOTS says.
+// nothing is wider than the screen or cut off, one button of a row is the first, and nothing that somebody has written runs.
+// Pictures are kept where MEMHOOK_SCREENSHOTS says.
 func TestEveryPageIsAccessible(t *testing.T) {
 	t.Parallel()
 	in, pages := hostile(t)
@@ -143,6 +144,14 @@ func TestEveryPageIsAccessible(t *testing.T) {
 		}
 		if wide := b.eval(`document.documentElement.scrollWidth > document.documentElement.clientWidth`); wide == "true" {
 			t.Errorf("%s is wider than the screen: %s", name, b.eval(`[...document.querySelectorAll("main *")].filter(e => !e.closest(".scroll") && e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 120)).slice(0, 5).join("\n")`))
+		}
+		if cut := b.eval(`[...document.querySelectorAll("svg text")].filter(e => e.getBoundingClientRect().right > e.closest("svg").getBoundingClientRect().right + 1 ||
+				(!e.closest(".pan") && e.getBoundingClientRect().left < e.closest("figure").getBoundingClientRect().left + 1))
+			.concat([...document.querySelectorAll("td")].filter(e => e.scrollHeight > e.clientHeight + 1)).map(e => e.outerHTML.slice(0, 120)).slice(0, 5).join("\n")`); cut != "" {
+			t.Errorf("%s cuts %s", name, cut)
+		}
+		if loud := b.eval(`[...document.querySelectorAll(".buttons")].filter(e => e.querySelectorAll(":scope > button:not(.second), :scope > form > button:not(.second)").length > 1).length`); loud != "0" {
+			t.Errorf("%s has buttons of one rank beside each other", name)
 		}
 		if dark != (width == 390) && !long { // half of them, twice a page
 			return
