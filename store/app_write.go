@@ -40,7 +40,6 @@ func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (
 // UpdateApp changes an app's name or moves it to another account, with its waiting tasks; nil leaves as it
 // is. A taken name is ErrConflict, an unknown account ErrNotFound.
 func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, account *uuid.UUID) (a App, err error) {
-	ctx = allowing(ctx, longTimeout) // it may have any number of tasks
 	err = s.tx(ctx, "update app", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null for no key update`, id)
 		if a, err = one[App](rows, err); err != nil {
@@ -97,7 +96,6 @@ func (s *Store) moveTasks(ctx context.Context, tx pgx.Tx, app, from, to uuid.UUI
 // DeleteApp deletes an app: its keys work no longer, its endpoints are deleted, its tasks and what was still
 // to be delivered are cancelled. What it has had is kept until its retention is over.
 func (s *Store) DeleteApp(ctx context.Context, id uuid.UUID) error {
-	ctx = allowing(ctx, longTimeout) // it may have any number of tasks
 	return s.tx(ctx, "delete app", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null for update`, id)
 		a, err := one[App](rows, err)
