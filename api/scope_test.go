@@ -66,7 +66,7 @@ func newBench(t *testing.T) *bench {
 	})
 	check(err)
 	b.task, b.endpoint = reg.Task.ID.String(), reg.Task.Subscriptions[0].EndpointID.String()
-	_, err = st.RecordPoll(ctx, store.Poll{TaskID: reg.Task.ID, SentAt: time.Now(), At: time.Now(), Videos: []store.Video{{ID: "PI-1"}}})
+	_, err = st.RecordPoll(ctx, store.Poll{TaskID: reg.Task.ID, At: time.Now(), Videos: []store.Video{{ID: "PI-1"}}})
 	check(err)
 	deliveries, err := st.Deliveries(ctx, store.DeliveryFilter{Scope: store.Everything()}, store.Page{Limit: 10})
 	if err != nil || len(deliveries) != 1 {

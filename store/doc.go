@@ -4,7 +4,8 @@
 // story at the top: lease.go (which poller may take an account's slots), slot.go (the request budget), parking.go
 // (deliveries that wait without a job), instance.go (heartbeats, and the jobs of dead instances), event_emit.go (the outbox).
 //
-// A transaction begins in an exported method of [Store] or in the function that a [Batcher] runs for it; their names end in
-// Batch. All other helpers take the transaction and never begin one. River's job arguments live here because jobs are
-// rows that are inserted with the facts that cause them. SQLSTATEs are looked at here alone (errors.go).
+// A transaction begins in an exported method of [Store], in the function that a [Batcher] runs for it, whose name ends in Batch,
+// or in a step of a method that does its work in several transactions. A helper that takes a transaction never begins one.
+// River's job arguments live here because jobs are rows that are inserted with the facts that cause them. SQLSTATEs are
+// looked at here alone (errors.go).
 package store

@@ -79,7 +79,7 @@ func TestTheLastPollDecides(t *testing.T) {
 		if _, err := b.pool.Exec(t.Context(), `update tasks set expires_at = now() where id = $1`, task.ID); err != nil {
 			t.Fatal(err)
 		}
-		c.poll.TaskID, c.poll.SentAt, c.poll.At = task.ID, time.Now(), time.Now()
+		c.poll.TaskID, c.poll.At = task.ID, time.Now()
 		polled, err := b.RecordPoll(t.Context(), c.poll)
 		if err != nil || polled.Target.Status != c.want {
 			t.Errorf("%s: %s, %v", name, polled.Target.Status, err)
@@ -146,14 +146,14 @@ func TestAnAnswerAfterTheEnd(t *testing.T) {
 		"progress": {Fault: &store.TaskError{Code: "not_ready"}, Progress: &store.Progress{Percent: new(50.0)}},
 	} {
 		task := b.register(name, "https://a.example/").Task
-		fault := store.Poll{TaskID: task.ID, SentAt: time.Now(), At: time.Now(), Fault: &store.TaskError{Code: "before"}}
+		fault := store.Poll{TaskID: task.ID, At: time.Now(), Fault: &store.TaskError{Code: "before"}}
 		if _, err := b.RecordPoll(t.Context(), fault); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.CancelTask(t.Context(), store.OfApp(b.app.ID), task.ID); err != nil {
 			t.Fatal(err)
 		}
-		poll.TaskID, poll.SentAt, poll.At = task.ID, time.Now(), time.Now()
+		poll.TaskID, poll.At = task.ID, time.Now()
 		polled, err := b.RecordPoll(t.Context(), poll)
 		if err != nil || polled.Polling || polled.Ready {
 			t.Errorf("%s: %+v, %v", name, polled, err)

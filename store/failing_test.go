@@ -63,11 +63,11 @@ func TestAStatementThatFails(t *testing.T) {
 			return err
 		}, ""},
 		{"record a poll that shows videos", whole, func(ctx context.Context, w *world) error {
-			_, err := w.RecordPoll(ctx, store.Poll{TaskID: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Videos: []store.Video{{ID: "PI-1"}}})
+			_, err := w.RecordPoll(ctx, store.Poll{TaskID: w.waiting.ID, At: time.Now(), Videos: []store.Video{{ID: "PI-1"}}})
 			return err
 		}, ""},
 		{"record a poll that shows nothing", whole, func(ctx context.Context, w *world) error {
-			_, err := w.RecordPoll(ctx, store.Poll{TaskID: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Bare: true})
+			_, err := w.RecordPoll(ctx, store.Poll{TaskID: w.waiting.ID, At: time.Now(), Bare: true})
 			return err
 		}, ""},
 		{"load a delivery", whole, func(ctx context.Context, w *world) error { _, err := w.LoadDeliveries(ctx, w.pending); return err }, ""},
@@ -285,7 +285,7 @@ func TestAStatementThatFails(t *testing.T) {
 			return err
 		}, ""},
 		{"keep the activity", steps, func(ctx context.Context, w *world) error {
-			if _, err := w.RecordPoll(ctx, store.Poll{TaskID: w.waiting.ID, At: time.Now(), SentAt: time.Now(), Bare: true}); err != nil {
+			if _, err := w.RecordPoll(ctx, store.Poll{TaskID: w.waiting.ID, At: time.Now(), Bare: true}); err != nil {
 				return err
 			}
 			return w.FlushActivity(ctx)

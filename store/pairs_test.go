@@ -182,7 +182,7 @@ func works() []operation {
 		{"register a waiting task again", register("waiting", "other"), "", false},
 		{"register a ready task again", register("ready", "h?again"), "", false},
 		{"record a poll that makes ready", func(ctx context.Context, s *store.Store, st *stage) error {
-			_, err := s.RecordPoll(ctx, store.Poll{TaskID: st.waiting.ID, SentAt: time.Now(), At: time.Now(), Videos: []store.Video{{ID: "PI-1"}}})
+			_, err := s.RecordPoll(ctx, store.Poll{TaskID: st.waiting.ID, At: time.Now(), Videos: []store.Video{{ID: "PI-1"}}})
 			return err
 		}, "", false},
 		{"record a success", attempt(store.AttemptResult{Delivered: true, Healthy: true}), "", false},

@@ -51,7 +51,6 @@ func (t *Task) pollTarget() PollTarget {
 // or Videos is memories.ai's list, which may be empty.
 type Poll struct {
 	TaskID      uuid.UUID
-	SentAt      time.Time
 	At          time.Time // when the answer was there, by the database's clock (see [Store.ClockError])
 	NextPollAt  time.Time // the poller's estimate
 	Videos      []Video

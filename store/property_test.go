@@ -75,7 +75,7 @@ func (c *schedule) step() {
 }
 
 func (c *schedule) poll(task uuid.UUID) {
-	p := store.Poll{TaskID: task, SentAt: *c.now, At: *c.now, NextPollAt: *c.now}
+	p := store.Poll{TaskID: task, At: *c.now, NextPollAt: *c.now}
 	switch c.rand.IntN(6) {
 	case 0:
 		p.Refusal = &store.TaskError{Code: "0003", Message: "no"}

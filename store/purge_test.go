@@ -25,7 +25,7 @@ func TestRetentionCountsFromTheEnd(t *testing.T) {
 	early, late := b.register("early", "https://a.example/").Task, b.register("late", "https://a.example/").Task
 	for _, task := range []*store.Task{early, late} {
 		b.ready(task.ID, "PI-1")
-		if _, err := b.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, SentAt: time.Now(), At: time.Now().Add(time.Hour), Videos: []store.Video{{ID: "PI-1"}}}); err != nil {
+		if _, err := b.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, At: time.Now().Add(time.Hour), Videos: []store.Video{{ID: "PI-1"}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -309,7 +309,7 @@ func TestExpungeLeavesNothing(t *testing.T) {
 		if err := b.RecordAttempt(t.Context(), result); err != nil {
 			t.Errorf("recording what was in flight: %v", err)
 		}
-		if _, err := b.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, SentAt: time.Now(), At: time.Now(), Videos: []store.Video{{ID: "PI-2"}}}); err != nil {
+		if _, err := b.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, At: time.Now(), Videos: []store.Video{{ID: "PI-2"}}}); err != nil {
 			t.Errorf("recording a poll that was in flight: %v", err)
 		}
 		if n := b.count(storedOfTasks); n != kept {

@@ -54,7 +54,7 @@ func TestPollsOfOneTaskInABatchAreAllRecorded(t *testing.T) {
 	other, task := b.register("other", "https://a.example/").Task, b.register("task", "https://a.example/").Task
 	record := func(id uuid.UUID, videos ...store.Video) func(context.Context) {
 		return func(ctx context.Context) {
-			p := store.Poll{TaskID: id, SentAt: time.Now(), At: time.Now(), Bare: true, Videos: videos}
+			p := store.Poll{TaskID: id, At: time.Now(), Bare: true, Videos: videos}
 			polled, err := b.RecordPoll(ctx, p)
 			if err != nil || !polled.Polling || polled.Target.ID != id {
 				t.Errorf("a poll of %v was answered with %+v, %v", id, polled, err)

@@ -83,7 +83,7 @@ const (
 
 func (b *bundle) ready(task uuid.UUID, ids ...string) {
 	b.t.Helper()
-	p := store.Poll{TaskID: task, SentAt: time.Now(), At: time.Now()}
+	p := store.Poll{TaskID: task, At: time.Now()}
 	for _, id := range ids {
 		p.Videos = append(p.Videos, store.Video{ID: id})
 	}
@@ -134,7 +134,7 @@ func TestPurgeKeepsWhatIsNotFinished(t *testing.T) {
 	done, waits, due := b.register("done", "https://a.example/"), b.register("waits", "https://a.example/"), b.register("due", "https://a.example/")
 	at := time.Now()
 	for _, r := range []store.Registered{done, due} {
-		if _, err := b.RecordPoll(t.Context(), store.Poll{TaskID: r.Task.ID, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-1"}}}); err != nil {
+		if _, err := b.RecordPoll(t.Context(), store.Poll{TaskID: r.Task.ID, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-1"}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -209,7 +209,7 @@ func TestEventExistsExactlyIfItsDeliveriesDo(t *testing.T) {
 		t.Errorf("%d events of an empty list", n)
 	}
 	b.ready(task.ID, "PI-1", "PI-2")
-	again := store.Poll{TaskID: task.ID, SentAt: time.Now(), At: time.Now().Truncate(time.Millisecond), Videos: []store.Video{{ID: "PI-1"}}}
+	again := store.Poll{TaskID: task.ID, At: time.Now().Truncate(time.Millisecond), Videos: []store.Video{{ID: "PI-1"}}}
 	polled, err := b.RecordPoll(t.Context(), again)
 	if err != nil || !polled.Polling || polled.Target.LastPolledAt == nil || !polled.Target.LastPolledAt.Equal(again.At) {
 		t.Errorf("the poller is told %+v, %v", polled, err)

@@ -71,7 +71,7 @@ func TestALargePayloadArrivesWhole(t *testing.T) {
 	for i := range videos {
 		videos[i].ID = fmt.Sprintf("PI-%05d", i)
 	}
-	if _, err := b.store.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, SentAt: time.Now(), At: time.Now(), Videos: videos}); err != nil {
+	if _, err := b.store.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, At: time.Now(), Videos: videos}); err != nil {
 		t.Fatal(err)
 	}
 	list, err := b.store.TaskDeliveries(t.Context(), task.ID, 100)

@@ -20,7 +20,7 @@ import (
 
 // pollOf returns what is recorded of the task.
 func pollOf(a *answer) store.Poll {
-	p := store.Poll{TaskID: a.target.id, SentAt: a.sentAt, At: a.at, Bare: a.target.bare, Lag: a.lag}
+	p := store.Poll{TaskID: a.target.id, At: a.at, Bare: a.target.bare, Lag: a.lag}
 	taskErr := &store.TaskError{Code: cmp.Or(a.status.Code, a.status.Outcome.String()), Message: messageOf(a.status)}
 	if progress := a.status.Progress; progress != nil {
 		p.Progress = &store.Progress{Percent: progress.Percent, Stages: progress.Stages}

@@ -92,7 +92,7 @@ func (b *bundle) register(t *testing.T) *store.Task {
 func (b *bundle) delivery(t *testing.T) uuid.UUID {
 	t.Helper()
 	task := b.register(t)
-	if _, err := b.store.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, SentAt: time.Now(), At: time.Now(), Videos: []store.Video{{ID: "PI-1"}}}); err != nil {
+	if _, err := b.store.RecordPoll(t.Context(), store.Poll{TaskID: task.ID, At: time.Now(), Videos: []store.Video{{ID: "PI-1"}}}); err != nil {
 		t.Fatal(err)
 	}
 	list, err := b.store.TaskDeliveries(t.Context(), task.ID, 100)

@@ -160,7 +160,7 @@ func (l deliveryLoad) accept(ctx context.Context, r *rig, tasks []store.Register
 	inParallel(l.publishers, len(tasks), l.rate, func(i int) {
 		id, at := tasks[i].Task.ID, time.Now()
 		_, err := r.store.RecordPoll(ctx, store.Poll{
-			TaskID: id, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-" + id.String()}},
+			TaskID: id, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-" + id.String()}},
 		})
 		done := time.Now()
 		mu.Lock()

@@ -151,7 +151,7 @@ func (b *bench) publish(s *store.Store, app store.App, name string, n, rate int)
 			time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(rate))))
 			wg.Go(func() {
 				at := time.Now()
-				p := store.Poll{TaskID: r.Task.ID, SentAt: at, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-" + r.Task.UpstreamID}}}
+				p := store.Poll{TaskID: r.Task.ID, At: at, NextPollAt: at, Videos: []store.Video{{ID: "PI-" + r.Task.UpstreamID}}}
 				if _, err := s.RecordPoll(context.Background(), p); err != nil {
 					b.t.Error(err)
 				}
