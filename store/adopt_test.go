@@ -70,7 +70,7 @@ func TestWhateverHasLostItsJobIsAdopted(t *testing.T) {
 				if _, err := b.AdoptOrphans(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				if time.Since(start) > 7*time.Second { // and 3 s until the next sweep make 10 s
+				if time.Since(start) > 6*time.Second { // and 4 s until the next sweep make 10 s
 					t.Fatal("not all deliveries are adopted")
 				}
 			}
