@@ -23,9 +23,9 @@ const (
 const wholeDays = 3 * 24 * time.Hour
 
 // Purge deletes what has been finished for longer than a retention by the database's clock: tasks with their subscriptions by
-// their end, uploads by theirs, deliveries by their last attempt, events and attempts by their day once their deliveries are gone, and then what
-// has no purpose any more: idle endpoints that no app has created or changed, deleted endpoints and apps, expired secrets,
-// idempotency keys and activity. It returns the number of rows and partitions.
+// their end, uploads by theirs, deliveries by their last attempt, events and attempts by their day once their deliveries are
+// gone, and then what has no purpose any more: idle endpoints that no app has created or changed, deleted endpoints and apps,
+// expired secrets, idempotency keys, activity and alerts. It returns the number of rows and partitions.
 func (s *Store) Purge(ctx context.Context, retention time.Duration) (total int64, err error) {
 	ctx = allowing(ctx, longTimeout)
 	now, err := s.databaseTime(ctx)
