@@ -112,8 +112,12 @@ func (s *server) problemOfStore(ctx context.Context, err error, subject string) 
 		return problemFor(http.StatusConflict, codeConflict, store.ConflictReason(err))
 	case errors.As(err, &noHeader):
 		return invalid(FieldError{"headers." + noHeader.Name, "must have its value: " + masked + " stands for a stored one, and there is none"})
+	case errors.Is(err, store.ErrFull):
+		return invalid(FieldError{"callback_url", "is one too many: " + store.ErrFull.Error()})
 	case store.IsUnstorable(err):
 		return invalid(FieldError{"body", "must be UTF-8 text without the character NUL"})
+	case errors.Is(err, store.ErrSearchTimeout):
+		return problemFor(http.StatusServiceUnavailable, codeUnavailable, store.ErrSearchTimeout.Error()+"; search for more of the text")
 	case ctx.Err() != nil:
 		return problemFor(http.StatusServiceUnavailable, codeUnavailable, "the client gave up the request, or the service is stopping")
 	case store.IsUnavailable(err):

@@ -102,6 +102,11 @@ func (s *server) createTasks(ctx context.Context, in *body[NewTasks]) (*body[Bat
 		return nil, err
 	}
 	for k, reg := range registered {
+		if reg.Full {
+			problem := s.problemOf(ctx, store.ErrFull, "")
+			out.Body.Results[place[k]] = BatchResult{Status: problem.Status, Problem: problem}
+			continue
+		}
 		task := wireTask(reg.Task)
 		out.Body.Results[place[k]] = BatchResult{Status: registeredStatus(reg), Task: &task}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,15 +30,62 @@ const (
 	orphanAfter = 3 * time.Second
 	// sharedFor is how long a delivery can be among those with a shared job.
 	sharedFor = time.Minute
-	// sweepChunk and sweepChunks bound the deliveries that a sweep reads.
-	sweepChunk, sweepChunks = 20_000, 25
+	// sweepChunk and sweepChunks bound the deliveries that a sweep reads, and sweepPage those whose jobs a statement looks for.
+	sweepChunk, sweepChunks, sweepPage = 20_000, 25, 20_000
 )
 
 // AdoptOrphans inserts jobs for work that is due and has lost its own, and returns their number. It cancels deliveries to
 // endpoints that were deleted meanwhile. Of several calls at the same time all but one do nothing.
 func (s *Store) AdoptOrphans(ctx context.Context) (n int, err error) {
 	ctx = allowing(ctx, longTimeout)
-	err = s.tx(ctx, "adopt orphans", func(tx pgx.Tx) error {
+	var page []pendingDelivery // of those with a job of their own
+	err = s.sweep(ctx, func(tx pgx.Tx, settled uuid.UUID, deleted bool) error {
+		n = 0
+		accounts, err := s.adoptJobsOfAccounts(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if page, err = dueRetrying(ctx, tx, uuid.Nil); err != nil {
+			return err
+		}
+		shared, err := dueShared(ctx, tx, settled)
+		due := append(slices.Clone(page), shared...)
+		if n = accounts; err != nil || len(due) == 0 && !deleted {
+			return err // nearly always
+		}
+		deliveries, err := s.adoptDeliveries(ctx, tx, due)
+		n += deliveries
+		return err
+	})
+	if err != nil {
+		// The accounts' jobs do not wait until deliveries can be looked at.
+		return 0, errors.Join(err, s.sweep(ctx, func(tx pgx.Tx, _ uuid.UUID, _ bool) (err error) {
+			_, err = s.adoptJobsOfAccounts(ctx, tx)
+			return err
+		}))
+	}
+	for len(page) == sweepPage {
+		after := page[len(page)-1].ID
+		page = nil
+		err = s.sweep(ctx, func(tx pgx.Tx, _ uuid.UUID, _ bool) (err error) {
+			if page, err = dueRetrying(ctx, tx, after); err != nil {
+				return err
+			}
+			adopted, err := s.adoptDeliveries(ctx, tx, page)
+			n += adopted
+			return err
+		})
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// sweep calls fn in a transaction that holds the sweep, unless another instance has it. deleted reports whether endpoints were
+// deleted within the last day.
+func (s *Store) sweep(ctx context.Context, fn func(tx pgx.Tx, settled uuid.UUID, deleted bool) error) error {
+	return s.tx(ctx, "adopt orphans", func(tx pgx.Tx) error {
 		// Where the tables' statistics are old the planner would read all of a table for a handful of its rows.
 		var settled uuid.UUID
 		var deleted bool
@@ -47,32 +95,23 @@ func (s *Store) AdoptOrphans(ctx context.Context) (n int, err error) {
 			where set_config('enable_seqscan', 'off', true) = 'off'
 			for update skip locked`).Scan(&settled, &deleted)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return nil // another instance is at it
+			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if err := checkFeed(ctx, tx); err != nil {
-			return err
-		}
-		accounts, err := s.adoptAccounts(ctx, tx)
-		if err != nil {
-			return err
-		}
-		uploads, err := s.adoptUploads(ctx, tx)
-		if err != nil {
-			return err
-		}
-		n = accounts + uploads
-		due, err := dueDeliveries(ctx, tx, settled)
-		if err != nil || len(due) == 0 && !deleted {
-			return err // nearly always
-		}
-		deliveries, err := s.adoptDeliveries(ctx, tx, due)
-		n += deliveries
-		return err
+		return fn(tx, settled, deleted)
 	})
-	return n, err
+}
+
+// adoptJobsOfAccounts inserts the poll and upload jobs that accounts have lost, and returns their number.
+func (s *Store) adoptJobsOfAccounts(ctx context.Context, tx pgx.Tx) (int, error) {
+	accounts, err := s.adoptAccounts(ctx, tx)
+	if err != nil {
+		return 0, err
+	}
+	uploads, err := s.adoptUploads(ctx, tx)
+	return accounts + uploads, err
 }
 
 // adoptAccounts inserts a poll job for each account that has tasks to poll, or is marked as having a job, but has none.
@@ -109,17 +148,20 @@ var pendingColumns = []column[pendingDelivery]{
 	col("attempt_count", "int", func(d pendingDelivery) int { return d.AttemptCount }),
 }
 
-// dueDeliveries returns the deliveries that have been due for orphanAfter and are not parked. None before settled has
-// a shared job.
-func dueDeliveries(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pendingDelivery, error) {
+// dueRetrying returns the next page of the deliveries that have, or had, a job of their own and have been due for orphanAfter.
+func dueRetrying(ctx context.Context, tx pgx.Tx, after uuid.UUID) ([]pendingDelivery, error) {
 	rows, err := tx.Query(ctx, `
 		select id, generation, attempt_count
 		from deliveries
-		where retrying and not parked and status = 'pending' and coalesce(next_attempt_at, created_at) < now() - $1::interval`, orphanAfter)
+		where retrying and not parked and status = 'pending' and coalesce(next_attempt_at, created_at) < now() - $1::interval and id > $2
+		order by id
+		limit $3`, orphanAfter, after, sweepPage)
 	due, err := many[pendingDelivery](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("look for deliveries with a job: %w", err)
-	}
+	return due, wrapped("look for deliveries with a job", err)
+}
+
+// dueShared returns deliveries that have, or had, a shared job and have been due for orphanAfter. None before settled has one.
+func dueShared(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pendingDelivery, error) {
 	var now time.Time
 	if err := tx.QueryRow(ctx, `select clock_timestamp()`).Scan(&now); err != nil {
 		return nil, err
@@ -129,9 +171,8 @@ func dueDeliveries(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pending
 		return nil, err
 	}
 	if len(shared) == 0 && end == settled {
-		return due, nil // nothing has changed since the last sweep
+		return nil, nil // nothing has changed since the last sweep
 	}
-	due = append(due, shared...)
 	// Those that have waited for long are among the retrying from now on. Their shared job may still make the attempt.
 	old := idAt(now.Add(-sharedFor))
 	for _, d := range shared {
@@ -154,11 +195,11 @@ func dueDeliveries(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pending
 	if _, err := tx.Exec(ctx, `update sweep set settled = $1 where settled <> $1`, end); err != nil {
 		return nil, fmt.Errorf("move the sweep on: %w", err)
 	}
-	return due, nil
+	return shared, nil
 }
 
 // sharedDeliveries reads the deliveries between an id and a time, and returns those that wait for their first attempt, in
-// order, and the id up to which it has read.
+// order and about as many as sweepPage at most, and the id up to which it has read.
 func sharedDeliveries(ctx context.Context, tx pgx.Tx, from uuid.UUID, until time.Time) (
 	shared []pendingDelivery, end uuid.UUID, err error,
 ) {
@@ -182,7 +223,7 @@ func sharedDeliveries(ctx context.Context, tx pgx.Tx, from uuid.UUID, until time
 		for _, id := range open {
 			shared = append(shared, pendingDelivery{ID: id})
 		}
-		if read < sweepChunk {
+		if read < sweepChunk || len(shared) >= sweepPage {
 			break
 		}
 	}
@@ -220,18 +261,25 @@ func (s *Store) adoptDeliveries(ctx context.Context, tx pgx.Tx, due []pendingDel
 	if err := cancelStragglers(ctx, tx, due); err != nil || len(due) == 0 {
 		return 0, err
 	}
+	// Whatever the planner expects, the two sets are hashed, not compared with each other one by one.
+	if _, err := tx.Exec(ctx, `set local enable_nestloop = off`); err != nil {
+		return 0, err
+	}
 	from, args := unnest("d", due, pendingColumns)
 	// A statement of its own: a job that it does not see has ended, and what it has done to its delivery is seen below.
 	rows, err := tx.Query(ctx, `
 		select d.id, d.generation, d.attempt_count
 		from `+from+`
-		where (d.id, d.generation) not in (select j.delivery, j.generation from `+liveJobs+` j)`, args...)
+		where not exists (select 1 from `+liveJobs+` j where j.delivery = d.id and j.generation = d.generation)`, args...)
 	orphans, err := many[pendingDelivery](rows, err)
 	if err != nil {
 		return 0, fmt.Errorf("look for the jobs of deliveries: %w", err)
 	}
 	if len(orphans) == 0 {
 		return 0, nil
+	}
+	if _, err := tx.Exec(ctx, `set local enable_nestloop = on`); err != nil {
+		return 0, err
 	}
 	from, args = unnest("o", orphans, pendingColumns)
 	rows, err = tx.Query(ctx, `
@@ -253,7 +301,7 @@ func (s *Store) adoptDeliveries(ctx context.Context, tx pgx.Tx, due []pendingDel
 }
 
 // cancelStragglers cancels what is still to be delivered to endpoints that were deleted within the last day: it was made or
-// sent again while the endpoint was being deleted.
+// sent again while the endpoint was being deleted. It cancels those of due whose event is gone, too.
 func cancelStragglers(ctx context.Context, tx pgx.Tx, due []pendingDelivery) error {
 	rows, err := tx.Query(ctx, `
 		(
@@ -270,15 +318,17 @@ func cancelStragglers(ctx context.Context, tx pgx.Tx, due []pendingDelivery) err
 		union all
 		select o.id
 		from deliveries o
-		join endpoints e on e.id = o.endpoint_id
-		where o.id = any($1) and o.status = 'pending' and e.deleted_at is not null`, distinct(due, func(d pendingDelivery) uuid.UUID { return d.ID }), deleteBatch)
+		left join endpoints e on e.id = o.endpoint_id
+		where o.id = any($1) and o.status = 'pending'
+			and (e.deleted_at is not null or not exists (select 1 from events v where v.id = o.event_id))`,
+		distinct(due, func(d pendingDelivery) uuid.UUID { return d.ID }), deleteBatch)
 	stragglers, err := scalars[uuid.UUID](rows, err)
 	if err == nil && len(stragglers) > 0 {
 		rows, err = tx.Query(ctx, `select id from deliveries where id = any($1) for update skip locked`, stragglers)
 		stragglers, err = scalars[uuid.UUID](rows, err)
 	}
 	if err != nil {
-		return fmt.Errorf("find deliveries to deleted endpoints: %w", err)
+		return fmt.Errorf("find deliveries of which nothing can come: %w", err)
 	}
 	_, err = cancelDeliveries(ctx, tx, stragglers)
 	return err

@@ -1,12 +1,16 @@
 package store_test
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/store/storetest"
 )
 
 // adopted calls AdoptOrphans until it adopts something, for at most a time.
@@ -179,5 +183,85 @@ func TestStragglersOfDeletedEndpointsAreCancelled(t *testing.T) {
 		if time.Since(start) > 7*time.Second {
 			t.Fatal("pending deliveries on a deleted endpoint")
 		}
+	}
+}
+
+// overdue inserts n deliveries with an event of their own that are due for a retry, nine of ten with a job that lives.
+func (b *bundle) overdue(n int) {
+	b.t.Helper()
+	_, err := b.pool.Exec(b.t.Context(), `
+		with made as (select gen_random_uuid() as id, i from generate_series(1, $2) i), e as (
+			insert into events (id, app_id, type, payload, created_at) select id, $1, 'webhook.test', '{}', now() from made
+		), d as (
+			insert into deliveries (id, app_id, event_id, event_type, endpoint_id, status, retrying, next_attempt_at, created_at)
+			select id, $1, id, 'webhook.test', $1, 'pending', true, now() - interval '1 min', now() from made
+		)
+		insert into river_job (kind, queue, state, args, max_attempts)
+		select 'deliver_first', 'deliver_first', 'available', jsonb_build_object('deliveries', coalesce(jsonb_agg(id) filter (where i % 10 > 0), '[]')), 10
+		from made
+		group by i / 10`, b.app.ID, n)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// Among tens of thousands of overdue deliveries with their jobs, those without one are found in seconds, however many pages they fill.
+func TestOrphansAmongManyOverdue(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	for range 5 {
+		b.overdue(5000)
+	}
+	b.exec(`analyze river_job`)
+	start := time.Now()
+	if n, err := b.AdoptOrphans(t.Context()); n != 2500 || err != nil {
+		t.Errorf("%d adopted, want 2,500: %v", n, err)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if n, err := b.AdoptOrphans(t.Context()); n != 0 || err != nil {
+		t.Errorf("%d adopted again: %v", n, err)
+	}
+}
+
+// What was adopted stays although deliveries cannot be looked at.
+func TestPollJobsAreAdoptedWithoutDeliveries(t *testing.T) {
+	t.Parallel()
+	url := storetest.URL(t)
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.ConnConfig.Tracer = tracer(func(ctx context.Context, sql string) context.Context {
+		if !strings.Contains(sql, "from deliveries") {
+			return ctx
+		}
+		failed, cancel := context.WithCancel(ctx)
+		cancel()
+		return failed
+	})
+	b := bundleOf(t, storetest.Over(t, cfg, store.Config{Encode: encode}))
+	b.register("task", "https://a.example/")
+	b.exec(`delete from river_job`)
+	if _, err := b.AdoptOrphans(t.Context()); err == nil {
+		t.Fatal("deliveries could be looked at")
+	}
+	if n := b.count(livePollJobs); n != 1 {
+		t.Errorf("%d poll jobs, want 1", n)
+	}
+}
+
+// A delivery whose event is gone is cancelled: no attempt can be made of it.
+func TestDeliveriesWithoutAnEventAreCancelled(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	b.overdue(10)
+	b.exec(`delete from events`)
+	if n, err := b.AdoptOrphans(t.Context()); n != 0 || err != nil {
+		t.Errorf("%d adopted: %v", n, err)
+	}
+	if n := b.count(`select count(*) from deliveries where status = 'cancelled'`); n != 10 {
+		t.Errorf("%d cancelled, want 10", n)
 	}
 }

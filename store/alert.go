@@ -52,17 +52,22 @@ func (s *Store) RaiseAlert(ctx context.Context, a Alert, good bool) error {
 	})
 }
 
+// alertLock is the advisory lock of the instance that sends alerts.
+const alertLock = 0x6d656d686f6f6b01
+
 // SendAlert calls send with the oldest alert that was not sent, and marks it as sent if send returns nil. It reports whether
 // there was one. Alerts older than an hour are passed over. One instance has an alert at a time.
 func (s *Store) SendAlert(ctx context.Context, send func(Alert) error) (found bool, err error) {
 	err = s.tx(ctx, "send alert", func(tx pgx.Tx) error {
+		// While send is under way the transaction locks no row and has no transaction id, which would hold back the feed (see
+		// feedEnd).
 		rows, err := tx.Query(ctx, `
 			select subject, state, summary, link, at
-			from alerts
-			where not sent and at > $1
+			from (select pg_try_advisory_xact_lock($2) as alone) l
+			cross join alerts
+			where l.alone and not sent and at > $1
 			order by at
-			limit 1
-			for update skip locked`, s.now().Add(-alertFresh))
+			limit 1`, s.now().Add(-alertFresh), alertLock)
 		a, err := one[Alert](rows, err)
 		if errors.Is(err, ErrNotFound) {
 			return nil
@@ -74,7 +79,8 @@ func (s *Store) SendAlert(ctx context.Context, send func(Alert) error) (found bo
 		if err := send(a); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `update alerts set sent = true where subject = $1`, a.Subject)
+		// Unless the subject has another state by now.
+		_, err = tx.Exec(ctx, `update alerts set sent = true where subject = $1 and state = $2 and at = $3`, a.Subject, a.State, a.At)
 		return err
 	})
 	return found, err

@@ -112,8 +112,8 @@ func (g *Batcher[In, Out]) answer(batch []call[In, Out]) {
 	if err == nil && len(outs) != len(ins) {
 		err = fmt.Errorf("a batch of %d got %d answers", len(ins), len(outs))
 	}
-	if err != nil && len(batch) > 1 && isData(err) {
-		// One row that the database cannot take must not fail its neighbours.
+	if err != nil && len(batch) > 1 && isOneRows(err) {
+		// One row must not fail its neighbours.
 		for _, c := range batch {
 			g.answer([]call[In, Out]{c})
 		}

@@ -12,8 +12,10 @@ import (
 
 // Errors that callers tell apart with errors.Is.
 var (
-	ErrNotFound = errors.New("not found")
-	ErrConflict = errors.New("conflict")
+	ErrNotFound      = errors.New("not found")
+	ErrConflict      = errors.New("conflict")
+	ErrSearchTimeout = errors.New("the search took longer than " + searchTimeout)
+	ErrFull          = fmt.Errorf("the task has %d callback URLs, which is the maximum", maxSubscriptions)
 )
 
 // NoHeaderError is returned where a stored header of an endpoint is to be kept and there is none.
@@ -47,10 +49,18 @@ func isForeignKey(err error) bool { return sqlState(err) == "23503" }
 // isDeadlock reports whether the database has ended err's transaction because of a deadlock.
 func isDeadlock(err error) bool { return sqlState(err) == "40P01" }
 
-// isData reports whether the database refused a value in a statement rather than the statement.
-func isData(err error) bool {
+// isOneRows reports whether one row of a batch may have caused err, so that the others may go without it: the database or the
+// driver refused a value, or the row is in a state that does not allow the change. A lost connection and a time-out are nobody's.
+func isOneRows(err error) bool {
+	if errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) || errors.Is(err, errUpgrading) {
+		return true
+	}
 	state := sqlState(err)
-	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23")
+	if state == "" {
+		return err != nil && strings.Contains(err.Error(), "failed to encode args") // the driver has no type for it
+	}
+	// 22: data exception, 23: integrity constraint violation, 54: program limit exceeded, such as by a key that no index takes.
+	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23") || strings.HasPrefix(state, "54")
 }
 
 // isDenied reports whether the role lacks a right.

@@ -119,23 +119,45 @@ func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after
 	return eventPage(rows, err)
 }
 
-// checkFeed sets the events' transactions to 0 where the database was restored from a dump into another PostgreSQL, which
-// counts its transactions anew: (0, id) is the old order.
-func checkFeed(ctx context.Context, tx pgx.Tx) error {
-	tag, err := tx.Exec(ctx, `
-		update sweep set xid = pg_snapshot_xmin(pg_current_snapshot()) where xid <= pg_snapshot_xmin(pg_current_snapshot())`)
-	if err != nil || tag.RowsAffected() == 1 {
-		return err
-	}
-	for _, sql := range []string{
-		`update events set xid = '0' where xid >= pg_snapshot_xmax(pg_current_snapshot())`,
-		`update sweep set xid = '0'`,
-	} {
-		if _, err := tx.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("number the feed anew: %w", err)
+// feedBatch is how many events CheckFeed numbers anew at most.
+const feedBatch = 20_000
+
+// CheckFeed sets the events' transactions to 0 where the database was restored from a dump into another PostgreSQL, which
+// counts its transactions anew: (0, id) is the old order. It reports whether there are more: it goes on at the next call, from
+// an app's last events to its first ones, so that no reader passes any that follow its own.
+func (s *Store) CheckFeed(ctx context.Context) (more bool, err error) {
+	ctx = allowing(ctx, longTimeout)
+	err = s.sweep(ctx, func(tx pgx.Tx, _ uuid.UUID, _ bool) error {
+		tag, err := tx.Exec(ctx, `
+			update sweep set xid = pg_snapshot_xmin(pg_current_snapshot()) where xid <= pg_snapshot_xmin(pg_current_snapshot())`)
+		if err != nil || tag.RowsAffected() == 1 {
+			return err
 		}
-	}
-	return nil
+		tag, err = tx.Exec(ctx, `
+			update events
+			set xid = '0'
+			where id in (
+				select e.id
+				from apps a
+				cross join lateral (
+					select id
+					from events
+					where app_id = a.id and xid >= pg_snapshot_xmax(pg_current_snapshot())
+					order by xid desc, id desc
+					limit $1
+				) e
+				limit $1
+			)`, feedBatch)
+		if err != nil {
+			return err
+		}
+		if more = tag.RowsAffected() == feedBatch; more {
+			return nil
+		}
+		_, err = tx.Exec(ctx, `update sweep set xid = '0'`)
+		return err
+	})
+	return more, wrapped("check the feed", err)
 }
 
 // TaskEvents lists the events of a task after one, oldest first. cut is as of [Store.Events].

@@ -182,8 +182,8 @@ func TestFeedSurvivesRestore(t *testing.T) {
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.AdoptOrphans(t.Context()); err != nil {
-		t.Fatal(err)
+	if more, err := b.CheckFeed(t.Context()); more || err != nil {
+		t.Fatal(more, err)
 	}
 	r.readUntil(1)
 	tx = begin(t, b)
@@ -194,5 +194,32 @@ func TestFeedSurvivesRestore(t *testing.T) {
 	r.readUntil(2)
 	if r.seen[0] != old {
 		t.Errorf("the restored event is not the first: %v", r.seen)
+	}
+}
+
+// Many restored events are numbered anew in batches, an app's last ones first.
+func TestARestoredFeedIsNumberedInBatches(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	_, err := b.pool.Exec(t.Context(), `
+		insert into events (id, app_id, type, payload, created_at, xid)
+		select overlay(gen_random_uuid()::text placing left(id_at(now())::text, 13) from 1 for 13)::uuid, $1, 'webhook.test', '{}', now(),
+			(4000000000 + i)::text::xid8
+		from generate_series(1, 20001) i`, b.app.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.exec(`update sweep set xid = '5000000000'`)
+	if more, err := b.CheckFeed(t.Context()); !more || err != nil {
+		t.Fatalf("after the first batch: %t, %v", more, err)
+	}
+	if n := b.count(`select count(*) from events where xid = '4000000001'`); n != 1 {
+		t.Error("the first event was not left for the last")
+	}
+	if more, err := b.CheckFeed(t.Context()); more || err != nil {
+		t.Fatalf("after the second batch: %t, %v", more, err)
+	}
+	if n := b.count(`select count(*) from events where xid = '0'`); n != 20_001 {
+		t.Errorf("%d events are numbered anew, want 20,001", n)
 	}
 }

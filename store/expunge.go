@@ -8,7 +8,7 @@ import (
 )
 
 // ExpungeTask deletes a task of any status and all that is stored of it: its subscriptions, events with their payloads,
-// deliveries and attempts. What is in flight finds nothing to record.
+// deliveries and attempts, and the upload of which it came. What is in flight finds nothing to record.
 func (s *Store) ExpungeTask(ctx context.Context, scope Scope, id uuid.UUID) error {
 	ctx = allowing(ctx, longTimeout)
 	return s.tx(ctx, "expunge task", func(tx pgx.Tx) error {
@@ -33,6 +33,7 @@ func (s *Store) ExpungeTask(ctx context.Context, scope Scope, id uuid.UUID) erro
 			`delete from deliveries where task = $1`,
 			`delete from events where task = $1`,
 			`delete from subscriptions where task = $1`,
+			`delete from uploads where task = $1`,
 			`delete from tasks where id = $1`,
 		} {
 			if _, err := tx.Exec(ctx, sql, id); err != nil {

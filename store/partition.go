@@ -15,7 +15,7 @@ const (
 	// partitionsAhead is for how many days partitions are made ahead.
 	partitionsAhead = 3
 	// keptDeliveries is how many deliveries' rows of a partition may be moved when it is dropped. A partition with more of
-	// them stays.
+	// them stays, and its other rows are deleted one by one.
 	keptDeliveries = 5000
 )
 
@@ -52,12 +52,13 @@ func (s *Store) AddPartitions(ctx context.Context) error {
 // isLockTimeout reports whether err means that a lock was not granted in time.
 func isLockTimeout(err error) bool { return sqlState(err) == "55P03" }
 
-// dropPartitions drops the partitions of which all is older than a time, and returns their number.
-func (s *Store) dropPartitions(ctx context.Context, before time.Time) (n int64, err error) {
+// dropPartitions drops the partitions of which all is older than a time, and returns their number and the names of those that stay
+// because they have the rows of too many deliveries.
+func (s *Store) dropPartitions(ctx context.Context, before time.Time) (n int64, stay []string, err error) {
 	rows, err := s.pool.Query(ctx, `select name from partitions where hi <= $1 order by hi`, idAt(before))
 	names, err := scalars[string](rows, err)
 	if err != nil {
-		return 0, fmt.Errorf("list partitions: %w", err)
+		return 0, nil, fmt.Errorf("list partitions: %w", err)
 	}
 	for _, name := range names {
 		var dropped bool
@@ -66,11 +67,13 @@ func (s *Store) dropPartitions(ctx context.Context, before time.Time) (n int64, 
 			continue // somebody reads it for long, such as a backup: the next purge tries again
 		}
 		if err != nil {
-			return n, fmt.Errorf("drop partition %s: %w", name, err)
+			return n, stay, fmt.Errorf("drop partition %s: %w", name, err)
 		}
 		if dropped {
 			n++
+		} else {
+			stay = append(stay, name)
 		}
 	}
-	return n, nil
+	return n, stay, nil
 }

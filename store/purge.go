@@ -23,9 +23,9 @@ const (
 const wholeDays = 3 * 24 * time.Hour
 
 // Purge deletes what has been finished for longer than a retention by the database's clock: tasks with their subscriptions by
-// their end, deliveries by their last attempt, events and attempts by their day once their deliveries are gone, and then what
-// has no purpose any more: idle endpoints that no app has created or changed, deleted endpoints and apps, expired secrets,
-// idempotency keys and activity. It returns the number of rows and partitions.
+// their end, uploads by theirs, deliveries by their last attempt, events and attempts by their day once their deliveries are
+// gone, and then what has no purpose any more: idle endpoints that no app has created or changed, deleted endpoints and apps,
+// expired secrets, idempotency keys, activity and alerts. It returns the number of rows and partitions.
 func (s *Store) Purge(ctx context.Context, retention time.Duration) (total int64, err error) {
 	ctx = allowing(ctx, longTimeout)
 	now, err := s.databaseTime(ctx)
@@ -33,11 +33,16 @@ func (s *Store) Purge(ctx context.Context, retention time.Duration) (total int64
 		return 0, err
 	}
 	before := now.Add(-retention)
+	var whole []string // the old partitions that stay
 	steps := []func() (int64, error){
 		func() (int64, error) { return s.purgeTasks(ctx, before) },
+		func() (int64, error) { return s.deleteOld(ctx, oldUploads, before) },
 		func() (int64, error) { return s.deleteOld(ctx, oldDeliveries, before) },
-		func() (int64, error) { return s.dropPartitions(ctx, before) },
-		func() (int64, error) { return s.deleteRest(ctx, before, retention < wholeDays) },
+		func() (n int64, err error) {
+			n, whole, err = s.dropPartitions(ctx, before)
+			return n, err
+		},
+		func() (int64, error) { return s.deleteRest(ctx, before, retention < wholeDays, whole) },
 		func() (int64, error) { return s.purgeSubscriptions(ctx, now) },
 		func() (int64, error) { return s.purgeIdle(ctx, before) },
 		func() (int64, error) { return s.purgeByAge(ctx, now) },
@@ -112,6 +117,15 @@ const oldDeliveries = `
 	)
 	select count(*), (select id from old order by id desc limit 1) from old`
 
+// oldUploads deletes a batch of uploads for [Store.deleteOld].
+const oldUploads = `
+	with old as materialized (
+		select id from uploads where id > $1 and id < $2 and status <> 'queued' and finished_at < $3 order by id limit $4
+	), gone as (
+		delete from uploads where id in (select id from old)
+	)
+	select count(*), (select id from old order by id desc limit 1) from old`
+
 // deleteOld deletes rows that were made before a time, in batches by their ids. sql deletes up to $4 rows with ids between $1
 // and $2, and returns their number and the greatest id.
 func (s *Store) deleteOld(ctx context.Context, sql string, before time.Time) (total int64, err error) {
@@ -142,14 +156,16 @@ func rest(ctx context.Context, start time.Time) bool {
 }
 
 // deleteRest deletes the events and attempts that do not go with their day: those of the first partition, which holds what
-// was there before there were partitions, those of the default ones, and all where whole is set.
-func (s *Store) deleteRest(ctx context.Context, before time.Time, whole bool) (total int64, err error) {
+// was there before there were partitions, those of the default ones and of the given ones, and all where all is set. It keeps the
+// events of tasks that are stored: whoever subscribes to one late is sent them.
+func (s *Store) deleteRest(ctx context.Context, before time.Time, all bool, names []string) (total int64, err error) {
 	// The rows of one delivery may be in two batches, so that a batch begins where the one before has ended.
 	const events = `
 		with old as materialized (
 			select e.id from %[1]s e
 			where e.id >= $1 and e.id < $2 and $3::timestamptz is not null
 				and not exists (select 1 from deliveries d where d.event_id = e.id)
+				and not exists (select 1 from tasks t where t.id = e.task)
 			order by e.id
 			limit $4
 		), gone as (
@@ -171,7 +187,9 @@ func (s *Store) deleteRest(ctx context.Context, before time.Time, whole bool) (t
 		select t.name, t.name || p.suffix
 		from unnest($1::text[]) as t (name)
 		cross join unnest($2::text[]) as p (suffix)
-		where to_regclass(t.name || p.suffix) is not null`, partitioned, restOf(whole))
+		where to_regclass(t.name || p.suffix) is not null
+		union
+		select parent, name from partitions where name = any($3)`, partitioned, restOf(all), names)
 	if err != nil {
 		return 0, err
 	}
@@ -192,8 +210,8 @@ func (s *Store) deleteRest(ctx context.Context, before time.Time, whole bool) (t
 }
 
 // restOf returns what follows a table's name in the names of its partitions whose rows are deleted one by one.
-func restOf(whole bool) []string {
-	if whole {
+func restOf(all bool) []string {
+	if all {
 		return []string{""}
 	}
 	return []string{"_before", "_default"}
@@ -208,6 +226,7 @@ func (s *Store) purgeByAge(ctx context.Context, now time.Time) (total int64, err
 		`delete from endpoint_activity where at < $1`:        hoursKept,
 		`delete from endpoint_secrets where expires_at < $1`: 0,
 		`delete from audit where at < $1`:                    auditKept,
+		`delete from alerts where at < $1`:                   auditKept,
 		`delete from resends where finished_at < $1`:         resendsKept,
 	} {
 		tag, err := s.pool.Exec(ctx, sql, now.Add(-kept))

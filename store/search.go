@@ -30,6 +30,7 @@ type Found struct {
 
 // Search finds tasks, deliveries, endpoints and uploads by the beginning of a task id, of an id, of a webhook-id, of an endpoint's
 // URL or host, or of a metadata value, and uploads by a whole URL of a video. It returns of each no more than most.
+// It returns ErrSearchTimeout where the indexes do not help.
 func (s *Store) Search(ctx context.Context, scope Scope, text string, most int) (found Found, err error) {
 	err = s.tx(ctx, "search", func(tx pgx.Tx) error {
 		// Each arm has an index; what the planner expects of a prefix that it does not know would lead it past them.
@@ -50,6 +51,9 @@ func (s *Store) Search(ctx context.Context, scope Scope, text string, most int) 
 		found.Uploads, err = q.uploads(ctx)
 		return err
 	})
+	if sqlState(err) == "57014" && ctx.Err() == nil {
+		err = ErrSearchTimeout
+	}
 	return found, err
 }
 

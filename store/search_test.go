@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -86,5 +87,18 @@ func TestSearchFindsByWhatIsKnown(t *testing.T) {
 	many, err := b.Search(t.Context(), store.Everything(), "other-", 20)
 	if err != nil || len(many.Tasks) != 20 {
 		t.Errorf("%d of 30 tasks, at most 20: %v", len(many.Tasks), err)
+	}
+}
+
+// A search that takes too long says so; the database is there.
+func TestASearchThatTakesTooLong(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	tx := begin(t, b)
+	if _, err := tx.Exec(t.Context(), `lock table tasks in access exclusive mode`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Search(t.Context(), store.Everything(), "text", 20); !errors.Is(err, store.ErrSearchTimeout) || store.IsUnavailable(err) {
+		t.Errorf("%v", err)
 	}
 }

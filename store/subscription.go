@@ -19,6 +19,10 @@ type Subscription struct {
 	URL        string // the callback URL, where read for a task
 }
 
+// maxSubscriptions is how many subscriptions a task can have. An event is inserted with all of its deliveries in one transaction,
+// which hundreds of tasks share.
+const maxSubscriptions = 100
+
 // key returns the fields that identify a subscription.
 func (s Subscription) key() subscriptionKey { return subscriptionKey{s.TaskID, s.EndpointID, s.Suffix} }
 
@@ -34,10 +38,11 @@ var subscriptionColumns = []column[Subscription]{
 	col("suffix", "text", func(s Subscription) string { return s.Suffix }),
 }
 
-// subscribe inserts those of the subscriptions that do not exist yet and returns them. Subscribers of tasks that are not
-// in created, the tasks of this transaction, are sent what has happened to them before.
+// subscribe inserts those of the subscriptions that do not exist yet and returns them, and the ids of the tasks for which it left
+// some out because they have maxSubscriptions. Subscribers of tasks that are not in created, the tasks of this transaction,
+// are sent what has happened to them before.
 func (s *Store) subscribe(ctx context.Context, tx pgx.Tx, wanted []Subscription, created map[uuid.UUID]bool) (
-	map[subscriptionKey]bool, error,
+	isNew map[subscriptionKey]bool, full map[uuid.UUID]bool, err error,
 ) {
 	// In one order everywhere, so that two batches with the same keys wait for each other in a line.
 	slices.SortFunc(wanted, func(a, b Subscription) int {
@@ -47,20 +52,63 @@ func (s *Store) subscribe(ctx context.Context, tx pgx.Tx, wanted []Subscription,
 	rows, err := tx.Query(ctx, sql+` on conflict (task, endpoint_id, suffix) do nothing returning id, task, endpoint_id, suffix`, args...)
 	inserted, err := many[Subscription](rows, err)
 	if isUnique(err) {
-		return nil, errUpgrading
+		return nil, nil, errUpgrading
 	}
 	if err != nil {
-		return nil, fmt.Errorf("subscribe: %w", err)
+		return nil, nil, fmt.Errorf("subscribe: %w", err)
 	}
-	isNew := make(map[subscriptionKey]bool, len(inserted))
-	var late []uuid.UUID
+	isNew = make(map[subscriptionKey]bool, len(inserted))
+	added := make(map[uuid.UUID]int, len(inserted))
 	for _, sub := range inserted {
 		isNew[sub.key()] = true
-		if !created[sub.TaskID] {
-			late = append(late, sub.TaskID)
+		added[sub.TaskID]++
+	}
+	var late, crowded []uuid.UUID
+	for task, n := range added {
+		if !created[task] {
+			late = append(late, task)
+		}
+		if !created[task] || n > maxSubscriptions {
+			crowded = append(crowded, task)
 		}
 	}
-	return isNew, s.catchUp(ctx, tx, late, isNew)
+	if full, err = unsubscribe(ctx, tx, crowded, inserted, isNew); err != nil {
+		return nil, nil, err
+	}
+	return isNew, full, s.catchUp(ctx, tx, late, isNew)
+}
+
+// unsubscribe deletes those of the inserted subscriptions, and from isNew, that are beyond maxSubscriptions of one of the tasks. It
+// returns the ids of these.
+func unsubscribe(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID, inserted []Subscription, isNew map[subscriptionKey]bool) (
+	full map[uuid.UUID]bool, err error,
+) {
+	if len(tasks) == 0 {
+		return nil, nil
+	}
+	// Locked first, so that the statement below sees what others that add to the same tasks have committed.
+	if _, err := tx.Exec(ctx, `select 1 from tasks where id = any($1) order by id for no key update`, tasks); err != nil {
+		return nil, fmt.Errorf("lock tasks with more subscribers: %w", err)
+	}
+	rows, err := tx.Query(ctx, `
+		with numbered as (
+			select id, row_number() over (partition by task order by id = any($2), id) as n from subscriptions where task = any($1)
+		)
+		delete from subscriptions s
+		using numbered n
+		where s.task = any($1) and s.id = n.id and n.id = any($2) and n.n > $3
+		returning s.id, s.task, s.endpoint_id, s.suffix`,
+		tasks, distinct(inserted, func(s Subscription) uuid.UUID { return s.ID }), maxSubscriptions)
+	beyond, err := many[Subscription](rows, err)
+	if err != nil {
+		return nil, fmt.Errorf("count subscribers: %w", err)
+	}
+	full = make(map[uuid.UUID]bool)
+	for _, sub := range beyond {
+		full[sub.TaskID] = true
+		delete(isNew, sub.key())
+	}
+	return full, nil
 }
 
 // catchUp delivers to new subscribers what happened to the tasks before they came.
@@ -71,23 +119,53 @@ func (s *Store) catchUp(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID, isNew
 	// Without their payloads, which may have megabytes each.
 	rows, err := tx.Query(ctx, `select id, app_id, type, created_at, task from events where task = any($1) order by id`, tasks)
 	events, err := many[Event](rows, err)
-	if err != nil || len(events) == 0 {
-		return err
+	if err != nil {
+		return fmt.Errorf("read events of before: %w", err)
+	}
+	rows, err = tx.Query(ctx, `select id from tasks where id = any($1) and status = 'ready' order by id`, tasks)
+	untold, err := scalars[uuid.UUID](rows, err)
+	if err != nil {
+		return fmt.Errorf("look for ready tasks: %w", err)
+	}
+	if len(events)+len(untold) == 0 {
+		return nil
 	}
 	recipients, err := s.recipientsOf(ctx, tx, tasks)
 	if err != nil {
 		return err
 	}
+	wanting := func(task uuid.UUID, eventType string) []recipient {
+		return slices.DeleteFunc(slices.Clone(recipients[task]), func(r recipient) bool {
+			return !isNew[subscriptionKey{r.TaskID, r.EndpointID, r.Suffix}] || !r.wants(eventType)
+		})
+	}
 	emissions := make([]emission, len(events))
 	for i, ev := range events {
-		emissions[i].event = ev
-		for _, r := range recipients[*ev.TaskID] {
-			if isNew[subscriptionKey{r.TaskID, r.EndpointID, r.Suffix}] && r.wants(ev.Type) {
-				emissions[i].to = append(emissions[i].to, r)
-			}
+		emissions[i] = emission{ev, wanting(*ev.TaskID, ev.Type)}
+		if ev.Type == EventReady {
+			untold = slices.DeleteFunc(untold, func(id uuid.UUID) bool { return id == *ev.TaskID })
+		}
+	}
+	for _, id := range untold {
+		if err := s.tellReady(ctx, tx, id, wanting(id, EventReady)); err != nil {
+			return err
 		}
 	}
 	return s.insertDeliveries(ctx, tx, emissions)
+}
+
+// tellReady emits another task.ready of a task to some of its subscribers, where the first is past its retention.
+func (s *Store) tellReady(ctx context.Context, tx pgx.Tx, id uuid.UUID, to []recipient) error {
+	if len(to) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `select `+taskColumns+` from tasks where id = $1`, id)
+	t, err := one[Task](rows, err)
+	if err != nil {
+		return fmt.Errorf("read a ready task: %w", err)
+	}
+	ev := Event{AppID: t.AppID, Type: EventReady, CreatedAt: *t.ReadyAt, Task: &t, Traceparent: t.Traceparent}
+	return s.emit(ctx, tx, []emission{{ev, to}})
 }
 
 // readSubscriptions fills in the tasks' subscriptions, the oldest first.

@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -112,5 +114,111 @@ func TestLongListsOfManyTasksAreNotReadTogether(t *testing.T) { //nolint:paralle
 	}
 	if expired != tasks {
 		t.Errorf("%d tasks expired, want %d", expired, tasks)
+	}
+}
+
+// mostSubscriptions is how many subscriptions a task can have.
+const mostSubscriptions = 100
+
+// callbacks are registrations of one task, each with a callback URL of its own.
+func (b *bundle) callbacks(task string, from, to int) (regs []store.Registration) {
+	for i := from; i < to; i++ {
+		regs = append(regs, b.task(task, fmt.Sprintf("https://a.example/?n=%d", i)))
+	}
+	return regs
+}
+
+// A task has so many subscriptions that its events fit a transaction. Those beyond are refused, each by itself.
+func TestSubscriptionsOfATaskAreLimited(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	fresh, err := b.RegisterTasks(t.Context(), b.callbacks("fresh", 0, mostSubscriptions+50))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var created, full int
+	for _, r := range fresh {
+		if r.Created {
+			created++
+		}
+		if r.Full {
+			full++
+		}
+	}
+	if created != mostSubscriptions || full != 50 || b.count(`select count(*) from subscriptions`) != mostSubscriptions {
+		t.Errorf("%d subscriptions of a new task, %d refused", created, full)
+	}
+	var refused int
+	for _, r := range b.callbacks("fresh", 0, mostSubscriptions+50) {
+		if again, err := b.RegisterTask(t.Context(), r); errors.Is(err, store.ErrFull) {
+			refused++
+		} else if err != nil || again.Created {
+			t.Errorf("a registration that was there: %+v, %v", again, err)
+		}
+	}
+	if refused != 50 {
+		t.Errorf("%d refused again, want 50", refused)
+	}
+	// Two instances add the last one at the same time.
+	if _, err := b.RegisterTasks(t.Context(), b.callbacks("known", 0, mostSubscriptions-1)); err != nil {
+		t.Fatal(err)
+	}
+	tx := begin(t, b)
+	for _, sql := range []string{
+		`insert into subscriptions (id, task, endpoint_id, suffix) select gen_random_uuid(), id, gen_random_uuid(), '' from tasks where task_id = 'known'`,
+		`select 1 from tasks where task_id = 'known' for no key update`,
+	} {
+		if _, err := tx.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	registered := make(chan error, 1)
+	go func() {
+		_, err := b.RegisterTask(context.Background(), b.task("known", "https://last.example/"))
+		registered <- err
+	}()
+	waitForLock(t, b.pool)
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-registered; !errors.Is(err, store.ErrFull) {
+		t.Errorf("beside the last one: %v", err)
+	}
+}
+
+// Whoever subscribes to a ready task whose event is past its retention is sent another; and while the task is stored, a short
+// retention does not delete its events.
+func TestALateSubscriberGetsAnEventThatWasPurged(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	reg := b.task("task", "https://first.example/")
+	reg.Until = store.UntilIndexed
+	first, err := b.RegisterTask(t.Context(), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.ready(first.Task.ID, "PI-1")
+	b.exec(`update deliveries set status = 'delivered', delivered_at = now() - interval '2 h',
+			id = overlay(id::text placing left(id_at(now() - interval '2 h')::text, 13) from 1 for 13)::uuid`,
+		`update events set id = overlay(id::text placing left(id_at(now() - interval '2 h')::text, 13) from 1 for 13)::uuid`)
+	if _, err := b.Purge(t.Context(), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if d, e := b.count(`select count(*) from deliveries`), b.count(`select count(*) from events`); d != 0 || e != 1 {
+		t.Fatalf("%d deliveries and %d events after the purge, want 0 and 1", d, e)
+	}
+	const to = `select count(*) from deliveries d join events ev on ev.id = d.event_id join endpoints e on e.id = d.endpoint_id
+		where ev.type = 'task.ready' and e.url = $1`
+	b.register("task", "https://second.example/")
+	if n := b.count(to, "https://second.example/"); n != 1 {
+		t.Errorf("%d deliveries to a late subscriber, want 1", n)
+	}
+	b.exec(`delete from events`, `delete from deliveries`) // as with their day
+	b.register("task", "https://third.example/")
+	if n := b.count(to, "https://third.example/"); n != 1 {
+		t.Errorf("%d deliveries to a late subscriber after the event is gone, want 1", n)
+	}
+	if n := b.count(`select count(*) from deliveries`); n != 1 {
+		t.Errorf("%d deliveries, want no other subscriber's", n)
 	}
 }

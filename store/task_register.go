@@ -30,6 +30,7 @@ func (r Registration) key() taskKey { return taskKey{r.AppID, r.UpstreamID, r.Un
 type Registered struct {
 	Task    *Task // with its subscriptions
 	Created bool  // the subscription is new
+	Full    bool  // the task has as many subscriptions as it can have, and this is none of them
 }
 
 // taskKey names a task as its app does.
@@ -43,11 +44,15 @@ func compareTaskKeys(a, b taskKey) int {
 }
 
 // RegisterTask registers one task. Registrations that come at the same time share a transaction. What a known
-// task already has (metadata, until, expected videos, expiry) stays. It returns ErrNotFound where the app was deleted.
+// task already has (metadata, until, expected videos, expiry) stays. It returns ErrNotFound where the app was deleted, and ErrFull
+// where the task has too many subscriptions for one more.
 func (s *Store) RegisterTask(ctx context.Context, r Registration) (Registered, error) {
 	out, err := s.register.Do(ctx, r)
 	if err == nil && out.Task == nil {
 		err = fmt.Errorf("register task: the app: %w", ErrNotFound)
+	}
+	if err == nil && out.Full {
+		err = fmt.Errorf("register task: %w", ErrFull)
 	}
 	return out, err
 }
@@ -113,7 +118,7 @@ func (s *Store) registerLocked(ctx context.Context, tx pgx.Tx, regs []Registrati
 		sub.ID = newID()
 		wanted[sub.key()] = sub
 	}
-	isNew, err := s.subscribe(ctx, tx, slices.Collect(maps.Values(wanted)), created)
+	isNew, full, err := s.subscribe(ctx, tx, slices.Collect(maps.Values(wanted)), created)
 	if err != nil {
 		return err
 	}
@@ -128,7 +133,7 @@ func (s *Store) registerLocked(ctx context.Context, tx pgx.Tx, regs []Registrati
 	for i, r := range all {
 		if t := tasks[r.key()]; t != nil {
 			key := subscription(r).key()
-			out[i] = Registered{Task: t, Created: isNew[key]}
+			out[i] = Registered{Task: t, Created: isNew[key], Full: full[t.ID] && !isNew[key] && !t.subscribed(key)}
 			delete(isNew, key) // a repetition within the batch finds it there already
 		}
 	}
@@ -250,6 +255,11 @@ func readTasksByKey(ctx context.Context, tx pgx.Tx, regs []Registration, tasks m
 		tasks[taskKey{t.AppID, t.UpstreamID, t.UniqueID}] = t
 	}
 	return nil
+}
+
+// subscribed reports whether the task, whose subscriptions were read, has the one with a key.
+func (t *Task) subscribed(key subscriptionKey) bool {
+	return slices.ContainsFunc(t.Subscriptions, func(s Subscription) bool { return s.key() == key })
 }
 
 // orEmpty returns m, or an empty map for nil.

@@ -116,12 +116,3 @@ func (s *Store) adoptUploads(ctx context.Context, tx pgx.Tx) (int, error) {
 	}
 	return len(accounts), s.insertUploadJobs(ctx, tx, accounts)
 }
-
-// PurgeUploads deletes finished uploads that were made before a time and returns their number.
-func (s *Store) PurgeUploads(ctx context.Context, before time.Time) (int64, error) {
-	tag, err := s.pool.Exec(ctx, `delete from uploads where id < $1 and status <> 'queued'`, idAt(before))
-	if err != nil {
-		return 0, fmt.Errorf("purge uploads: %w", err)
-	}
-	return tag.RowsAffected(), nil
-}

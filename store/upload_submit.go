@@ -245,6 +245,9 @@ func (s *Store) followUpload(ctx context.Context, tx pgx.Tx, u *Upload, taskID s
 	if err := s.registerLocked(ctx, tx, regs, map[uuid.UUID]uuid.UUID{u.AppID: u.AccountID}, regs, out); err != nil {
 		return err
 	}
+	if out[0].Full {
+		return s.finishUpload(ctx, tx, u, UploadFailed, &TaskError{Code: "too_many_callbacks", Message: ErrFull.Error()})
+	}
 	u.TaskID = &out[0].Task.ID
 	return setUploadStatus(ctx, tx, u, UploadSubmitted, nil)
 }

@@ -120,8 +120,36 @@ func TestAnUploadBecomesATask(t *testing.T) {
 	if next = b.take(l); !next.Lost {
 		t.Errorf("a job that has ended: %+v", next)
 	}
-	if n, err := b.PurgeUploads(t.Context(), time.Now().Add(time.Hour)); n != 3 || err != nil {
-		t.Errorf("purged %d, %v", n, err)
+	// They are purged by their end, however long they have waited for it.
+	const uploads = `select count(*) from uploads`
+	b.exec(`update uploads set id = overlay(id::text placing left(id_at(now() - interval '2 h')::text, 13) from 1 for 13)::uuid`)
+	if _, err := b.Purge(t.Context(), time.Hour); err != nil || b.count(uploads) != 3 {
+		t.Errorf("%d uploads before their time, %v", b.count(uploads), err)
+	}
+	b.exec(`update uploads set finished_at = now() - interval '61 min'`)
+	if _, err := b.Purge(t.Context(), time.Hour); err != nil || b.count(uploads) != 0 {
+		t.Errorf("%d uploads after their time, %v", b.count(uploads), err)
+	}
+}
+
+// A task that is expunged leaves nothing of the upload of which it came.
+func TestAnExpungedTaskLeavesNoUpload(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	u, other := b.upload("https://videos.example/secret"), b.upload("https://videos.example/2")
+	l := b.uploadLease()
+	b.take(l)
+	if err := b.RecordUpload(t.Context(), l, u.ID, store.UploadResult{Status: store.UploadSubmitted, TaskID: "task-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ExpungeTask(t.Context(), store.OfApp(b.app.ID), *b.uploaded(u.ID).TaskID); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.count(`select count(*) from uploads where id = $1`, u.ID); n != 0 {
+		t.Error("the upload is left")
+	}
+	if n := b.count(`select count(*) from uploads where id = $1`, other.ID); n != 1 {
+		t.Error("another upload is gone")
 	}
 }
 

@@ -170,6 +170,8 @@ const (
 	// adoptInterval is how often work without a job gets a new one. With what the store waits before it looks for the job
 	// of a delivery, or for a heartbeat of an instance that is not listed, it is less than 10 s.
 	adoptInterval = 4 * time.Second
+	// feedInterval is how often it is looked at whether the database was restored.
+	feedInterval = time.Minute
 	// partitionInterval is how often it is looked whether partitions are to be made, days ahead.
 	partitionInterval = 10 * time.Minute
 	// purgeInterval is how often old rows are deleted. A shorter retention makes it a tenth of the retention, at least

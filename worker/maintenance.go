@@ -46,6 +46,19 @@ func (w *Worker) adopt(ctx context.Context) {
 	}
 }
 
+// checkFeed puts the feed in order after its database was restored.
+func (w *Worker) checkFeed(ctx context.Context) {
+	for ctx.Err() == nil {
+		more, err := w.cfg.Store.CheckFeed(ctx)
+		if err != nil && ctx.Err() == nil {
+			w.log.Warn("maintenance cannot put the feed in order", "error", err)
+		}
+		if err != nil || !more {
+			return
+		}
+	}
+}
+
 // addPartitions makes the partitions of the next days.
 func (w *Worker) addPartitions(ctx context.Context) {
 	if err := w.cfg.Store.AddPartitions(ctx); err != nil && ctx.Err() == nil {
@@ -79,11 +92,6 @@ func (w *Worker) purge(ctx context.Context) {
 		return
 	}
 	n, err := w.cfg.Store.Purge(ctx, w.cfg.Retention)
-	if err == nil {
-		var uploads int64
-		uploads, err = w.cfg.Store.PurgeUploads(ctx, time.Now().Add(-w.cfg.Retention))
-		n += uploads
-	}
 	if err != nil && ctx.Err() == nil {
 		w.log.Warn("maintenance cannot delete old rows", "error", err)
 	}

@@ -129,6 +129,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.background.Go(func() { w.reclaim(background) })
 	w.background.Go(func() { on(background, w.expired, w.expire()) })
 	w.background.Go(func() { every(background, adoptInterval, sparing(w.adopt)) })
+	w.background.Go(func() { w.checkFeed(background); every(background, feedInterval, w.checkFeed) })
 	w.background.Go(func() { w.addPartitions(background); every(background, partitionInterval, w.addPartitions) })
 	w.background.Go(func() { on(background, w.resend, w.resends) })
 	w.background.Go(func() { every(background, mergedInterval, w.moveMerged) })

@@ -79,6 +79,8 @@ func (s *site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status, v.Title, v.Data = http.StatusConflict, "Nothing was changed", reason(err)
 	case errors.As(err, new(badInput)):
 		status, v.Title, v.Data = http.StatusUnprocessableEntity, "The form has an error", reason(err)
+	case errors.Is(err, store.ErrSearchTimeout):
+		status, v.Title, v.Data = http.StatusServiceUnavailable, "Nothing was found in time", "Search for more of the text."
 	case r.Context().Err() != nil:
 		return
 	case store.IsUnavailable(err):
