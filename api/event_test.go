@@ -19,7 +19,7 @@ func TestTheEventsOfATaskArePaged(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	for i := 2; i < 8; i++ {
-		p := store.Poll{TaskID: uuid.MustParse(b.task), SentAt: time.Now(), At: time.Now(), Videos: []store.Video{{ID: "PI-" + string(rune('0'+i))}}}
+		p := store.Poll{TaskID: uuid.MustParse(b.task), At: time.Now(), Videos: []store.Video{{ID: "PI-" + string(rune('0'+i))}}}
 		if _, err := b.store.RecordPoll(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}

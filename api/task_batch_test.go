@@ -16,26 +16,30 @@ func TestATaskHasAtMostAHundredCallbackURLs(t *testing.T) {
 	of := func(i int) string {
 		return fmt.Sprintf(`{"task_id":"many","callback_url":"https://customer.example/?n=%d"}`, i)
 	}
-	var tasks []string
-	for i := range 102 {
-		tasks = append(tasks, of(i))
+	register := func(from, to int) (out BatchResults) {
+		var tasks []string
+		for i := from; i < to; i++ {
+			tasks = append(tasks, of(i))
+		}
+		w := ask(h, http.MethodPost, "/v1/tasks/batch", b.key, `{"tasks":[`+strings.Join(tasks, ",")+`]}`)
+		if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil || w.Code != http.StatusOK || len(out.Results) != to-from {
+			t.Fatalf("%d %s: %v", w.Code, w.Body, err)
+		}
+		return out
 	}
-	w := ask(h, http.MethodPost, "/v1/tasks/batch", b.key, `{"tasks":[`+strings.Join(tasks, ",")+`]}`)
-	var out BatchResults
-	if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil || w.Code != http.StatusOK || len(out.Results) != 102 {
-		t.Fatalf("%d %s: %v", w.Code, w.Body, err)
-	}
+	register(0, 990)
+	out := register(990, 1002)
 	refused := -1
 	statuses := make(map[int]int)
 	for i, r := range out.Results {
 		if statuses[r.Status]++; r.Problem != nil {
-			refused = i
-			if len(r.Problem.Errors) != 1 || r.Problem.Errors[0].Field != "callback_url" || !strings.Contains(r.Problem.Detail, "100 callback URLs") {
+			refused = 990 + i
+			if len(r.Problem.Errors) != 1 || r.Problem.Errors[0].Field != "callback_url" || !strings.Contains(r.Problem.Detail, "1000 callback URLs") {
 				t.Errorf("the problem: %+v", r.Problem)
 			}
 		}
 	}
-	if statuses[http.StatusCreated] != 100 || statuses[http.StatusUnprocessableEntity] != 2 {
+	if statuses[http.StatusCreated] != 10 || statuses[http.StatusUnprocessableEntity] != 2 {
 		t.Fatalf("statuses %v", statuses)
 	}
 	if w := ask(h, http.MethodPost, "/v1/tasks", b.key, of(refused)); w.Code != http.StatusUnprocessableEntity {

@@ -27,7 +27,7 @@ const (
 type NewTask struct {
 	TaskID         string            `json:"task_id" minLength:"1" maxLength:"256" example:"4b2d85ea-8b61-4689-96c3-75d907140242_84f9d9b4b6e5940b67e67e2d17ef1f97" doc:"The task id of memories.ai: 1 to 256 printable characters."`
 	UniqueID       string            `json:"unique_id,omitempty" maxLength:"256" default:"default" doc:"The unique_id of the upload."`
-	CallbackURL    string            `json:"callback_url" example:"https://customer.example/hooks" doc:"The URL that receives the webhooks: absolute, at most 2,048 characters, without user name and fragment. A task has at most 100 of them."`
+	CallbackURL    string            `json:"callback_url" example:"https://customer.example/hooks" doc:"The URL that receives the webhooks: absolute, at most 2,048 characters, without user name and fragment. A task has at most 1,000 of them."`
 	Metadata       map[string]string `json:"metadata,omitempty" maxProperties:"50" doc:"Returned in every event of the task."`
 	ExpectedVideos *int              `json:"expected_videos,omitempty" minimum:"1" maximum:"10000" doc:"The task is ready when its list has this many videos; absent: as soon as it has one."`
 	Until          string            `json:"until,omitempty" enum:"downloaded,indexed" default:"downloaded" doc:"The stage until which the task is followed."`

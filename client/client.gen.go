@@ -1371,7 +1371,7 @@ type NewResendStatus string
 
 // NewTask defines model for NewTask.
 type NewTask struct {
-	// CallbackUrl The URL that receives the webhooks: absolute, at most 2,048 characters, without user name and fragment. A task has at most 100 of them.
+	// CallbackUrl The URL that receives the webhooks: absolute, at most 2,048 characters, without user name and fragment. A task has at most 1,000 of them.
 	//
 	// Examples: https://customer.example/hooks
 	CallbackUrl string `json:"callback_url"`

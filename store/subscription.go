@@ -21,7 +21,7 @@ type Subscription struct {
 
 // maxSubscriptions is how many subscriptions a task can have. An event is inserted with all of its deliveries in one transaction,
 // which hundreds of tasks share.
-const maxSubscriptions = 100
+const maxSubscriptions = 1000
 
 // key returns the fields that identify a subscription.
 func (s Subscription) key() subscriptionKey { return subscriptionKey{s.TaskID, s.EndpointID, s.Suffix} }

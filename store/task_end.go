@@ -85,10 +85,10 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 			Task
 			Cut bool // there are more
 		}
-		// Sizes are as stored: most lists are compressed.
+		// Sizes are as stored: most lists are compressed. A subscription, which gets a delivery, counts as 100 bytes.
 		rows, err := tx.Query(ctx, `
 			with due as materialized (
-				select id, expires_at, pg_column_size(videos) as bytes
+				select id, expires_at, pg_column_size(videos) + 100 * (select count(*) from subscriptions s where s.task = t.id) as bytes
 				from tasks t
 				where polling and expires_at between $1 and $2
 					and (status <> 'ready' or (until = 'indexed' and indexed_at is null) or expires_at <= $4)

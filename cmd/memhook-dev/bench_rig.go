@@ -145,7 +145,7 @@ func (r *rig) run(ctx context.Context, addr, program string, args ...string) (*e
 }
 
 func (r *rig) close() {
-	for _, c := range r.children {
+	for _, c := range slices.Backward(r.children) { // memhook before what it talks to
 		_ = c.Process.Signal(syscall.SIGTERM)
 		done := make(chan struct{})
 		go func() { _ = c.Wait(); close(done) }()

@@ -1922,7 +1922,7 @@ export interface components {
         };
         NewTask: {
             /**
-             * @description The URL that receives the webhooks: absolute, at most 2,048 characters, without user name and fragment. A task has at most 100 of them.
+             * @description The URL that receives the webhooks: absolute, at most 2,048 characters, without user name and fragment. A task has at most 1,000 of them.
              * @example https://customer.example/hooks
              */
             callback_url: string;
