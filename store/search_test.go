@@ -59,6 +59,7 @@ func TestSearchFindsByWhatIsKnown(t *testing.T) {
 		"host and path":           {"customer.example/hooks", 0, 0, 1, 0},
 		"a metadata value":        {"A-4711", 1, 1, 0, 0},
 		"its beginning, too":      {"A-47", 1, 1, 0, 0},
+		"a beginning with quotes": {`say "h`, 1, 1, 0, 0},
 		"a value with quotes":     {`say "hello"`, 1, 1, 0, 0},
 		"what jsonpath knows":     {`" || true ? (@ == "`, 0, 0, 0, 0},
 		"a pattern":               {"4b2d%", 0, 0, 0, 0},
