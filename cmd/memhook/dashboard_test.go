@@ -242,6 +242,41 @@ func (b *bench) seedService(accounts, tasks, attemptsEach int) {
 	b.exec(`vacuum analyze`)
 }
 
+// pages are the dashboard's pages of a service that seedService has filled: each list at its beginning, in its middle and near
+// its end, and each filter.
+func (b *bench) pages() []string {
+	one := func(sql string) string {
+		var id string
+		b.scan(&id, sql)
+		return id
+	}
+	// As a page in the middle of a list, or near its end, is asked for.
+	at := func(share float64) string {
+		return base64.RawURLEncoding.EncodeToString(uuidBytes(b.t, one(fmt.Sprintf(`select id::text from tasks order by id offset (select %g * count(*) from tasks)::int limit 1`, share))))
+	}
+	middle, deep := at(0.5), at(0.01)
+	task, endpoint, webhook := one(`select id::text from tasks where task_id = 'seeded-777'`), one(`select id::text from endpoints where url = 'https://customer.example/seeded-7'`),
+		one(`select event_id::text from deliveries where task = (select id from tasks where task_id = 'seeded-777')`)
+	day := time.Now().UTC().Add(-2 * time.Hour).Format("2006-01-02T15:04")
+	return []string{
+		"/admin/?range=day", "/admin/?range=week", "/admin/tasks?before=" + middle, "/admin/tasks?before=" + deep, "/admin/tasks?after=" + deep, "/admin/tasks?status=failed&before=" + deep,
+		"/admin/tasks?status=waiting&before=" + deep, "/admin/tasks?status=expired&after=" + middle, "/admin/tasks?since=" + day, "/admin/tasks?until=" + day,
+		"/admin/deliveries?before=" + deep, "/admin/deliveries?after=" + deep, "/admin/deliveries?status=failed&before=" + deep, "/admin/deliveries?status=failed&after=" + deep,
+		"/admin/deliveries?status=delivered&after=" + middle, "/admin/deliveries?status=pending&before=" + deep, "/admin/deliveries?status=pending&after=" + deep,
+		"/admin/deliveries?endpoint_id=" + endpoint, "/admin/deliveries?endpoint_id=" + endpoint + "&status=failed&after=" + deep, "/admin/deliveries?endpoint_id=" + endpoint + "&status=cancelled",
+		"/admin/deliveries?task=" + task, "/admin/deliveries?status=failed&app_id=" + one(`select id::text from apps where name = 'seeded-7'`),
+		"/admin/endpoints?state=failing", "/admin/endpoints/" + endpoint + "?range=day", "/admin/endpoints/" + endpoint + "?range=week",
+		"/admin/audit", "/admin/audit?before=" + deep, "/admin/audit?after=" + deep, "/admin/audit?object=" + endpoint, "/admin/audit?object=" + task, "/admin/audit?actor=key", "/admin/audit?action=nothing",
+		"/admin/search?q=seeded-777", "/admin/search?q=nothing-like-it", "/admin/search?q=" + task, "/admin/search?q=" + task[:9], "/admin/search?q=evt_" + webhook, "/admin/search?q=order-777",
+		"/admin/search?q=order-7", "/admin/search?q=customer.example", "/admin/search?q=https://customer.example/seeded-7", "/admin/search?q=sha", "/admin/search?q=seeded",
+		"/admin/resends/new?action=resend&status=failed", "/admin/resends/new?action=resend&status=failed&endpoint_id=" + endpoint, "/admin/resends/new?action=resend&status=delivered",
+		"/admin/resends/new?action=cancel&status=pending", "/admin/", "/admin/tasks", "/admin/tasks?status=waiting", "/admin/tasks?status=failed", "/admin/tasks?task_id=seeded-777", "/admin/tasks/" + one(`select id::text from tasks where task_id = 'seeded-777'`),
+		"/admin/deliveries", "/admin/deliveries?status=failed", "/admin/deliveries?status=pending", "/admin/deliveries?status=cancelled", "/admin/deliveries/" + one(`select id::text from deliveries limit 1`),
+		"/admin/endpoints", "/admin/endpoints/" + one(`select id::text from endpoints where url = 'https://customer.example/seeded-7'`), "/admin/accounts", "/admin/accounts/" + one(`select id::text from accounts where name = 'seeded-7'`),
+		"/admin/apps", "/admin/apps/" + one(`select id::text from apps where name = 'seeded-7'`),
+	}
+}
+
 func uuidBytes(t *testing.T, id string) []byte {
 	t.Helper()
 	u, err := uuid.Parse(id)
@@ -261,37 +296,7 @@ func TestTheDashboardIsFastWithMuchInIt(t *testing.T) {
 	b.seedService(pick(100, 1000), pick(20_000, 1_000_000), 3)
 	v := in.visitor()
 	v.signIn()
-	one := func(sql string) string {
-		var id string
-		b.scan(&id, sql)
-		return id
-	}
-	// As a page in the middle of a list, or near its end, is asked for.
-	at := func(share float64) string {
-		return base64.RawURLEncoding.EncodeToString(uuidBytes(t, one(fmt.Sprintf(`select id::text from tasks order by id offset (select %g * count(*) from tasks)::int limit 1`, share))))
-	}
-	middle, deep := at(0.5), at(0.01)
-	task, endpoint, webhook := one(`select id::text from tasks where task_id = 'seeded-777'`), one(`select id::text from endpoints where url = 'https://customer.example/seeded-7'`),
-		one(`select event_id::text from deliveries where task = (select id from tasks where task_id = 'seeded-777')`)
-	day := time.Now().UTC().Add(-2 * time.Hour).Format("2006-01-02T15:04")
-	pages := []string{
-		"/admin/?range=day", "/admin/?range=week", "/admin/tasks?before=" + middle, "/admin/tasks?before=" + deep, "/admin/tasks?after=" + deep, "/admin/tasks?status=failed&before=" + deep,
-		"/admin/tasks?status=waiting&before=" + deep, "/admin/tasks?status=expired&after=" + middle, "/admin/tasks?since=" + day, "/admin/tasks?until=" + day,
-		"/admin/deliveries?before=" + deep, "/admin/deliveries?after=" + deep, "/admin/deliveries?status=failed&before=" + deep, "/admin/deliveries?status=failed&after=" + deep,
-		"/admin/deliveries?status=delivered&after=" + middle, "/admin/deliveries?status=pending&before=" + deep, "/admin/deliveries?status=pending&after=" + deep,
-		"/admin/deliveries?endpoint_id=" + endpoint, "/admin/deliveries?endpoint_id=" + endpoint + "&status=failed&after=" + deep, "/admin/deliveries?endpoint_id=" + endpoint + "&status=cancelled",
-		"/admin/deliveries?task=" + task, "/admin/deliveries?status=failed&app_id=" + one(`select id::text from apps where name = 'seeded-7'`),
-		"/admin/endpoints?state=failing", "/admin/endpoints/" + endpoint + "?range=day", "/admin/endpoints/" + endpoint + "?range=week",
-		"/admin/audit", "/admin/audit?before=" + deep, "/admin/audit?after=" + deep, "/admin/audit?object=" + endpoint, "/admin/audit?object=" + task, "/admin/audit?actor=key", "/admin/audit?action=nothing",
-		"/admin/search?q=seeded-777", "/admin/search?q=nothing-like-it", "/admin/search?q=" + task, "/admin/search?q=" + task[:9], "/admin/search?q=evt_" + webhook, "/admin/search?q=order-777",
-		"/admin/search?q=order-7", "/admin/search?q=customer.example", "/admin/search?q=https://customer.example/seeded-7", "/admin/search?q=sha", "/admin/search?q=seeded",
-		"/admin/resends/new?action=resend&status=failed", "/admin/resends/new?action=resend&status=failed&endpoint_id=" + endpoint, "/admin/resends/new?action=resend&status=delivered",
-		"/admin/resends/new?action=cancel&status=pending", "/admin/", "/admin/tasks", "/admin/tasks?status=waiting", "/admin/tasks?status=failed", "/admin/tasks?task_id=seeded-777", "/admin/tasks/" + one(`select id::text from tasks where task_id = 'seeded-777'`),
-		"/admin/deliveries", "/admin/deliveries?status=failed", "/admin/deliveries?status=pending", "/admin/deliveries?status=cancelled", "/admin/deliveries/" + one(`select id::text from deliveries limit 1`),
-		"/admin/endpoints", "/admin/endpoints/" + one(`select id::text from endpoints where url = 'https://customer.example/seeded-7'`), "/admin/accounts", "/admin/accounts/" + one(`select id::text from accounts where name = 'seeded-7'`),
-		"/admin/apps", "/admin/apps/" + one(`select id::text from apps where name = 'seeded-7'`),
-	}
-	for _, path := range pages {
+	for _, path := range b.pages() {
 		took := make([]time.Duration, 20)
 		for i := range took {
 			start := time.Now()
