@@ -45,7 +45,7 @@ func uploadsPerMinuteOf(account string) string {
 }
 
 // uploadIntervalOf is the SQL of the time between two submissions of an account.
-func uploadIntervalOf(account string) string {
+func uploadIntervalOf(account string) string { //nolint:unparam // the caller names its alias
 	return `60 / ` + uploadsPerMinuteOf(account) + ` * interval '1 second'`
 }
 

@@ -206,10 +206,10 @@ func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
 	from, args := unnest("n", inserts, newTaskColumns)
 	rows, err := tx.Query(ctx, `
 		insert into tasks (id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata, traceparent,
-			created_at, next_poll_at, expires_at)
+			created_at, expires_at, next_poll_at)
 		select id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata, traceparent,
-			statement_timestamp(), statement_timestamp(), statement_timestamp() + expires_in
-		from `+from+`
+			at, at + expires_in, at
+		from `+from+`, statement_timestamp() as at
 		on conflict (app_id, task_id, unique_id, closed) do nothing
 		returning id, created_at, expires_at`, args...)
 	type inserted struct {

@@ -176,8 +176,8 @@ func TestAPollerWithAWrongClockRecordsTheDatabases(t *testing.T) {
 	const ahead = 25 * time.Hour
 	b := newBundle(t)
 	task := b.register(t)
-	b.Worker.cfg.Store = storetest.On(t, b.store.Pool(), store.Config{Encode: EncodeEvent, Now: func() time.Time { return time.Now().Add(ahead) }})
-	if err := b.Worker.cfg.Store.Heartbeat(t.Context(), store.Instance{ID: uuid.New(), Name: "ahead", StartedAt: time.Now()}); err != nil {
+	b.cfg.Store = storetest.On(t, b.store.Pool(), store.Config{Encode: EncodeEvent, Now: func() time.Time { return time.Now().Add(ahead) }})
+	if err := b.cfg.Store.Heartbeat(t.Context(), store.Instance{ID: uuid.New(), Name: "ahead", StartedAt: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	lease, err := b.store.AcquireLease(t.Context(), b.account.ID)
