@@ -16,7 +16,7 @@ import (
 //   - The instance never received the job: the statement that fetched it was committed, and its answer was lost with the
 //     connection. Each instance compares the record with what it runs (reclaim). River would wait an hour.
 
-// heartbeat writes this instance's heartbeat, and looks for what is due, until ctx is done. It reaps other instances. An instance that has missed
+// heartbeat writes this instance's heartbeat, and looks for what is due, until ctx is done. It reaps other instances. One that has missed
 // a heartbeat of its own reaps nobody for InstanceStale: probably the database was away, or this process was stopped.
 func (w *Worker) heartbeat(ctx context.Context, in store.Instance) {
 	last := time.Now()

@@ -89,7 +89,8 @@ type appLimiter struct {
 
 func newLimiters(s *store.Store, maxInFlight int, log *slog.Logger) *limiters {
 	l := &limiters{
-		store: s, log: log, maxInFlight: maxInFlight, requests: make(chan *limiter, 1024), plan: make(chan struct{}, 1), due: make(chan struct{}, 1),
+		store: s, log: log, maxInFlight: maxInFlight, requests: make(chan *limiter, 1024), plan: make(chan struct{}, 1),
+		due:  make(chan struct{}, 1),
 		byID: make(map[uuid.UUID]*limiter), apps: make(map[uuid.UUID]*appLimiter),
 	}
 	l.receivers = store.NewBatcher(100, 2*time.Millisecond, func(ctx context.Context, lists [][]uuid.UUID) ([][]*store.Receiver, error) {
