@@ -59,7 +59,9 @@ func (s *server) startResend(ctx context.Context, in *body[NewResend]) (*body[Re
 }
 
 func (n *NewResend) filter(scope store.Scope) (f store.ResendFilter, err error) {
-	f = store.ResendFilter{Scope: scope, Action: store.ActionResend, Status: cmp.Or(n.Status, store.DeliveryFailed), EventType: n.EventType.Value}
+	f = store.ResendFilter{
+		Scope: scope, Action: store.ActionResend, Status: cmp.Or(n.Status, store.DeliveryFailed), EventType: n.EventType.Value,
+	}
 	if n.EndpointID.Set {
 		if f.EndpointID, err = requiredID("endpoint_id", n.EndpointID.Value); err != nil {
 			return f, err

@@ -158,7 +158,8 @@ var descriptions = map[string]string{
 	"admin-list-audit":        "Newest first. Kept for 400 days. Registrations of tasks are not in it.",
 	"resend-delivery":         "Sends it under the same webhook-id and starts the retry schedule anew.",
 
-	"admin-update-account":   "A new API key or budget takes effect at once. The state active ends a backoff: memories.ai is asked again at once.",
+	"admin-update-account": "A new API key or budget takes effect at once. The state active ends a backoff: " +
+		"memories.ai is asked again at once.",
 	"admin-delete-account":   "An account that apps use answers 409.",
 	"admin-delete-app":       "Its keys stop working, its endpoints are deleted, and its waiting tasks and pending deliveries are cancelled.",
 	"admin-create-key":       "Only this answer contains the key.",

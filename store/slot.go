@@ -136,7 +136,10 @@ func (s *Store) takeSlotBatch(ctx context.Context, requests []SlotRequest) ([]Sl
 	}
 	took := time.Since(begin)
 	for _, r := range found {
-		slots[index[r.Asked]] = Slot{Lost: r.Lost, Granted: r.Granted, Asked: begin, Took: took, Wait: time.Duration(r.Wait * float64(time.Second)), Admitted: r.Admitted}
+		slots[index[r.Asked]] = Slot{
+			Lost: r.Lost, Granted: r.Granted, Asked: begin, Took: took,
+			Wait: time.Duration(r.Wait * float64(time.Second)), Admitted: r.Admitted,
+		}
 	}
 	return slots, nil
 }
