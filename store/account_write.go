@@ -28,7 +28,8 @@ func keyHash(apiKey string) []byte {
 }
 
 // firstSlot is how far ahead the first slot of a key or a budget is: an interval behind the last slot that can have been given
-// out before. A key may have been another account's until now.
+// out before. A key may have been another account's until now. An account that is created waits for little more than the second
+// by which memories.ai counts, whatever its budget.
 func firstSlot(rps float64) time.Duration { return slotHorizon + SlotInterval(rps) }
 
 // CreateAccount creates an account. A name or key that another account has is ErrConflict.
@@ -40,7 +41,7 @@ func (s *Store) CreateAccount(ctx context.Context, n NewAccount) (Account, error
 			values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + $8::interval)
 			returning `+accountColumns,
 			newID(), n.Name, s.keys.Seal("account.api_key", []byte(n.APIKey)), keyHash(n.APIKey), cmp.Or(n.API, AccountV1), n.RequestsPerSecond,
-			n.UploadsPerMinute, firstSlot(n.RequestsPerSecond))
+			n.UploadsPerMinute, min(firstSlot(n.RequestsPerSecond), slotHorizon+time.Second+slotJitter)) // see firstSlot
 		if a, err = one[Account](rows, err); err != nil {
 			return err
 		}

@@ -232,7 +232,7 @@ func TestHintsOfDirectUploads(t *testing.T) {
 	in := b.start("")
 	b.sim.Add(memoriestest.Task{TaskID: "direct", Shape: memoriestest.ShapeVideos, Steps: []memoriestest.Step{
 		{Videos: []memoriestest.Video{{ID: "VI-7", Status: "SPLITTING"}}},
-		{AfterMS: 1000, Videos: []memoriestest.Video{{ID: "VI-7", Status: "PARSE"}}},
+		{AfterMS: 4000, Videos: []memoriestest.Video{{ID: "VI-7", Status: "PARSE"}}},
 	}})
 	in.register("direct", map[string]any{"until": "indexed"})
 	if got := b.receiver.await(t, 1, 10*time.Second)[0]; got.event.Type != webhook.TaskReady || *got.task.Videos[0].Status != "SPLITTING" {
