@@ -21,9 +21,10 @@ type Polled struct {
 const pollLinger = 50 * time.Millisecond
 
 // RecordPoll records one poll: its counters and, where the task changed, its events with their deliveries and jobs, all in
-// one transaction. Polls that come at the same time share it, and those that change nothing wait for one another.
+// one transaction. Polls that come at the same time share it, and those that change nothing wait for one another. Faults do not:
+// their poller may have to back off.
 func (s *Store) RecordPoll(ctx context.Context, p Poll) (Polled, error) {
-	if p.changesNothing() {
+	if p.Fault == nil && p.changesNothing() {
 		return s.idlePolls.Do(ctx, p)
 	}
 	return s.polls.Do(ctx, p)

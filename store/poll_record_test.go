@@ -235,12 +235,17 @@ func TestALeaseMayTakeLong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = tx.Rollback(context.Background()) }()
-	if _, err := tx.Exec(t.Context(), `select 1 from tasks where id = $1 for update`, task.ID); err != nil {
+	const long = 6 * time.Second // more than a statement's 5 s
+	var held sync.WaitGroup
+	defer held.Wait()
+	_, err = tx.Exec(t.Context(), `select 1 from tasks where id = $1 for update`, task.ID)
+	held.Go(func() {
+		time.Sleep(long)
+		_ = tx.Rollback(context.Background())
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	const long = 6 * time.Second // more than a statement's 5 s
-	time.AfterFunc(long, func() { _ = tx.Rollback(context.Background()) })
 	began := time.Now()
 	lease, err := b.AcquireLease(t.Context(), b.account.ID)
 	if err != nil || len(lease.Targets) != 1 {

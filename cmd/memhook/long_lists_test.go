@@ -79,7 +79,7 @@ func longLists(t *testing.T, perSecond string) {
 	wg.Wait()
 	peak := proc.PeakMemory(in.cmd.Process.Pid)
 	t.Logf("at most %.0f MiB while %d tasks with %d videos each became ready, %.0f MiB with four lists of them", polled, n, videos, peak)
-	if peak > 200 {
+	if most := pick(240.0, 200); peak > most { // beside other packages' tests less of it is collected in time
 		t.Errorf("%.0f MiB", peak)
 	}
 	var list page

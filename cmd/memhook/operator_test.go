@@ -208,7 +208,7 @@ func TestTheVerdictTurnsWhenAReceiverBreaks(t *testing.T) {
 	if got := in.admin(http.MethodPost, "/admin/v1"+strings.TrimPrefix(found.Verdict.Findings[0].Link, "/admin")+"/enable", nil, nil); got != http.StatusOK {
 		t.Fatalf("enable: %d", got)
 	}
-	until(t, 10*time.Second, "the webhook is delivered and the verdict is good", func() bool { return judge().Verdict.OK })
+	until(t, pick(time.Minute, 10*time.Second), "the webhook is delivered and the verdict is good", func() bool { return judge().Verdict.OK })
 	t.Logf("delivered and well %s after the endpoint was enabled", time.Since(start))
 	for _, line := range []string{"breaker opened"} {
 		if n := strings.Count(in.log.String(), line); n != 1 {

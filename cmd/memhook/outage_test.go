@@ -51,7 +51,7 @@ func TestAnOutageOfRefusals(t *testing.T) {
 	in.kill()
 	b.start(strings.TrimPrefix(in.url, "http://"))
 	time.Sleep(time.Until(end))
-	if n := b.sim.Stats().Requests - asked; n < pick(2, 8) || n > pick(10, 40) {
+	if n := b.sim.Stats().Requests - asked; n < pick(2, 8) || n > pick(20, 40) {
 		t.Errorf("%d requests in the outage", n)
 	}
 	if n := b.query(`select count(*) from tasks where status = 'waiting'`); n != tasks {

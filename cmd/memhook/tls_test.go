@@ -105,7 +105,7 @@ func TestTLSAndTrustedProxies(t *testing.T) {
 		if err == nil {
 			_ = resp.Body.Close()
 		}
-		return err == nil
+		return err == nil && resp.StatusCode == http.StatusOK
 	})
 	resp, err := client.Get("https://" + addr + "/readyz")
 	if err != nil {
