@@ -149,7 +149,10 @@ func TestSubscriptionsOfATaskAreLimited(t *testing.T) {
 		t.Errorf("%d subscriptions of a new task, %d refused", created, full)
 	}
 	var refused int
-	for _, r := range b.callbacks("fresh", 0, mostSubscriptions+50) {
+	for i, r := range b.callbacks("fresh", 0, mostSubscriptions+50) {
+		if !fresh[i].Full && i%50 != 0 {
+			continue // those that were refused, and some that were not
+		}
 		if again, err := b.RegisterTask(t.Context(), r); errors.Is(err, store.ErrFull) {
 			refused++
 		} else if err != nil || again.Created {
