@@ -3,6 +3,9 @@ package worker
 import (
 	"fmt"
 	"log/slog"
+	"math"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,6 +134,36 @@ func TestAWindowStopsWhereAnswersSlowDown(t *testing.T) {
 	w.adapt(3*time.Second, true, now.Add(time.Second))
 	if w.size() < before {
 		t.Errorf("a single slow answer makes %d of %d", w.size(), before)
+	}
+}
+
+// A good receiver has every hundredth answer take seconds: its window grows all the same.
+func TestAWindowGrowsBesideASlowTail(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same durations each time
+	var w window
+	type answer struct {
+		at   time.Time
+		took time.Duration
+	}
+	var flying []answer
+	start := time.Now()
+	for now := start; w.size() < 500; {
+		for w.room(500) > 0 {
+			took := time.Duration(float64(100*time.Millisecond) * math.Exp(0.5*random.NormFloat64()))
+			if random.IntN(100) == 0 {
+				took = 2*time.Second + time.Duration(random.Int64N(int64(2*time.Second)))
+			}
+			flying = append(flying, answer{now.Add(took), took})
+			w.inFlight++
+		}
+		slices.SortFunc(flying, func(a, b answer) int { return a.at.Compare(b.at) })
+		now = flying[0].at
+		w.adapt(flying[0].took, true, now)
+		w.inFlight--
+		if flying = flying[1:]; now.Sub(start) > time.Minute {
+			t.Fatalf("after a minute the window is %d", w.size())
+		}
 	}
 }
 

@@ -6,7 +6,8 @@ import "time"
 // what a receiver can take is not known and changes. It begins at windowMin. While it is full, it doubles with each round of
 // successes until the first failure or slowdown, and then grows by one with each round. It does not grow while answers take
 // longer than they do when little is in flight, and is halved, at most once a round, by a failure or where they take much
-// longer. Its zero value is a new window.
+// longer. How long they take is their median here: every hundredth answer of a good receiver takes seconds, which moves the mean
+// so far that the window would never grow (measured: 42 attempts in flight). Its zero value is a new window.
 type window struct {
 	inFlight int
 	extra    int           // beyond windowMin
@@ -14,7 +15,9 @@ type window struct {
 	acked    int           // successes of the round
 	cutAt    time.Time     // when it was last halved
 	mean     time.Duration // of the attempts' durations, exponentially weighted
-	base     time.Duration // about the least mean
+	answers  time.Duration // how many there were, up to medianOf
+	median   time.Duration // about that of the last medianOf durations
+	base     time.Duration // about the least median
 }
 
 func (w *window) size() int { return windowMin + w.extra }
@@ -25,22 +28,24 @@ func (w *window) room(most int) int { return min(w.size(), max(most, 1)) - w.inF
 // adapt adapts the window to the result of an attempt that is in flight until now.
 func (w *window) adapt(took time.Duration, ok bool, now time.Time) {
 	if w.mean == 0 {
-		w.mean = took
+		w.mean, w.median = took, took
 	}
-	took = min(took, max(4*w.mean, time.Second)) // so that a single slow answer does not count as a slowdown
-	w.mean += (took - w.mean) / 8
-	if w.base == 0 || w.mean < w.base {
-		w.base = w.mean
+	w.mean += (min(took, max(4*w.mean, time.Second)) - w.mean) / 8
+	w.answers = min(w.answers+1, medianOf)
+	step := max(w.median/w.answers, time.Millisecond)
+	w.median += min(max(took-w.median, -step), step)
+	if w.answers < medianOf || w.median < w.base {
+		w.base = w.median
 	}
 	if w.extra == 0 || w.inFlight <= w.size()/2 {
-		w.base += (w.mean - w.base) / 1024 // forgets slowly what the receiver took, and not because much is in flight
+		w.base += (w.median - w.base) / 1024 // forgets slowly what the receiver took, and not because much is in flight
 	}
 	switch {
-	case !ok || w.mean > slowFactor*w.base+slowMargin:
+	case !ok || w.median > slowFactor*w.base+slowMargin:
 		if now.Sub(w.cutAt) > w.mean {
 			w.extra, w.cut, w.acked, w.cutAt = max(0, w.size()/2-windowMin), true, 0, now
 		}
-	case w.inFlight < w.size() || w.mean > w.base*3/2+growMargin:
+	case w.inFlight < w.size() || w.median > w.base*3/2+growMargin:
 	case !w.cut:
 		w.extra++
 	default:
