@@ -81,9 +81,8 @@ func (s *Store) recipientsOf(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID) 
 	for range 2 {
 		rows, err := tx.Query(ctx, `
 			select s.task, s.endpoint_id, s.suffix, e.event_types, `+parksNow("e")+` as parked, e.deleted_at is not null as gone
-			from subscriptions s
+			from `+subscriptionsOf+`
 			join endpoints e on e.id = s.endpoint_id
-			where s.task = any($1)
 			order by s.created_at, s.id
 			for key share of e`, tasks)
 		if found, err = many[recipient](rows, err); err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/store/storetest"
 )
 
 // allocated returns how many bytes fn allocates. Tests that call it are not parallel.
@@ -223,5 +224,55 @@ func TestALateSubscriberGetsAnEventThatWasPurged(t *testing.T) {
 	}
 	if n := b.count(`select count(*) from deliveries`); n != 1 {
 		t.Errorf("%d deliveries, want no other subscriber's", n)
+	}
+}
+
+// Registering and telling subscribers read the subscriptions of their tasks, not all that the endpoint has, also before PostgreSQL
+// knows that these are many.
+func TestOneEndpointOfManyTasksIsNotReadWhole(t *testing.T) {
+	t.Parallel()
+	url := storetest.URL(t)
+	pool, err := store.Open(t.Context(), store.Database{URL: url, Conns: 10, Patience: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	b := newBundleOn(t, pool)
+	b.exec(`alter table subscriptions set (autovacuum_enabled = off)`, `alter table tasks set (autovacuum_enabled = off)`)
+	const batches, size = 15, 1000
+	var last []store.Registered
+	for i := range batches {
+		regs := make([]store.Registration, size)
+		for k := range regs {
+			regs[k] = b.task(fmt.Sprint(i*size+k), "https://one.example/")
+		}
+		if last, err = b.RegisterTasks(t.Context(), regs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range last[:5] {
+		b.ready(r.Task.ID, "PI-1")
+	}
+	pool.Close() // which makes its sessions report what they read
+	stats := storetest.Pool(t, url)
+	var read int
+	var open bool
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := stats.QueryRow(t.Context(), `
+			select coalesce(seq_tup_read, 0) + (select sum(idx_tup_read) from pg_stat_user_indexes where relname = 'subscriptions'),
+				(select count(*) from pg_stat_activity where datname = current_database()) > 1
+			from pg_stat_user_tables where relname = 'subscriptions'`).Scan(&read, &open)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !open {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the sessions do not end")
+		}
+	}
+	if read < batches*size || read > 4*batches*size {
+		t.Errorf("%d entries were read for %d subscriptions", read, batches*size)
 	}
 }
