@@ -29,7 +29,7 @@ type Account struct {
 // NewAccount is an account to be created.
 type NewAccount struct {
 	Name              string   `json:"name" minLength:"1" maxLength:"100" doc:"The name, unique among accounts."`
-	APIKey            string   `json:"api_key" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai. It is never shown again."`
+	APIKey            string   `json:"api_key" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai: printable ASCII characters without blanks. It is never shown again."`
 	API               string   `json:"api,omitempty" enum:"v1,datalake" doc:"The generation of memories.ai's API; absent: datalake for a key that begins with sk-mai-, else v1."`
 	RequestsPerSecond float64  `json:"requests_per_second,omitempty" minimum:"0.01" maximum:"1000" default:"1" doc:"The account's budget."`
 	UploadsPerMinute  *float64 `json:"uploads_per_minute,omitempty" minimum:"0.01" maximum:"6000" doc:"The account's budget of submissions; absent: 1 with v1, 60 with datalake."`
@@ -38,7 +38,7 @@ type NewAccount struct {
 // AccountPatch changes the fields that it has.
 type AccountPatch struct {
 	Name              NotNull[string]  `json:"name,omitzero" minLength:"1" maxLength:"100" doc:"The name, unique among accounts."`
-	APIKey            NotNull[string]  `json:"api_key,omitzero" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai. It is never shown again."`
+	APIKey            NotNull[string]  `json:"api_key,omitzero" minLength:"1" maxLength:"1000" doc:"The API key of memories.ai: printable ASCII characters without blanks. It is never shown again."`
 	API               NotNull[string]  `json:"api,omitzero" enum:"v1,datalake" doc:"Absent, with a new api_key: by the key's prefix."`
 	RequestsPerSecond NotNull[float64] `json:"requests_per_second,omitzero" minimum:"0.01" maximum:"1000" doc:"The account's budget."`
 	UploadsPerMinute  NotNull[float64] `json:"uploads_per_minute,omitzero" minimum:"0.01" maximum:"6000" doc:"The account's budget of submissions."`
@@ -91,7 +91,7 @@ func (s *server) listAccounts(ctx context.Context, in *PageInput) (*body[List[Ac
 		return nil, err
 	}
 	wire := func(a *store.Account) Account { return wireAccount(a, backlogs) }
-	return listOf(list, in.page.Limit, func(a *store.Account) uuid.UUID { return a.ID }, wire), nil
+	return listOf(list, false, in.Limit, func(a *store.Account) uuid.UUID { return a.ID }, wire), nil
 }
 
 func (s *server) patchAccount(ctx context.Context, in *patchAccountInput) (*body[Account], error) {

@@ -54,7 +54,7 @@ func (s *server) listApps(ctx context.Context, in *PageInput) (*body[List[App]],
 	if err != nil {
 		return nil, err
 	}
-	return listOf(list, in.page.Limit, func(a *store.App) uuid.UUID { return a.ID }, wireApp), nil
+	return listOf(list, false, in.Limit, func(a *store.App) uuid.UUID { return a.ID }, wireApp), nil
 }
 
 func (s *server) patchApp(ctx context.Context, in *patchAppInput) (*body[App], error) {

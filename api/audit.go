@@ -51,7 +51,7 @@ func (s *server) listAudit(ctx context.Context, in *ListAuditInput) (*body[List[
 	if err != nil {
 		return nil, err
 	}
-	return listOf(list, in.page.Limit, func(e *store.AuditEntry) uuid.UUID { return e.ID }, func(e *store.AuditEntry) AuditEntry {
+	return listOf(list, false, in.Limit, func(e *store.AuditEntry) uuid.UUID { return e.ID }, func(e *store.AuditEntry) AuditEntry {
 		changes := make(map[string]Change, len(e.Changes))
 		for field, pair := range e.Changes {
 			changes[field] = Change{pair[0], pair[1]}

@@ -20,7 +20,7 @@ type Delivery struct {
 	Status        string     `json:"status" enum:"pending,delivered,failed,cancelled" doc:"pending: it is or will be attempted; failed: its retries are used up."`
 	AttemptCount  int        `json:"attempt_count" doc:"The number of attempts so far."`
 	NextAttemptAt *Time      `json:"next_attempt_at" nullable:"true" doc:"When it is attempted next; null if it is not."`
-	CreatedAt     Time       `json:"created_at" doc:"When the event happened."`
+	CreatedAt     Time       `json:"created_at" doc:"When the delivery was created: when the event happened or, for a later subscriber, when it subscribed."`
 	DeliveredAt   *Time      `json:"delivered_at" nullable:"true" doc:"When the endpoint accepted it; null if it has not."`
 	Attempts      []Attempt  `json:"attempts,omitzero" nullable:"false" doc:"Absent in lists."`
 }
@@ -54,7 +54,7 @@ func (s *server) listDeliveries(ctx context.Context, in *DeliveriesFilter) (*bod
 	if err != nil {
 		return nil, err
 	}
-	return listOf(list, in.page.Limit, func(d *store.Delivery) uuid.UUID { return d.ID }, wireDelivery), nil
+	return listOf(list, false, in.Limit, func(d *store.Delivery) uuid.UUID { return d.ID }, wireDelivery), nil
 }
 
 func (in *DeliveriesFilter) filter(scope store.Scope) (f store.DeliveryFilter, err error) {

@@ -27,7 +27,8 @@ func openAPI(version string) huma.Config {
 	cfg := huma.DefaultConfig("memhook", version)
 	cfg.Info.Description = "Registers tasks of memories.ai and sends signed webhooks when their videos are available.\n\n" +
 		"Errors are `application/problem+json` (RFC 9457) with a stable `code`. Lists are newest first; `cursor` continues them. " +
-		"Times are UTC with six digits of a second. An unknown field or query parameter is an error."
+		"Times are UTC with six digits of a second. An unknown field or query parameter is an error. A body has at most 1 MiB and 20 levels " +
+		"of JSON and arrives within 5 s; a URL has at most 8 KiB."
 	cfg.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	cfg.Tags = []*huma.Tag{
 		{Name: "tasks", Description: "Tasks of memories.ai and their subscriptions."},

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
 )
 
 // node is a schema of the document.
@@ -27,6 +28,7 @@ type node struct {
 }
 
 type documented struct {
+	Info    struct{ Description string }
 	Servers []struct{ URL string }
 	Paths   map[string]map[string]struct {
 		OperationID, Description, Summary string
@@ -203,6 +205,53 @@ func TestEveryEventTypeHasANamedWebhook(t *testing.T) {
 	if len(doc.Webhooks) != len(store.EventTypes) || len(doc.Components.Schemas[anyWebhook].OneOf) != len(store.EventTypes) {
 		t.Errorf("%d webhooks, of which %s has %d, for %d event types",
 			len(doc.Webhooks), anyWebhook, len(doc.Components.Schemas[anyWebhook].OneOf), len(store.EventTypes))
+	}
+}
+
+// Bounds that no schema can express stand in the descriptions.
+func TestTheDocumentStatesBounds(t *testing.T) {
+	t.Parallel()
+	doc := readDocument(t)
+	for _, c := range []struct {
+		schema, property string
+		says             []string
+	}{
+		{"NewTask", "metadata", []string{"1 to 128 bytes", "at most 2,048"}},
+		{"NewTask", "callback_url", []string{"at most 2,048 characters", "not ending in /*", "at most 1,000"}},
+		{"NewUpload", "metadata", []string{"create-task"}},
+		{"NewUpload", "urls", []string{"at most 2,048 characters"}},
+		{"NewUpload", "source_url", []string{"at most 2,048 characters"}},
+		{"NewEndpoint", "url", []string{"at most 2,048 characters", "without user name, query and fragment"}},
+		{"NewEndpoint", "headers", append([]string{"at most 100", "at most 1,024 printable ASCII characters", "webhook-"}, reservedHeaders...)},
+		{"EndpointPatch", "headers", []string{"new endpoint"}},
+		{"NewAccount", "api_key", []string{"printable ASCII characters without blanks"}},
+		{"AccountPatch", "api_key", []string{"printable ASCII characters without blanks"}},
+	} {
+		s := doc.Components.Schemas[c.schema]
+		if s == nil || s.Properties[c.property] == nil {
+			t.Errorf("there is no %s.%s", c.schema, c.property)
+			continue
+		}
+		for _, part := range c.says {
+			if !strings.Contains(s.Properties[c.property].Description, part) {
+				t.Errorf("%s.%s does not say %q: %s", c.schema, c.property, part, s.Properties[c.property].Description)
+			}
+		}
+	}
+	hint := doc.Paths["/v1/hints/{token}"]["post"].Description
+	for _, part := range []string{"64 KiB", strconv.Itoa(hintRate), strconv.Itoa(hintBurst)} {
+		if !strings.Contains(hint, part) {
+			t.Errorf("the hint's description does not say %s: %s", part, hint)
+		}
+	}
+	for _, part := range []string{"at most 1 MiB and 20 levels", "at most 8 KiB"} {
+		if !strings.Contains(doc.Info.Description, part) {
+			t.Errorf("the document does not say %q", part)
+		}
+	}
+	bounds := []int{maxMetadataKey, maxMetadataText, maxHeaderValue, maxUploadURL, webhook.MaxURLLength, maxBody, maxURL, maxDepth}
+	if want := []int{128, 2048, 1024, 2048, 2048, 1 << 20, 8 << 10, 20}; !slices.Equal(bounds, want) {
+		t.Errorf("the bounds are %v, the document has %v", bounds, want)
 	}
 }
 

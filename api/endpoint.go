@@ -29,7 +29,7 @@ type Endpoint struct {
 
 // NewEndpoint is an endpoint to be created.
 type NewEndpoint struct {
-	URL         string            `json:"url" example:"https://customer.example/hooks" doc:"Scheme, host, port and path, without a query. A path that ends in /* makes one endpoint of all callback URLs below it; the longest match counts."`
+	URL         string            `json:"url" example:"https://customer.example/hooks" doc:"Scheme, host, port and path, at most 2,048 characters, without user name, query and fragment. A path that ends in /* makes one endpoint of all callback URLs below it; the longest match counts."`
 	Description string            `json:"description,omitempty" maxLength:"500" doc:"A note of yours."`
 	Enabled     *bool             `json:"enabled,omitempty" default:"true" doc:"Whether webhooks are sent; while false, they wait."`
 	EventTypes  []string          `json:"event_types,omitempty" nullable:"true" maxItems:"20" doc:"Empty or absent: all events of its tasks."`
@@ -41,11 +41,11 @@ type NewEndpoint struct {
 
 // EndpointPatch changes the fields that it has. null clears a field that can be empty.
 type EndpointPatch struct {
-	URL         NotNull[string]             `json:"url,omitzero" doc:"Its subscriptions and deliveries move with it."`
+	URL         NotNull[string]             `json:"url,omitzero" doc:"As of a new endpoint. Its subscriptions and deliveries move with it."`
 	Description Nullable[string]            `json:"description,omitzero" maxLength:"500" doc:"A note of yours."`
 	Enabled     NotNull[bool]               `json:"enabled,omitzero" doc:"Whether webhooks are sent; true closes the breaker too."`
 	EventTypes  Nullable[[]string]          `json:"event_types,omitzero" maxItems:"20" doc:"Empty or null: all events of its tasks."`
-	Headers     Nullable[map[string]string] `json:"headers,omitzero" maxProperties:"20" doc:"Replaces all headers. The value *** keeps the header that is there."`
+	Headers     Nullable[map[string]string] `json:"headers,omitzero" maxProperties:"20" doc:"Replaces all headers, as those of a new endpoint are bounded. The value *** keeps the header that is there, whatever the case of its name."`
 	RateLimit   Nullable[float64]           `json:"rate_limit,omitzero" minimum:"0" maximum:"10000" doc:"Deliveries per second, at least 0.01; null or 0 for no limit."`
 	Signatures  Nullable[[]string]          `json:"signatures,omitzero" maxItems:"2" doc:"v1, and v1a beside it where it is asked for; null for v1."`
 }
@@ -110,7 +110,7 @@ func (s *server) listEndpoints(ctx context.Context, in *PageInput) (*body[List[E
 	if err != nil {
 		return nil, err
 	}
-	return listOf(list, in.page.Limit, func(e *store.Endpoint) uuid.UUID { return e.ID }, s.wireEndpoint), nil
+	return listOf(list, false, in.Limit, func(e *store.Endpoint) uuid.UUID { return e.ID }, s.wireEndpoint), nil
 }
 
 func (s *server) deleteEndpoint(ctx context.Context, in *IDInput) (*struct{}, error) {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 )
@@ -98,6 +100,14 @@ var reservedHeaders = []string{
 	"content-type", "content-length", "content-encoding", "user-agent", "host", "connection", "keep-alive", "proxy-connection",
 	"proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "expect", "http2-settings",
 	"traceparent", "tracestate",
+}
+
+// TransformSchema documents which headers are refused.
+func (NewEndpoint) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["headers"].Description += " A name has at most 100 letters, digits, hyphens and other characters that HTTP permits, in any " +
+		"case; a value at most 1,024 printable ASCII characters. memhook sets these, and those that begin with webhook-, itself: " +
+		strings.Join(reservedHeaders, ", ") + "."
+	return s
 }
 
 func checkHeaders(headers map[string]string) (wrong []FieldError) {

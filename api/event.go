@@ -24,9 +24,10 @@ type Event struct {
 type (
 	// EventsFilter are the query parameters of the feed.
 	EventsFilter struct {
-		Limit int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"The maximum number of entries."`
-		After string `query:"after" doc:"The id of the last event that you have; absent: start with the oldest event that is kept."`
-		Type  string `query:"type" doc:"Return only events of this type."`
+		Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"The maximum number of entries."`
+		Cursor string `query:"cursor" doc:"The next_cursor of the previous page. It counts in place of after."`
+		After  string `query:"after" doc:"The id of the last event that you have; absent: start with the oldest event that is kept."`
+		Type   string `query:"type" doc:"Return only events of this type."`
 	}
 	taskEventsInput struct {
 		IDInput
@@ -42,37 +43,41 @@ func (s *server) listTaskEvents(ctx context.Context, in *taskEventsInput) (*body
 		return nil, err
 	}
 	// This list is oldest first, so what follows the cursor is newer.
-	events, cut, err := s.store.TaskEvents(ctx, in.id, in.page.Before, in.Limit)
+	events, cut, err := s.store.TaskEvents(ctx, in.id, in.page.Before, in.page.Limit)
 	if err != nil {
 		return nil, err
 	}
-	if cut {
-		in.Limit = len(events) // the page is full
-	}
-	return listOf(events, in.Limit, func(ev *store.Event) uuid.UUID { return ev.ID }, wireEvent), nil
+	return listOf(events, cut, in.Limit, func(ev *store.Event) uuid.UUID { return ev.ID }, wireEvent), nil
 }
 
 func (s *server) listEvents(ctx context.Context, in *EventsFilter) (*body[List[Event]], error) {
 	if in.Type != "" && !slices.Contains(store.EventTypes, in.Type) {
 		return nil, invalid(FieldError{"type", oneOf(in.Type, store.EventTypes)})
 	}
-	after := uuid.Nil
-	if in.After != "" {
-		var err error
-		if after, err = parseEventID(in.After); err != nil {
-			return nil, invalid(FieldError{"after", "must be the id of an event, such as evt_01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2"})
-		}
-	}
-	events, cut, err := s.store.Events(ctx, scopeOf(ctx), in.Type, after, in.Limit)
+	after, err := in.from()
 	if err != nil {
 		return nil, err
 	}
-	out := &body[List[Event]]{List[Event]{Data: wireAll(events, wireEvent)}}
-	if len(events) == in.Limit || cut {
-		last := out.Body.Data[len(events)-1].ID
-		out.Body.NextCursor = &last
+	events, cut, err := s.store.Events(ctx, scopeOf(ctx), in.Type, after, in.Limit+1)
+	if err != nil {
+		return nil, err
 	}
-	return out, nil
+	return pageOf(events, cut, in.Limit, func(ev *store.Event) string { return webhook.EventID(ev.ID.String()) }, wireEvent), nil
+}
+
+// from returns the id of the event that the page begins after.
+func (in *EventsFilter) from() (id uuid.UUID, err error) {
+	switch {
+	case in.Cursor != "":
+		if id, err = parseEventID(in.Cursor); err != nil {
+			err = invalid(FieldError{"cursor", "must be the next_cursor of a page of this list"})
+		}
+	case in.After != "":
+		if id, err = parseEventID(in.After); err != nil {
+			err = invalid(FieldError{"after", "must be the id of an event, such as evt_01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2"})
+		}
+	}
+	return id, err
 }
 
 func (s *server) getEvent(ctx context.Context, in *eventInput) (*body[Event], error) {

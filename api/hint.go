@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -64,7 +65,9 @@ func documentHints(api huma.API) {
 	api.OpenAPI().AddOperation(&huma.Operation{
 		OperationID: "hint", Method: http.MethodPost, Path: "/v1/hints/{token}", Summary: "memories.ai's own callback", Tags: []string{"tasks"},
 		Description: "Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it " +
-			"names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same.",
+			"names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same, also " +
+			fmt.Sprintf("where the body has more than 64 KiB or the URL was called more than %d times in a second (%d at once): then the "+
+				"callback is ignored.", hintRate, hintBurst),
 		Parameters:  []*huma.Param{{Name: "token", In: "path", Required: true, Schema: text, Description: "The last part of the hint URL."}},
 		RequestBody: &huma.RequestBody{Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{}}}},
 		Responses: map[string]*huma.Response{

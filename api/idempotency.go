@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"io"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -35,27 +33,14 @@ func (s *server) idempotent(ctx huma.Context, next func(huma.Context)) {
 		refuse(ctx, invalid(FieldError{headerIdempotency, "must be at most 255 printable characters"}))
 		return
 	}
-	_ = ctx.SetReadDeadline(time.Now().Add(bodyTimeout))
-	body, err := io.ReadAll(io.LimitReader(ctx.BodyReader(), maxBody+1))
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		refuse(ctx, problemFor(http.StatusRequestTimeout, codeTimeout, fieldsDetail(bodyTooSlow), bodyTooSlow...))
-		return
-	case err != nil:
-		refuse(ctx, problemFor(http.StatusBadRequest, codeBadRequest, "the body could not be read"))
-		return
-	case len(body) > maxBody:
-		refuse(ctx, problemFor(http.StatusRequestEntityTooLarge, codeTooLarge, fieldsDetail(bodyTooLarge), bodyTooLarge...))
-		return
-	}
 	url := ctx.URL()
 	hash := sha256.New()
 	_, _ = io.WriteString(hash, url.RequestURI()+"\n")
-	_, _ = hash.Write(body)
-	s.answerOnce(ctx, key, hash.Sum(nil), body, next)
+	_, _ = io.Copy(hash, ctx.BodyReader())
+	s.answerOnce(ctx, key, hash.Sum(nil), next)
 }
 
-func (s *server) answerOnce(ctx huma.Context, key string, hash, body []byte, next func(huma.Context)) {
+func (s *server) answerOnce(ctx huma.Context, key string, hash []byte, next func(huma.Context)) {
 	app := callerOf(ctx.Context()).AppID
 	pause := 10 * time.Millisecond
 	for deadline := time.Now().Add(idempotencyPatience); ; pause = min(2*pause, 200*time.Millisecond) {
@@ -65,7 +50,7 @@ func (s *server) answerOnce(ctx huma.Context, key string, hash, body []byte, nex
 			refuse(ctx, s.problemOf(ctx.Context(), err, ""))
 			return
 		case claim.Mine:
-			r := &recorded{humaContext: ctx, in: bytes.NewReader(body)}
+			r := &recorded{humaContext: ctx}
 			next(r)
 			s.keepAnswer(ctx.Context(), app, key, claim, r)
 			return
@@ -121,17 +106,13 @@ func replay(ctx huma.Context, status int, response []byte) {
 // humaContext is [huma.Context] under a name that, embedded, does not hide its method Context.
 type humaContext = huma.Context
 
-// recorded replays a body that was already read and keeps the answer.
+// recorded keeps the answer to a request.
 type recorded struct {
 	humaContext
 
-	in     io.Reader
 	status int
 	out    bytes.Buffer
 }
-
-// BodyReader returns the body that was already read.
-func (r *recorded) BodyReader() io.Reader { return r.in }
 
 // SetStatus keeps the status.
 func (r *recorded) SetStatus(status int) {

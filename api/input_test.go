@@ -1,7 +1,11 @@
 package api
 
 import (
+	"bufio"
+	"crypto/sha256"
 	"encoding/json"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -53,7 +57,8 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"a key with a blank", "POST", "/admin/v1/accounts", `{"name":"a","api_key":"sk-mavi-1\n"}`, jsonBody, 422, "invalid-request", "api_key", "must have only printable ASCII characters and no blanks"},
 		{"a key with a letter that no header takes", "POST", "/admin/v1/accounts", `{"name":"a","api_key":"sk-mavi-é"}`, jsonBody, 422, "invalid-request", "api_key", "must have only printable ASCII characters and no blanks"},
 		{"a resend of a status that has none", "POST", "/v1/deliveries/resend", `{"status":"cancelled"}`, jsonBody, 422, "invalid-request", "status", "must be one of"},
-		{"a resend for an unknown endpoint", "POST", "/v1/deliveries/resend", `{"endpoint_id":"` + unknown + `"}`, jsonBody, 422, "invalid-request", "endpoint_id", "must be the id of an endpoint"},
+		{"a resend for an unknown endpoint", "POST", "/v1/deliveries/resend", `{"endpoint_id":"` + unknown + `"}`, jsonBody, 404, "not-found", "endpoint_id", "endpoint_id refers to no existing endpoint"},
+		{"a resend for an endpoint unknown to all apps", "POST", "/admin/v1/deliveries/resend", `{"endpoint_id":"` + unknown + `"}`, jsonBody, 404, "not-found", "endpoint_id", "endpoint_id refers to no existing endpoint"},
 		{"a resend for the zero id", "POST", "/v1/deliveries/resend", `{"endpoint_id":"` + zero + `"}`, jsonBody, 422, "invalid-request", "endpoint_id", "the zero UUID is none"},
 		{"a resend for the zero id in all apps", "POST", "/admin/v1/deliveries/resend", `{"endpoint_id":"` + zero + `"}`, jsonBody, 422, "invalid-request", "endpoint_id", "the zero UUID is none"},
 		{"a resend for an unset variable", "POST", "/v1/deliveries/resend", `{"endpoint_id":""}`, jsonBody, 422, "invalid-request", "endpoint_id", "must be an id (a UUID)"},
@@ -70,6 +75,8 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"broken JSON", "POST", "/v1/tasks", `{"task_id":}`, jsonBody, 400, "bad-request", "body", "body cannot be read as JSON: line 1, column 12: a value must be"},
 		{"a byte order mark", "POST", "/v1/tasks", "\uFEFF{}", jsonBody, 400, "bad-request", "body", "it begins with a byte order mark (BOM); send UTF-8 without one"},
 		{"too deep", "POST", "/v1/tasks", strings.Repeat("[", 30), jsonBody, 400, "bad-request", "body", "it is nested deeper than 20 levels"},
+		{"too large for an operation without a body", "POST", "/v1/endpoints/" + b.endpoint + "/enable", strings.Repeat(" ", maxBody+1), nil, 413, "body-too-large", "body", "body is larger than 1 MiB"},
+		{"too large for the operator's", "POST", "/admin/v1/polling/pause", strings.Repeat(" ", maxBody+1), nil, 413, "body-too-large", "body", "body is larger than 1 MiB"},
 		{"too large", "POST", "/v1/tasks", `{"task_id":"` + strings.Repeat("a", maxBody) + `"}`, jsonBody, 413, "body-too-large", "body", "body is larger than 1 MiB"},
 		{"an array", "POST", "/v1/tasks", `[]`, jsonBody, 422, "invalid-request", "body", "body must be an object"},
 		{"an unknown field", "POST", "/v1/tasks", `{"task_id":"a",` + ok + `,"colour":"red"}`, jsonBody, 422, "invalid-request", "colour", "colour is not a field of this request, which takes callback_url, "},
@@ -147,6 +154,88 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 	}
 	if list := ask(h, "GET", "/v1/tasks?limit=500&cursor=&status=&task_id=", b.key, ""); list.Code != http.StatusOK {
 		t.Errorf("empty filters: %d %s", list.Code, list.Body)
+	}
+}
+
+// A body that breaks off is the client's fault, whatever the operation does with it. One that is as large as can be is taken.
+func TestBodiesThatBreakOff(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	h := b.served(b.operations)
+	server := httptest.NewServer(h)
+	defer server.Close()
+	enable := "/v1/endpoints/" + b.endpoint + "/enable"
+	for _, target := range []string{"/v1/tasks", "/v1/tasks/batch", enable, "/admin/v1/accounts", "/admin/v1/polling/pause"} {
+		token := b.key
+		if strings.HasPrefix(target, "/admin/") {
+			token = testToken
+		}
+		head := "POST " + target + " HTTP/1.1\r\nHost: memhook\r\nContent-Type: application/json\r\nAuthorization: Bearer " + token + "\r\n"
+		for _, key := range []string{"", headerIdempotency + ": once\r\n"} {
+			for name, body := range map[string]string{
+				"a chunk without a size": "Transfer-Encoding: chunked\r\n\r\nnone\r\n{}\r\n0\r\n\r\n", "half of a body": "Content-Length: 100\r\n\r\n{",
+			} {
+				status, answer := exchange(t, server.Listener.Addr().String(), head+key+body)
+				if status != http.StatusBadRequest || !strings.Contains(answer, `"code":"bad-request"`) || !strings.Contains(answer, `"field":"body","message":"could not be read`) {
+					t.Errorf("%s at %s, %q: %d %s", name, target, key, status, answer)
+				}
+			}
+		}
+	}
+	if w := ask(h, http.MethodPost, enable, b.key, strings.Repeat(" ", maxBody)); w.Code != http.StatusOK {
+		t.Errorf("1 MiB: %d %s", w.Code, w.Body)
+	}
+}
+
+// exchange sends the bytes of a request on a connection of its own, of which it then closes its half.
+func exchange(t *testing.T, addr, request string) (status int, body string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.(*net.TCPConn).CloseWrite()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatalf("%v after %.60q", err, request)
+	}
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(raw)
+}
+
+// A request may take longer than its body had time to arrive: a repetition waits for the first request to end, and says so.
+func TestWaitingForTheFirstRequestIsAnswered(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	server := httptest.NewServer(b.served(b.operations))
+	defer server.Close()
+	body := `{"task_id":"slow","callback_url":"https://customer.example/"}`
+	hash := sha256.Sum256([]byte("/v1/tasks\n" + body))
+	if claim, err := b.store.ClaimIdempotent(t.Context(), b.app, "slow", hash[:]); err != nil || !claim.Mine {
+		t.Fatalf("%+v, %v", claim, err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/v1/tasks", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{"Authorization": "Bearer " + b.key, "Content-Type": "application/json", headerIdempotency: "slow"} {
+		req.Header.Set(name, value)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if answer, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusConflict || !strings.Contains(string(answer), codeKeyInUse) {
+		t.Errorf("%d %s", resp.StatusCode, answer)
 	}
 }
 

@@ -66,7 +66,7 @@ func (s *server) listKeys(ctx context.Context, in *listKeysInput) (*body[List[AP
 	if err != nil {
 		return nil, err
 	}
-	return listOf(list, in.page.Limit, func(k *store.APIKey) uuid.UUID { return k.ID }, wireKey), nil
+	return listOf(list, false, in.Limit, func(k *store.APIKey) uuid.UUID { return k.ID }, wireKey), nil
 }
 
 func (s *server) revokeKey(ctx context.Context, in *revokeKeyInput) (*struct{}, error) {

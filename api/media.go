@@ -1,9 +1,14 @@
 package api
 
 import (
+	"bytes"
+	"errors"
+	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -37,6 +42,40 @@ func checkMedia(ctx huma.Context, next func(huma.Context)) {
 func refuseMedia(ctx huma.Context, wrong FieldError) {
 	refuse(ctx, problemFor(http.StatusUnsupportedMediaType, codeMediaType, fieldsDetail([]FieldError{wrong}), wrong))
 }
+
+// readBody is a middleware that reads the body, also where the operation takes none. It refuses one that is larger than maxBody, takes
+// longer than bodyTimeout, or ends early. The time for the handler is its own: a deadline that passes on the connection would cancel
+// the request's context.
+func readBody(ctx huma.Context, next func(huma.Context)) {
+	_ = ctx.SetReadDeadline(time.Now().Add(bodyTimeout))
+	body, err := io.ReadAll(io.LimitReader(ctx.BodyReader(), maxBody+1))
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		refuseBody(ctx, http.StatusRequestTimeout, codeTimeout, "did not arrive within "+bodyTimeout.String()+"; send the request again")
+	case err != nil:
+		refuseBody(ctx, http.StatusBadRequest, codeBadRequest, "could not be read to its end; send the request again")
+	case len(body) > maxBody:
+		refuseBody(ctx, http.StatusRequestEntityTooLarge, codeTooLarge, "is larger than 1 MiB; send less in one request")
+	default:
+		_ = ctx.SetReadDeadline(time.Time{})
+		next(withBody{ctx, body})
+	}
+}
+
+func refuseBody(ctx huma.Context, status int, code, message string) {
+	wrong := FieldError{fieldBody, message}
+	refuse(ctx, problemFor(status, code, fieldsDetail([]FieldError{wrong}), wrong))
+}
+
+// withBody is a request whose body was read.
+type withBody struct {
+	humaContext
+
+	body []byte
+}
+
+// BodyReader returns the body from its beginning.
+func (r withBody) BodyReader() io.Reader { return bytes.NewReader(r.body) }
 
 // asJSON is a request whose body is JSON, whatever spelling its media type has.
 type asJSON struct{ humaContext }

@@ -89,7 +89,7 @@ var (
 	accountBacklog = desc("account_backlog_tasks", "Tasks of the account that are polled.", "account")
 	tasks          = desc("tasks", "Tasks, by status.", "status")
 	queueJobs      = desc("queue_jobs", "Jobs in a queue, by state.", "queue", "state")
-	queueOldest    = desc("queue_oldest_seconds", "Seconds that the oldest available job has waited for a worker.", "queue")
+	queueOldest    = desc("queue_oldest_seconds", "Seconds that the oldest available job has waited for a worker; 0 if paused.", "queue")
 	queuePaused    = desc("queue_paused", "1 where an operator has paused the queue.", "queue")
 	breakers       = desc("endpoints", "Endpoints, by the state of their breaker.", "breaker")
 	disabled       = desc("endpoints_disabled", "Endpoints that are disabled.")
@@ -212,13 +212,13 @@ func (g *gauges) addQueues(st *store.Stats) {
 		for _, state := range []string{"available", "running", "scheduled", "retryable"} {
 			g.add(queueJobs, float64(depths[[2]string{queue, state}].Count), queue, state)
 		}
-		g.add(queueOldest, depths[[2]string{queue, "available"}].OldestSecs, queue)
 		since, paused := st.PausedAt[queue]
 		g.add(queuePaused, boolean(paused), queue)
-		pausedFor := 0.0
-		if paused {
-			pausedFor = time.Since(since).Seconds()
+		oldest, pausedFor := depths[[2]string{queue, "available"}].OldestSecs, 0.0
+		if paused { // more workers would not help
+			oldest, pausedFor = 0, time.Since(since).Seconds()
 		}
+		g.add(queueOldest, oldest, queue)
 		g.add(queuePausedFor, pausedFor, queue)
 	}
 }

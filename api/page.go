@@ -17,7 +17,7 @@ type PageInput struct {
 }
 
 func (p *PageInput) readPage() error {
-	p.page = store.Page{Limit: p.Limit}
+	p.page = store.Page{Limit: p.Limit + 1} // one more tells whether this page is the last
 	if p.Cursor == "" {
 		return nil
 	}
@@ -35,13 +35,22 @@ type List[T any] struct {
 	NextCursor *string `json:"next_cursor" doc:"The cursor of the next page; null on the last page."`
 }
 
-// listOf makes a page of a list's rows; id returns a row's id.
-func listOf[R, T any](rows []R, limit int, id func(*R) uuid.UUID, wire func(*R) T) *body[List[T]] {
+// listOf makes a page of a list's rows; id returns a row's id, which the cursor is made of. For cut and limit see [pageOf].
+func listOf[R, T any](rows []R, cut bool, limit int, id func(*R) uuid.UUID, wire func(*R) T) *body[List[T]] {
+	return pageOf(rows, cut, limit, func(row *R) string {
+		last := id(row)
+		return base64.RawURLEncoding.EncodeToString(last[:])
+	}, wire)
+}
+
+// pageOf makes a page of at most limit rows; cursor returns the cursor of the page that follows a row. The page is the last one
+// unless there are more rows than limit, or the store has cut them.
+func pageOf[R, T any](rows []R, cut bool, limit int, cursor func(*R) string, wire func(*R) T) *body[List[T]] {
+	more := cut || len(rows) > limit
+	rows = rows[:min(limit, len(rows))]
 	out := &body[List[T]]{List[T]{Data: wireAll(rows, wire)}}
-	if len(rows) == limit && limit > 0 {
-		last := id(&rows[len(rows)-1])
-		cursor := base64.RawURLEncoding.EncodeToString(last[:])
-		out.Body.NextCursor = &cursor
+	if more {
+		out.Body.NextCursor = new(cursor(&rows[len(rows)-1]))
 	}
 	return out
 }

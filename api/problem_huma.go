@@ -47,10 +47,6 @@ func newProblem(ctx huma.Context, status int, msg string, errs ...error) huma.St
 	case len(wrong) > 0:
 	case status == http.StatusBadRequest && msg == "request body is required":
 		wrong = []FieldError{{fieldBody, "is missing; send a JSON object"}}
-	case status == http.StatusRequestEntityTooLarge:
-		wrong = bodyTooLarge
-	case status == http.StatusRequestTimeout:
-		wrong = bodyTooSlow
 	}
 	p := problemFor(status, codeOf(status), msg, wrong...)
 	if len(wrong) > 0 {

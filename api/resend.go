@@ -42,7 +42,7 @@ func (s *server) startResend(ctx context.Context, in *body[NewResend]) (*body[Re
 	if f.EndpointID != uuid.Nil {
 		switch _, err := s.store.Endpoint(ctx, f.Scope, f.EndpointID); {
 		case errors.Is(err, store.ErrNotFound):
-			return nil, invalid(FieldError{"endpoint_id", "must be the id of an endpoint"})
+			return nil, missing("endpoint_id", "endpoint")
 		case err != nil:
 			return nil, err
 		}

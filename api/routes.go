@@ -65,7 +65,7 @@ func (s *server) appRoutes() map[string][]route {
 			{get, "/deliveries", do(s.listDeliveries), "list-deliveries", "List deliveries", []int{200}},
 			{get, "/deliveries/{id}", do(s.getDelivery), "get-delivery", "Get a delivery with its attempts", []int{200, 404}},
 			{post, "/deliveries/{id}/resend", do(s.resend), "resend-delivery", "Resend a delivery", []int{202, 404, 409}},
-			{post, "/deliveries/resend", do(s.startResend), "resend-deliveries", "Resend all deliveries that match", []int{202}},
+			{post, "/deliveries/resend", do(s.startResend), "resend-deliveries", "Resend all deliveries that match", []int{202, 404}},
 			{get, "/resends/{id}", do(s.getResend), "get-resend", "Get the progress of a bulk resend", []int{200, 404}},
 		},
 		"search": {
@@ -102,7 +102,10 @@ func (s *server) adminRoutes() []route {
 		{get, "/deliveries", filterByApp(do(s.listDeliveries)), "admin-list-deliveries", "List the deliveries of all apps", []int{200}},
 		{get, "/deliveries/{id}", do(s.getDelivery), "admin-get-delivery", "Get a delivery of any app with its attempts", []int{200, 404}},
 		{post, "/deliveries/{id}/resend", do(s.resend), "admin-resend-delivery", "Resend a delivery", []int{202, 404, 409}},
-		{post, "/deliveries/resend", filterByApp(do(s.startResend)), "admin-resend-deliveries", "Resend all deliveries that match", []int{202}},
+		{
+			post, "/deliveries/resend", filterByApp(do(s.startResend)), "admin-resend-deliveries", "Resend all deliveries that match",
+			[]int{202, 404},
+		},
 		{get, "/resends/{id}", do(s.getResend), "admin-get-resend", "Get the progress of a bulk resend", []int{200, 404}},
 		{get, "/search", filterByApp(do(s.search)), "admin-search", "Find tasks, deliveries, endpoints and uploads of all apps", []int{200}},
 		{get, "/audit", filterByApp(do(s.listAudit)), "admin-list-audit", "List who changed what", []int{200}},
@@ -176,13 +179,14 @@ var descriptions = map[string]string{
 }
 
 const feed = "Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id " +
-	"while there are more events. Events are in the order in which they were stored, so that none appears behind one that you have seen."
+	"while there are more events, and `cursor` takes it as in every list. Events are in the order in which they were stored, so that " +
+	"none appears behind one that you have seen."
 
 // operations registers everything that stands in the OpenAPI document.
 func (s *server) operations(api huma.API) {
 	s.registry = api.OpenAPI().Components.Schemas
 	v1 := huma.NewGroup(api, "/v1")
-	v1.UseMiddleware(refuseWebhooks, s.authenticated, s.limited, checkQuery, checkMedia, s.idempotent, s.audited)
+	v1.UseMiddleware(refuseWebhooks, s.authenticated, s.limited, checkQuery, checkMedia, readBody, s.idempotent, s.audited)
 	v1.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"apiKey": {}}}
 		if op.Method == post {
@@ -198,7 +202,7 @@ func (s *server) operations(api huma.API) {
 		s.register(v1, tag, routes)
 	}
 	admin := huma.NewGroup(api, "/admin/v1")
-	admin.UseMiddleware(refuseWebhooks, s.administrator, checkQuery, checkMedia, s.audited)
+	admin.UseMiddleware(refuseWebhooks, s.administrator, checkQuery, checkMedia, readBody, s.audited)
 	admin.UseSimpleModifier(func(op *huma.Operation) {
 		op.Security = []map[string][]string{{"adminToken": {}}}
 		documentProblems(op, http.StatusUnauthorized)
@@ -213,7 +217,7 @@ func (s *server) register(api huma.API, tag string, routes []route) {
 	for _, r := range routes {
 		op := huma.Operation{
 			Method: r.method, Path: r.path, OperationID: r.id, Summary: r.summary, Description: descriptions[r.id], Tags: []string{tag},
-			DefaultStatus: r.statuses[0], Errors: r.statuses[1:], MaxBodyBytes: maxBody + 1,
+			DefaultStatus: r.statuses[0], Errors: r.statuses[1:], MaxBodyBytes: maxBody + 1, BodyReadTimeout: -1, // see readBody
 			Metadata: map[string]any{metadataFields: &fieldNames{}},
 		}
 		switch r.id {

@@ -98,6 +98,38 @@ func ask(h http.Handler, method, target, token, body string, header ...string) *
 	return w
 }
 
+// Another app's endpoint is one that does not exist, also where a body names it.
+func TestABulkResendToAnotherAppsEndpoint(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	h := b.served(b.operations)
+	other, err := b.store.CreateApp(t.Context(), "other", b.account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, key, err := b.store.CreateKey(t.Context(), other.ID, "key", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		key, query string
+		status     int
+	}{
+		"its own": {b.key, "", http.StatusAccepted}, "another's": {key, "", http.StatusNotFound}, "the operator's": {testToken, "", http.StatusAccepted},
+		"the operator's for another app": {testToken, "?app_id=" + other.ID.String(), http.StatusNotFound},
+	} {
+		prefix := "/v1"
+		if c.key == testToken {
+			prefix = "/admin/v1"
+		}
+		body := `{"endpoint_id":"` + b.endpoint + `"}`
+		w := ask(h, http.MethodPost, prefix+"/deliveries/resend"+c.query, c.key, body, "Content-Type", "application/json")
+		if w.Code != c.status || c.status == http.StatusNotFound && !strings.Contains(w.Body.String(), `"field":"endpoint_id"`) {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+}
+
 // A route that is registered without its middleware answers nothing of anybody's: lists are empty, and reads, changes and
 // the operator's routes are refused.
 func TestRoutesWithoutMiddlewareAnswerNothing(t *testing.T) {

@@ -14,8 +14,8 @@ var otherNames = map[string][]string{
 	"ttl": {"expires_in"}, "timeout": {"expires_in"}, "expiry": {"expires_in"}, "expiresat": {"expires_in"},
 	"events": {"event_types", "type"}, "enabledevents": {"event_types"}, "types": {"event_types"}, "eventtype": {"type"},
 	"filtertypes": {"event_types"}, "id": {"task_id"}, "taskid": {"task"}, "items": {"tasks"}, "app": {"app_id"}, "account": {"account_id"},
-	"page": {"cursor", "after"}, "offset": {"cursor", "after"}, "after": {"cursor"}, "cursor": {"after"}, "nextcursor": {"cursor", "after"},
-	"startingafter": {"cursor", "after"}, "perpage": {"limit"}, "pagesize": {"limit"}, "count": {"limit", "expected_videos"},
+	"page": {"cursor"}, "offset": {"cursor"}, "after": {"cursor"}, "nextcursor": {"cursor"}, "startingafter": {"after", "cursor"},
+	"perpage": {"limit"}, "pagesize": {"limit"}, "count": {"limit", "expected_videos"},
 	"state": {"status"}, "query": {"q"}, "search": {"q"}, "key": {"api_key"}, "rps": {"requests_per_second"}, "videos": {"expected_videos"},
 	"tags": {"metadata"}, "data": {"metadata", "tasks"}, "from": {"since"}, "to": {"until"},
 }

@@ -99,10 +99,7 @@ func (s *server) listTasks(ctx context.Context, in *TasksFilter) (*body[List[Tas
 	if err != nil {
 		return nil, err
 	}
-	if cut {
-		in.page.Limit = len(tasks) // the page is full
-	}
-	return listOf(tasks, in.page.Limit, func(t *store.Task) uuid.UUID { return t.ID }, wireTask), nil
+	return listOf(tasks, cut, in.Limit, func(t *store.Task) uuid.UUID { return t.ID }, wireTask), nil
 }
 
 func (s *server) getTask(ctx context.Context, in *IDInput) (*body[Task], error) {

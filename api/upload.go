@@ -19,11 +19,11 @@ import (
 
 // NewUpload is what an app wants submitted to memories.ai and followed as a task.
 type NewUpload struct {
-	URLs           []string          `json:"urls,omitempty" nullable:"false" maxItems:"50" doc:"With an account of v1: the URLs of 1 to 50 posts, or of a creator's page or a hashtag."`
-	SourceURL      string            `json:"source_url,omitempty" doc:"With an account of the Datalake: the URL of one video."`
-	CollectionID   string            `json:"collection_id,omitempty" maxLength:"256" doc:"With an account of the Datalake: the collection to which the video is added."`
+	URLs           []string          `json:"urls,omitempty" nullable:"false" maxItems:"50" doc:"With an account of v1: the URLs of 1 to 50 posts, or of a creator's page or a hashtag. Each is an http or https URL of at most 2,048 characters."`
+	SourceURL      string            `json:"source_url,omitempty" doc:"With an account of the Datalake: the http or https URL of one video, at most 2,048 characters."`
+	CollectionID   string            `json:"collection_id,omitempty" maxLength:"256" doc:"With an account of the Datalake: the collection to which the video is added. Printable characters."`
 	CallbackURL    string            `json:"callback_url" example:"https://customer.example/hooks" doc:"The URL that receives the webhooks, as in create-task."`
-	Metadata       map[string]string `json:"metadata,omitempty" maxProperties:"50" doc:"Returned in every event of the task."`
+	Metadata       map[string]string `json:"metadata,omitempty" maxProperties:"50" doc:"Returned in every event of the task; bounded as in create-task."`
 	ExpectedVideos *int              `json:"expected_videos,omitempty" minimum:"1" maximum:"10000" doc:"As in create-task."`
 	Until          string            `json:"until,omitempty" enum:"downloaded,indexed" default:"downloaded" doc:"The stage until which the task is followed."`
 	ExpiresIn      string            `json:"expires_in,omitempty" example:"24h" doc:"The time from the submission until the task expires, as in create-task."`
@@ -104,14 +104,11 @@ func (s *server) listUploads(ctx context.Context, in *UploadsFilter) (*body[List
 	if err != nil {
 		return nil, err
 	}
-	if cut {
-		in.page.Limit = len(uploads) // the page is full
-	}
 	tasks, err := s.store.TasksOfUploads(ctx, uploads)
 	if err != nil {
 		return nil, err
 	}
-	return listOf(uploads, in.page.Limit, func(u *store.Upload) uuid.UUID { return u.ID }, func(u *store.Upload) Upload {
+	return listOf(uploads, cut, in.Limit, func(u *store.Upload) uuid.UUID { return u.ID }, func(u *store.Upload) Upload {
 		if u.TaskID == nil {
 			return wireUpload(u, nil)
 		}

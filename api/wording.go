@@ -15,11 +15,6 @@ import (
 // fieldBody is the field of problems that the body as a whole has.
 const fieldBody = "body"
 
-var (
-	bodyTooLarge = []FieldError{{fieldBody, "is larger than 1 MiB; send less in one request"}}
-	bodyTooSlow  = []FieldError{{fieldBody, "did not arrive within " + bodyTimeout.String() + "; send the request again"}}
-)
-
 // fieldNames are the names of the fields that an operation takes and of those that it answers with.
 type fieldNames struct{ takes, answers []string }
 

@@ -816,7 +816,7 @@ type AccountPatch struct {
 	// Api Absent, with a new api_key: by the key's prefix.
 	Api *AccountPatchApi `json:"api,omitempty"`
 
-	// ApiKey The API key of memories.ai. It is never shown again.
+	// ApiKey The API key of memories.ai: printable ASCII characters without blanks. It is never shown again.
 	ApiKey *string `json:"api_key,omitempty"`
 
 	// Name The name, unique among accounts.
@@ -988,7 +988,7 @@ type Delivery struct {
 	// CallbackUrl The URL that it is sent to.
 	CallbackUrl string `json:"callback_url"`
 
-	// CreatedAt When the event happened.
+	// CreatedAt When the delivery was created: when the event happened or, for a later subscriber, when it subscribed.
 	CreatedAt time.Time `json:"created_at"`
 
 	// DeliveredAt When the endpoint accepted it; null if it has not.
@@ -1124,7 +1124,7 @@ type EndpointPatch struct {
 	// EventTypes Empty or null: all events of its tasks.
 	EventTypes *[]string `json:"event_types,omitempty"`
 
-	// Headers Replaces all headers. The value *** keeps the header that is there.
+	// Headers Replaces all headers, as those of a new endpoint are bounded. The value *** keeps the header that is there, whatever the case of its name.
 	Headers *map[string]string `json:"headers,omitempty"`
 
 	// RateLimit Deliveries per second, at least 0.01; null or 0 for no limit.
@@ -1133,7 +1133,7 @@ type EndpointPatch struct {
 	// Signatures v1, and v1a beside it where it is asked for; null for v1.
 	Signatures *[]string `json:"signatures,omitempty"`
 
-	// Url Its subscriptions and deliveries move with it.
+	// Url As of a new endpoint. Its subscriptions and deliveries move with it.
 	Url *string `json:"url,omitempty"`
 }
 
@@ -1272,7 +1272,7 @@ type NewAccount struct {
 	// Api The generation of memories.ai's API; absent: datalake for a key that begins with sk-mai-, else v1.
 	Api *NewAccountApi `json:"api,omitempty"`
 
-	// ApiKey The API key of memories.ai. It is never shown again.
+	// ApiKey The API key of memories.ai: printable ASCII characters without blanks. It is never shown again.
 	ApiKey string `json:"api_key"`
 
 	// Name The name, unique among accounts.
@@ -1308,7 +1308,7 @@ type NewEndpoint struct {
 	// EventTypes Empty or absent: all events of its tasks.
 	EventTypes *[]string `json:"event_types,omitempty"`
 
-	// Headers Sent with every webhook.
+	// Headers Sent with every webhook. A name has at most 100 letters, digits, hyphens and other characters that HTTP permits, in any case; a value at most 1,024 printable ASCII characters. memhook sets these, and those that begin with webhook-, itself: content-type, content-length, content-encoding, user-agent, host, connection, keep-alive, proxy-connection, proxy-authenticate, proxy-authorization, te, trailer, transfer-encoding, upgrade, expect, http2-settings, traceparent, tracestate.
 	Headers *map[string]string `json:"headers,omitempty"`
 
 	// RateLimit Deliveries per second, at least 0.01; 0 for no limit.
@@ -1320,7 +1320,7 @@ type NewEndpoint struct {
 	// Signatures v1, and v1a beside it where it is asked for. Absent: v1.
 	Signatures *[]string `json:"signatures,omitempty"`
 
-	// Url Scheme, host, port and path, without a query. A path that ends in /* makes one endpoint of all callback URLs below it; the longest match counts.
+	// Url Scheme, host, port and path, at most 2,048 characters, without user name, query and fragment. A path that ends in /* makes one endpoint of all callback URLs below it; the longest match counts.
 	//
 	// Examples: https://customer.example/hooks
 	Url string `json:"url"`
@@ -1371,7 +1371,7 @@ type NewResendStatus string
 
 // NewTask defines model for NewTask.
 type NewTask struct {
-	// CallbackUrl The URL that receives the webhooks: absolute, at most 2,048 characters, without user name and fragment. A task has at most 1,000 of them.
+	// CallbackUrl The URL that receives the webhooks: absolute, at most 2,048 characters, without user name and fragment, and not ending in /*, which is for the URLs of endpoints. A task has at most 1,000 of them.
 	//
 	// Examples: https://customer.example/hooks
 	CallbackUrl string `json:"callback_url"`
@@ -1384,7 +1384,7 @@ type NewTask struct {
 	// Examples: 24h
 	ExpiresIn *string `json:"expires_in,omitempty"`
 
-	// Metadata Returned in every event of the task.
+	// Metadata Returned in every event of the task. Names have 1 to 128 bytes, values at most 2,048; the character NUL is refused.
 	Metadata *map[string]string `json:"metadata,omitempty"`
 
 	// TaskId The task id of memories.ai: 1 to 256 printable characters.
@@ -1392,7 +1392,7 @@ type NewTask struct {
 	// Examples: 4b2d85ea-8b61-4689-96c3-75d907140242_84f9d9b4b6e5940b67e67e2d17ef1f97
 	TaskId string `json:"task_id"`
 
-	// UniqueId The unique_id of the upload.
+	// UniqueId The unique_id of the upload: printable characters.
 	UniqueId *string `json:"unique_id,omitempty"`
 
 	// Until The stage until which the task is followed.
@@ -1415,7 +1415,7 @@ type NewUpload struct {
 	// Examples: https://customer.example/hooks
 	CallbackUrl string `json:"callback_url"`
 
-	// CollectionId With an account of the Datalake: the collection to which the video is added.
+	// CollectionId With an account of the Datalake: the collection to which the video is added. Printable characters.
 	CollectionId *string `json:"collection_id,omitempty"`
 
 	// ExpectedVideos As in create-task.
@@ -1426,16 +1426,16 @@ type NewUpload struct {
 	// Examples: 24h
 	ExpiresIn *string `json:"expires_in,omitempty"`
 
-	// Metadata Returned in every event of the task.
+	// Metadata Returned in every event of the task; bounded as in create-task.
 	Metadata *map[string]string `json:"metadata,omitempty"`
 
-	// SourceUrl With an account of the Datalake: the URL of one video.
+	// SourceUrl With an account of the Datalake: the http or https URL of one video, at most 2,048 characters.
 	SourceUrl *string `json:"source_url,omitempty"`
 
 	// Until The stage until which the task is followed.
 	Until *NewUploadUntil `json:"until,omitempty"`
 
-	// Urls With an account of v1: the URLs of 1 to 50 posts, or of a creator's page or a hashtag.
+	// Urls With an account of v1: the URLs of 1 to 50 posts, or of a creator's page or a hashtag. Each is an http or https URL of at most 2,048 characters.
 	Urls *[]string `json:"urls,omitempty"`
 }
 
@@ -2165,6 +2165,9 @@ type AdminListEventsParams struct {
 	// Limit The maximum number of entries.
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
+	// Cursor The next_cursor of the previous page. It counts in place of after.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
 	// After The id of the last event that you have; absent: start with the oldest event that is kept.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
@@ -2305,6 +2308,9 @@ type TestEndpointParams struct {
 type ListEventsParams struct {
 	// Limit The maximum number of entries.
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The next_cursor of the previous page. It counts in place of after.
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
 
 	// After The id of the last event that you have; absent: start with the oldest event that is kept.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
@@ -3318,7 +3324,7 @@ type ClientInterface interface {
 
 	// AdminListEvents List the events of all apps (the feed)
 	//
-	// Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there are more events. Events are in the order in which they were stored, so that none appears behind one that you have seen.
+	// Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there are more events, and `cursor` takes it as in every list. Events are in the order in which they were stored, so that none appears behind one that you have seen.
 	//
 	// Corresponds with GET /admin/v1/events (the `AdminListEvents` operationId).
 	AdminListEvents(ctx context.Context, params *AdminListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3553,7 +3559,7 @@ type ClientInterface interface {
 
 	// ListEvents List events (the feed)
 	//
-	// Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there are more events. Events are in the order in which they were stored, so that none appears behind one that you have seen.
+	// Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there are more events, and `cursor` takes it as in every list. Events are in the order in which they were stored, so that none appears behind one that you have seen.
 	//
 	// Corresponds with GET /v1/events (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3572,7 +3578,7 @@ type ClientInterface interface {
 
 	// HintWithBody memories.ai's own callback
 	//
-	// Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same.
+	// Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same, also where the body has more than 64 KiB or the URL was called more than 50 times in a second (100 at once): then the callback is ignored.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3581,7 +3587,7 @@ type ClientInterface interface {
 
 	// Hint memories.ai's own callback
 	//
-	// Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same.
+	// Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same, also where the body has more than 64 KiB or the URL was called more than 50 times in a second (100 at once): then the callback is ignored.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4207,7 +4213,7 @@ func (c *Client) AdminRecoverEndpoint(ctx context.Context, id string, body Admin
 
 // AdminListEvents List the events of all apps (the feed)
 //
-// Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there are more events. Events are in the order in which they were stored, so that none appears behind one that you have seen.
+// Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there are more events, and `cursor` takes it as in every list. Events are in the order in which they were stored, so that none appears behind one that you have seen.
 //
 // Corresponds with GET /admin/v1/events (the `AdminListEvents` operationId).
 func (c *Client) AdminListEvents(ctx context.Context, params *AdminListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4772,7 +4778,7 @@ func (c *Client) TestEndpoint(ctx context.Context, id string, params *TestEndpoi
 
 // ListEvents List events (the feed)
 //
-// Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there are more events. Events are in the order in which they were stored, so that none appears behind one that you have seen.
+// Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there are more events, and `cursor` takes it as in every list. Events are in the order in which they were stored, so that none appears behind one that you have seen.
 //
 // Corresponds with GET /v1/events (the `ListEvents` operationId).
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4821,7 +4827,7 @@ func (c *Client) ReadHintUrl(ctx context.Context, reqEditors ...RequestEditorFn)
 
 // HintWithBody memories.ai's own callback
 //
-// Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same.
+// Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same, also where the body has more than 64 KiB or the URL was called more than 50 times in a second (100 at once): then the callback is ignored.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4840,7 +4846,7 @@ func (c *Client) HintWithBody(ctx context.Context, token string, contentType str
 
 // Hint memories.ai's own callback
 //
-// Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same.
+// Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same, also where the body has more than 64 KiB or the URL was called more than 50 times in a second (100 at once): then the callback is ignored.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6346,6 +6352,18 @@ func NewAdminListEventsRequest(server string, params *AdminListEventsParams) (*h
 
 		}
 
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.After != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
@@ -7726,6 +7744,18 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 		if params.Limit != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {

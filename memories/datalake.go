@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/memhook/memhook/internal/outbound"
 )
 
 // datalake is the second generation: a task is an operation about one video, and errors are HTTP statuses
@@ -170,7 +172,7 @@ func readFault(raw json.RawMessage) (fault, bool) {
 		}
 		f := fault{code: o.Code.cut(maxWord), message: o.Message.cut(maxMessageLen), requestID: o.RequestID.whole(maxWord)}
 		if n := o.RetryAfter.number(1e12); n != nil {
-			f.retryAfter = seconds(*n)
+			f.retryAfter = outbound.Seconds(*n, maxRetryAfter)
 		}
 		return f, true
 	}

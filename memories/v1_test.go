@@ -159,6 +159,7 @@ func TestRetryAfterIsBounded(t *testing.T) {
 	for header, want := range map[string][2]time.Duration{
 		"": {0, 0}, "0": {0, 0}, "-5": {0, 0}, "soon": {0, 0}, "NaN": {0, 0}, "7": {7 * time.Second, 7 * time.Second}, "1.5": {1500 * time.Millisecond, 1500 * time.Millisecond},
 		"86400": {5 * time.Minute, 5 * time.Minute}, "99999999999999999999": {5 * time.Minute, 5 * time.Minute}, "Inf": {5 * time.Minute, 5 * time.Minute},
+		strings.Repeat("9", 400): {5 * time.Minute, 5 * time.Minute}, "-" + strings.Repeat("9", 400): {0, 0},
 		"Fri, 31 Dec 9999 23:59:59 GMT": {5 * time.Minute, 5 * time.Minute}, "Mon, 02 Jan 2006 15:04:05 GMT": {0, 0}, in(time.Minute): {50 * time.Second, time.Minute},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

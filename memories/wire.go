@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"sync"
 	"time"
 
@@ -104,7 +103,7 @@ func (w *wire) do(ctx context.Context, client *outbound.Client, method, path, au
 	}
 	a := answer{
 		status: resp.Status, body: bytes.TrimPrefix(resp.Body, []byte("\ufeff")), scheme: resp.Header.Get("WWW-Authenticate"),
-		retryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		retryAfter: outbound.RetryAfter(resp.Header, time.Now(), maxRetryAfter),
 	}
 	switch {
 	case resp.Broken != nil: // half of an answer is worth less than its status alone
@@ -139,23 +138,4 @@ func withoutURL(err error) error {
 		return u.Err
 	}
 	return err
-}
-
-// retryAfter reads the header's seconds or date; 0 where it has neither.
-func retryAfter(header string, now time.Time) time.Duration {
-	if s, err := strconv.ParseFloat(header, 64); err == nil {
-		return seconds(s)
-	}
-	if t, err := http.ParseTime(header); err == nil {
-		return min(max(0, t.Sub(now)), maxRetryAfter)
-	}
-	return 0
-}
-
-// seconds bounds a number of seconds that an answer asks for.
-func seconds(s float64) time.Duration {
-	if !(s > 0) { // NaN too
-		return 0
-	}
-	return time.Duration(min(s, maxRetryAfter.Seconds()) * float64(time.Second))
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -170,11 +171,15 @@ func (s *Store) choose(ep *Endpoint, set EndpointSettings) error {
 	if err != nil {
 		return err
 	}
+	stored := make(map[string]string, len(known)) // the case of a header's name does not matter
+	for name, value := range known {
+		stored[strings.ToLower(name)] = value
+	}
 	headers := make(map[string]string, len(set.Headers))
 	for name, value := range set.Headers {
 		if value != nil {
 			headers[name] = *value
-		} else if old, ok := known[name]; ok {
+		} else if old, ok := stored[strings.ToLower(name)]; ok {
 			headers[name] = old
 		} else {
 			return NoHeaderError{name}

@@ -83,7 +83,7 @@ type Page struct {
 	Before       uuid.UUID // the last id of the page of newer rows; zero for the first page
 	After        uuid.UUID // the first id of the page of older rows, to read the page just newer than that
 	Since, Until time.Time // of the rows' creation; zero times are no bounds
-	Limit        int       // 1 to 500
+	Limit        int       // at least 1
 }
 
 // pageBytes bounds the texts that a page has of its rows: one that has more ends early, but not before its first row. What

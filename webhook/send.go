@@ -192,15 +192,7 @@ func (s *Sender) exchange(req *http.Request, at time.Time) Response {
 
 // RetryAfter reads the header's seconds or date, at most an hour; 0 where it has neither.
 func (r Response) RetryAfter() time.Duration {
-	const most = time.Hour
-	value := r.Header.Get("Retry-After")
-	if s, err := strconv.Atoi(value); err == nil && s > 0 {
-		return min(time.Duration(min(s, 1<<20))*time.Second, most)
-	}
-	if t, err := http.ParseTime(value); err == nil {
-		return max(0, min(t.Sub(r.SentAt.Add(r.Duration)), most))
-	}
-	return 0
+	return outbound.RetryAfter(r.Header, r.SentAt.Add(r.Duration), time.Hour)
 }
 
 // Headers returns the response's headers for storage, bounded in number and length.

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,6 +65,9 @@ func TestWhatResponsesMean(t *testing.T) {
 		{"429 with seconds", response(429, "Retry-After", "120"), false, false, 2 * time.Minute, 2 * time.Minute, true},
 		{"503 with a date", response(503, "Retry-After", at.Add(2*time.Minute).Format(http.TimeFormat)), false, false, 2 * time.Minute, 2 * time.Minute, true},
 		{"503 with a week", response(503, "Retry-After", "604800"), false, false, time.Hour, time.Hour, true},
+		{"503 with twenty digits", response(503, "Retry-After", "99999999999999999999"), false, false, time.Hour, time.Hour, true},
+		{"503 with 400 digits", response(503, "Retry-After", strings.Repeat("9", 400)), false, false, time.Hour, time.Hour, true},
+		{"503 with twenty digits below 0", response(503, "Retry-After", "-99999999999999999999"), false, false, 4 * time.Second, 6 * time.Second, true},
 		{"503 with less than the schedule", response(503, "Retry-After", "1"), false, false, 4 * time.Second, 6 * time.Second, true},
 		{"503 with rubbish", response(503, "Retry-After", "soon"), false, false, 4 * time.Second, 6 * time.Second, true},
 		{"503 with the past", response(503, "Retry-After", start.Add(-time.Hour).Format(http.TimeFormat)), false, false, 4 * time.Second, 6 * time.Second, true},

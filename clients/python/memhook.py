@@ -62,13 +62,12 @@ class Memhook:
 
     def each(self, path, **query):
         """Iterate over all entries of a list, page by page."""
-        cursor = "after" if path.endswith("/events") else "cursor"  # the feed goes on after its last event
         while True:
             page = self.call("GET", path, query=query)
             yield from page["data"]
             if page["next_cursor"] is None:
                 return
-            query[cursor] = page["next_cursor"]
+            query["cursor"] = page["next_cursor"]
 
     def register(self, task_id, callback_url, idempotency_key=None, **fields):
         """Register a task. fields are those of the registration, such as metadata and expires_in."""

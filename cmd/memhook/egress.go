@@ -8,11 +8,8 @@ import (
 
 // egress tries the way that webhooks take, the guard and the proxy included.
 func (d *doctor) egress(ctx context.Context, url string) {
-	guard, err := app.NewGuard(d.cfg, nil)
-	if err == nil {
-		_, err = guard.Target(url)
-	}
-	if err != nil {
+	guard := app.NewGuard(d.cfg, nil)
+	if _, err := guard.Target(url); err != nil {
 		d.failf("egress", "use a public https URL, or permit the network with MEMHOOK_ALLOWED_CALLBACK_NETWORKS "+
 			"(and http with MEMHOOK_ALLOW_HTTP_CALLBACKS)", "%s %v", url, err)
 		return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
@@ -25,17 +26,10 @@ func (healthCommand) Run(ctx context.Context) error {
 	if cfg.TLSCert != "" {
 		scheme = "https"
 	}
-	host, port, err := net.SplitHostPort(cfg.Addr)
-	if err != nil {
-		return fmt.Errorf("MEMHOOK_ADDR: %w", err)
-	}
-	if host == "" || host == "0.0.0.0" || host == "::" {
-		host = "127.0.0.1"
-	}
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // loopback; the certificate has another name
 	}}
-	url := scheme + "://" + net.JoinHostPort(host, port) + "/readyz"
+	url := scheme + "://" + reachable(cfg.Addr) + "/readyz"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -49,4 +43,13 @@ func (healthCommand) Run(ctx context.Context) error {
 		return fmt.Errorf("not ready: %s", resp.Status)
 	}
 	return nil
+}
+
+// reachable returns the address at which what listens on addr is reached from this machine: 127.0.0.1 stands for all interfaces.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if ip, literal := netip.ParseAddr(host); err == nil && (host == "" || literal == nil && ip.IsUnspecified()) {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return addr
 }

@@ -25,7 +25,7 @@ type listenCommand struct {
 	Status   int      `default:"204" help:"HTTP status to answer with."`
 	URL      string   `env:"MEMHOOK_URL" help:"A memhook to register at as an endpoint, if there is no --secret. The secret is read from it."`
 	Key      string   `env:"MEMHOOK_API_KEY" help:"The app's API key at --url."`
-	Callback string   `help:"The URL at which memhook reaches this receiver. Default: http://ADDR/hooks."`
+	Callback string   `help:"The URL at which memhook reaches this receiver. Default: http://ADDR/hooks, with 127.0.0.1 for all interfaces."`
 }
 
 // Run prints webhooks until SIGINT or SIGTERM.
@@ -37,7 +37,7 @@ func (c listenCommand) Run(ctx context.Context) error {
 	fmt.Printf("listening at http://%s\n", listener.Addr())
 	secrets := func(bool) []string { return c.Secret }
 	if len(c.Secret) == 0 && c.URL != "" {
-		if secrets, err = c.register(ctx, cmp.Or(c.Callback, "http://"+listener.Addr().String()+"/hooks")); err != nil {
+		if secrets, err = c.register(ctx, cmp.Or(c.Callback, "http://"+reachable(listener.Addr().String())+"/hooks")); err != nil {
 			return err
 		}
 	}

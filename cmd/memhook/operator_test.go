@@ -142,6 +142,31 @@ func TestDeploymentsAskForLabelsThatExist(t *testing.T) {
 	}
 }
 
+// Jobs of a paused queue wait for the operator, not for a worker: neither the alert nor the autoscaler counts their time.
+func TestAPausedQueueIsNotLate(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{})
+	b.fast()
+	in := b.start("")
+	if got := in.admin(http.MethodPost, "/admin/v1/deliveries/pause", nil, nil); got != http.StatusNoContent {
+		t.Fatalf("pause: %d", got)
+	}
+	b.sim.Add(readyAfter("task", 0, "PI-1"))
+	in.register("task", nil)
+	until(t, 30*time.Second, "a job has waited for a second", func() bool {
+		return b.query(`select count(*)::int from river_job where kind like 'deliver%' and state = 'available' and scheduled_at < now() - interval '1 s'`) > 0
+	})
+	_, metrics := in.visitor().get("/metrics") // the first, so it is fresh
+	waiting := regexp.MustCompile(`(?m)^memhook_queue_jobs\{queue="(deliver\w*)",state="available"\} 1$`).FindStringSubmatch(metrics)
+	if waiting == nil || !strings.Contains(metrics, `memhook_queue_oldest_seconds{queue="`+waiting[1]+`"} 0`+"\n") {
+		t.Errorf("%q waits, and the metrics are %s", waiting, metrics)
+	}
+	if got := in.admin(http.MethodPost, "/admin/v1/deliveries/resume", nil, nil); got != http.StatusNoContent {
+		t.Fatalf("resume: %d", got)
+	}
+	b.receiver.await(t, 1, 30*time.Second)
+}
+
 // Every alert links to a section of the runbook that exists.
 func TestAlertsLinkToTheRunbook(t *testing.T) {
 	t.Parallel()

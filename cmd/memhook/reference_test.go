@@ -91,6 +91,7 @@ func apiReference(t *testing.T, raw []byte) string {
 			}
 		}
 		Components struct{ Schemas map[string]schemaJSON }
+		Tags       []struct{ Name string }
 	}
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		t.Fatal(err)
@@ -98,18 +99,21 @@ func apiReference(t *testing.T, raw []byte) string {
 	var b strings.Builder
 	b.WriteString("# The API\n\nMade from the OpenAPI document by `make generate`; a running memhook has it at `/openapi.json` and, readable, at `/docs/`.\n\nErrors are `application/problem+json` with a stable `code`. Every `POST` under `/v1` honours `Idempotency-Key` for 24 hours.\n")
 	paths := make([]string, 0, len(doc.Paths))
-	for path := range doc.Paths {
+	operations, written := 0, 0
+	for path, methods := range doc.Paths {
 		paths = append(paths, path)
+		operations += len(methods)
 	}
 	slices.Sort(paths)
-	for _, tag := range []string{"tasks", "events", "endpoints", "deliveries", "admin"} {
-		fmt.Fprintf(&b, "\n## %s\n", tag)
+	for _, tag := range doc.Tags {
+		fmt.Fprintf(&b, "\n## %s\n", tag.Name)
 		for _, path := range paths {
 			for _, method := range []string{"get", "post", "patch", "delete"} {
 				op, ok := doc.Paths[path][method]
-				if !ok || !slices.Contains(op.Tags, tag) {
+				if !ok || !slices.Contains(op.Tags, tag.Name) {
 					continue
 				}
+				written++
 				fmt.Fprintf(&b, "\n### %s %s\n\n%s. %s\n\n", strings.ToUpper(method), path, op.Summary, op.Description)
 				for _, p := range op.Parameters {
 					if p.In == "query" {
@@ -136,6 +140,9 @@ func apiReference(t *testing.T, raw []byte) string {
 				}
 			}
 		}
+	}
+	if written != operations {
+		t.Fatalf("%d of %d operations are written", written, operations)
 	}
 	b.WriteString("\n## Schemas\n")
 	names := make([]string, 0, len(doc.Components.Schemas))

@@ -178,6 +178,39 @@ func repository(t *testing.T, name string) string {
 	return path
 }
 
+// The alerts that no other test can bring about fire where they should, and nowhere else.
+func TestAlertsFire(t *testing.T) {
+	t.Parallel()
+	var tests strings.Builder
+	fmt.Fprintf(&tests, "rule_files: [%q]\nevaluation_interval: 1m\ntests:\n", repository(t, "deploy/prometheus/alerts.yaml"))
+	for _, c := range []struct{ series, firing string }{
+		{``, "MemhookDown"}, // no instance, or a database that does not answer
+		{`memhook_instances{instance="a"}: 0, memhook_clock_skew_seconds{instance="a"}: 4`, "MemhookDown"},
+		{`memhook_instances{instance="a"}: 2, memhook_instances{instance="b"}: 0`, ""}, // b's was read some seconds before
+		{`memhook_instances{instance="a"}: 1, memhook_clock_skew_seconds{instance="a"}: 4, memhook_clock_skew_seconds{instance="b"}: -5`, ""},
+		{`memhook_instances{instance="a"}: 1, memhook_clock_skew_seconds{instance="a"}: 0, memhook_clock_skew_seconds{instance="b"}: -6`, "MemhookClockSkew"},
+		{`memhook_instances{instance="a"}: 1, memhook_queue_oldest_seconds{queue="deliver"}: 31`, "MemhookQueueGrowing"},
+	} {
+		tests.WriteString("  - interval: 1m\n    input_series:\n")
+		for one := range strings.SplitSeq(c.series, ", ") {
+			if name, value, ok := strings.Cut(one, ": "); ok {
+				fmt.Fprintf(&tests, "      - {series: '%s', values: '%s+0x20'}\n", name, value)
+			}
+		}
+		tests.WriteString("    promql_expr_test:\n      - eval_time: 10m\n        expr: count by (alertname) (ALERTS{alertstate=\"firing\"})\n        exp_samples:\n")
+		if c.firing != "" {
+			fmt.Fprintf(&tests, "          - {labels: '{alertname=\"%s\"}', value: 1}\n", c.firing)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "tests.yaml")
+	if err := os.WriteFile(file, []byte(tests.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("promtool", "test", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("promtool (install Debian's package prometheus to run this test): %v: %s", err, out)
+	}
+}
+
 // Every query of the Grafana file and the expression of every alert, without its threshold, has an answer from
 // a real Prometheus; the metrics and the rules are as promtool wants them.
 func TestGrafanaAndAlerts(t *testing.T) {

@@ -301,7 +301,8 @@ func TestPatchingAnEndpointBack(t *testing.T) {
 	if !strings.Contains(refused.Detail, "X-New") {
 		t.Errorf("the value of a header that is not there is kept: %q", refused.Detail)
 	}
-	patch(map[string]any{"headers": map[string]string{"X-Gateway": "***", "X-Third": "3"}})
+	// The case of a name does not matter.
+	patch(map[string]any{"headers": map[string]string{"x-gateway": "***", "X-Third": "3"}})
 	time.Sleep(1200 * time.Millisecond) // settings take effect within a second
 	in.registerAt("two", at.URL+"/h")
 	got := at.await(t, "/h").header

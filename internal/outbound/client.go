@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -182,4 +184,25 @@ func readHead(conn *conn, req *http.Request) (*http.Response, error) {
 			return head, nil
 		}
 	}
+}
+
+// RetryAfter returns for how long an answer that was there at a time asks to be left alone, in seconds or until a date: at most most,
+// and 0 where it asks for neither.
+func RetryAfter(header http.Header, at time.Time, most time.Duration) time.Duration {
+	value := header.Get("Retry-After")
+	if s, err := strconv.ParseFloat(value, 64); err == nil || errors.Is(err, strconv.ErrRange) { // out of range it is infinite
+		return Seconds(s, most)
+	}
+	if date, err := http.ParseTime(value); err == nil {
+		return min(max(0, date.Sub(at)), most)
+	}
+	return 0
+}
+
+// Seconds returns a number of seconds that an answer asks for: at most most, and 0 unless it is positive.
+func Seconds(s float64, most time.Duration) time.Duration {
+	if !(s > 0) { // NaN too
+		return 0
+	}
+	return time.Duration(min(s, most.Seconds()) * float64(time.Second))
 }

@@ -89,12 +89,11 @@ export class Memhook {
     ...options: Arguments<paths[P]["get"]>
   ): AsyncGenerator<Answer<paths[P]["get"]> extends { data: (infer T)[] } ? T : never> {
     const call = { ...callOf(options) };
-    const cursor = path.endsWith("/events") ? "after" : "cursor"; // the feed goes on after its last event
     for (;;) {
       const page = (await this.#send("get", path, call)) as { data: never[]; next_cursor: string | null };
       yield* page.data;
       if (page.next_cursor === null) return;
-      call.query = { ...call.query, [cursor]: page.next_cursor };
+      call.query = { ...call.query, cursor: page.next_cursor };
     }
   }
 

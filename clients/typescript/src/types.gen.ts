@@ -360,7 +360,7 @@ export interface paths {
         };
         /**
          * List the events of all apps (the feed)
-         * @description Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there are more events. Events are in the order in which they were stored, so that none appears behind one that you have seen.
+         * @description Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there are more events, and `cursor` takes it as in every list. Events are in the order in which they were stored, so that none appears behind one that you have seen.
          */
         get: operations["admin-list-events"];
         put?: never;
@@ -825,7 +825,7 @@ export interface paths {
         };
         /**
          * List events (the feed)
-         * @description Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there are more events. Events are in the order in which they were stored, so that none appears behind one that you have seen.
+         * @description Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id while there are more events, and `cursor` takes it as in every list. Events are in the order in which they were stored, so that none appears behind one that you have seen.
          */
         get: operations["list-events"];
         put?: never;
@@ -884,7 +884,7 @@ export interface paths {
         put?: never;
         /**
          * memories.ai's own callback
-         * @description Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same.
+         * @description Pass the URL of GET /v1/hint-url to memories.ai as callback_url. The callback only schedules a poll of the task that it names, or of those that wait for the video that it names; its contents are otherwise ignored. The answer is always the same, also where the body has more than 64 KiB or the URL was called more than 50 times in a second (100 at once): then the callback is ignored.
          */
         post: operations["hint"];
         delete?: never;
@@ -1386,7 +1386,7 @@ export interface components {
              * @enum {string}
              */
             api?: "v1" | "datalake";
-            /** @description The API key of memories.ai. It is never shown again. */
+            /** @description The API key of memories.ai: printable ASCII characters without blanks. It is never shown again. */
             api_key?: string;
             /** @description The name, unique among accounts. */
             name?: string;
@@ -1554,7 +1554,7 @@ export interface components {
             callback_url: string;
             /**
              * Format: date-time
-             * @description When the event happened.
+             * @description When the delivery was created: when the event happened or, for a later subscriber, when it subscribed.
              */
             created_at: string;
             /**
@@ -1690,7 +1690,7 @@ export interface components {
             enabled?: boolean;
             /** @description Empty or null: all events of its tasks. */
             event_types?: string[] | null;
-            /** @description Replaces all headers. The value *** keeps the header that is there. */
+            /** @description Replaces all headers, as those of a new endpoint are bounded. The value *** keeps the header that is there, whatever the case of its name. */
             headers?: {
                 [key: string]: string;
             } | null;
@@ -1701,7 +1701,7 @@ export interface components {
             rate_limit?: number | null;
             /** @description v1, and v1a beside it where it is asked for; null for v1. */
             signatures?: string[] | null;
-            /** @description Its subscriptions and deliveries move with it. */
+            /** @description As of a new endpoint. Its subscriptions and deliveries move with it. */
             url?: string;
         };
         EndpointPublicKey: {
@@ -1826,7 +1826,7 @@ export interface components {
              * @enum {string}
              */
             api?: "v1" | "datalake";
-            /** @description The API key of memories.ai. It is never shown again. */
+            /** @description The API key of memories.ai: printable ASCII characters without blanks. It is never shown again. */
             api_key: string;
             /** @description The name, unique among accounts. */
             name: string;
@@ -1858,7 +1858,7 @@ export interface components {
             enabled?: boolean;
             /** @description Empty or absent: all events of its tasks. */
             event_types?: string[] | null;
-            /** @description Sent with every webhook. */
+            /** @description Sent with every webhook. A name has at most 100 letters, digits, hyphens and other characters that HTTP permits, in any case; a value at most 1,024 printable ASCII characters. memhook sets these, and those that begin with webhook-, itself: content-type, content-length, content-encoding, user-agent, host, connection, keep-alive, proxy-connection, proxy-authenticate, proxy-authorization, te, trailer, transfer-encoding, upgrade, expect, http2-settings, traceparent, tracestate. */
             headers?: {
                 [key: string]: string;
             };
@@ -1872,7 +1872,7 @@ export interface components {
             /** @description v1, and v1a beside it where it is asked for. Absent: v1. */
             signatures?: string[] | null;
             /**
-             * @description Scheme, host, port and path, without a query. A path that ends in /* makes one endpoint of all callback URLs below it; the longest match counts.
+             * @description Scheme, host, port and path, at most 2,048 characters, without user name, query and fragment. A path that ends in /* makes one endpoint of all callback URLs below it; the longest match counts.
              * @example https://customer.example/hooks
              */
             url: string;
@@ -1922,7 +1922,7 @@ export interface components {
         };
         NewTask: {
             /**
-             * @description The URL that receives the webhooks: absolute, at most 2,048 characters, without user name and fragment. A task has at most 1,000 of them.
+             * @description The URL that receives the webhooks: absolute, at most 2,048 characters, without user name and fragment, and not ending in /*, which is for the URLs of endpoints. A task has at most 1,000 of them.
              * @example https://customer.example/hooks
              */
             callback_url: string;
@@ -1936,7 +1936,7 @@ export interface components {
              * @example 24h
              */
             expires_in?: string;
-            /** @description Returned in every event of the task. */
+            /** @description Returned in every event of the task. Names have 1 to 128 bytes, values at most 2,048; the character NUL is refused. */
             metadata?: {
                 [key: string]: string;
             };
@@ -1946,7 +1946,7 @@ export interface components {
              */
             task_id: string;
             /**
-             * @description The unique_id of the upload.
+             * @description The unique_id of the upload: printable characters.
              * @default default
              */
             unique_id?: string;
@@ -1967,7 +1967,7 @@ export interface components {
              * @example https://customer.example/hooks
              */
             callback_url: string;
-            /** @description With an account of the Datalake: the collection to which the video is added. */
+            /** @description With an account of the Datalake: the collection to which the video is added. Printable characters. */
             collection_id?: string;
             /**
              * Format: int64
@@ -1979,11 +1979,11 @@ export interface components {
              * @example 24h
              */
             expires_in?: string;
-            /** @description Returned in every event of the task. */
+            /** @description Returned in every event of the task; bounded as in create-task. */
             metadata?: {
                 [key: string]: string;
             };
-            /** @description With an account of the Datalake: the URL of one video. */
+            /** @description With an account of the Datalake: the http or https URL of one video, at most 2,048 characters. */
             source_url?: string;
             /**
              * @description The stage until which the task is followed.
@@ -1991,7 +1991,7 @@ export interface components {
              * @enum {string}
              */
             until?: "downloaded" | "indexed";
-            /** @description With an account of v1: the URLs of 1 to 50 posts, or of a creator's page or a hashtag. */
+            /** @description With an account of v1: the URLs of 1 to 50 posts, or of a creator's page or a hashtag. Each is an http or https URL of at most 2,048 characters. */
             urls?: string[];
         };
         PortalLink: {
@@ -3575,6 +3575,33 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Any other problem. Its code says which. */
             default: {
                 headers: {
@@ -4095,6 +4122,8 @@ export interface operations {
                 app_id?: string;
                 /** @description The maximum number of entries. */
                 limit?: number;
+                /** @description The next_cursor of the previous page. It counts in place of after. */
+                cursor?: string;
                 /** @description The id of the last event that you have; absent: start with the oldest event that is kept. */
                 after?: string;
                 /** @description Return only events of this type. */
@@ -4759,8 +4788,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Too Many Requests */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5909,6 +5965,8 @@ export interface operations {
             query?: {
                 /** @description The maximum number of entries. */
                 limit?: number;
+                /** @description The next_cursor of the previous page. It counts in place of after. */
+                cursor?: string;
                 /** @description The id of the last event that you have; absent: start with the oldest event that is kept. */
                 after?: string;
                 /** @description Return only events of this type. */

@@ -14,19 +14,12 @@ import (
 )
 
 // NewGuard returns the guard of callback URLs. listener is this instance's own address; nil where it does not listen.
-func NewGuard(cfg *Settings, listener net.Addr) (*webhook.Guard, error) {
-	policy := webhook.Policy{AllowHTTP: cfg.AllowHTTP, Networks: cfg.AllowedNetworks, DenyPorts: cfg.DeniedPorts}
+func NewGuard(cfg *Settings, listener net.Addr) *webhook.Guard {
+	policy := webhook.Policy{AllowHTTP: cfg.AllowHTTP, Networks: cfg.AllowedNetworks, DenyPorts: cfg.DeniedPorts, Self: cfg.self}
 	if tcp, ok := listener.(*net.TCPAddr); ok {
 		policy.Listener = tcp.AddrPort()
 	}
-	if cfg.PublicURL != "" {
-		self, err := webhook.ParseTarget(cfg.PublicURL)
-		if err != nil {
-			return nil, fmt.Errorf("MEMHOOK_PUBLIC_URL %w", err)
-		}
-		policy.Self = &self
-	}
-	return webhook.NewGuard(policy), nil
+	return webhook.NewGuard(policy)
 }
 
 // NewSender returns the sender of webhooks, whose attempts take at most timeout.

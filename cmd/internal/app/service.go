@@ -123,9 +123,7 @@ func (s *Service) newWorker() (err error) {
 			ConstLabels: prometheus.Labels{"version": Version(), "role": s.role},
 		}, func() float64 { return 1 }),
 	)
-	if s.guard, err = NewGuard(s.cfg, s.listener.Addr()); err != nil {
-		return err
-	}
+	s.guard = NewGuard(s.cfg, s.listener.Addr())
 	if s.role == roleAPI {
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/memhook/memhook/internal/nearest"
 	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/webhook"
 )
 
 // Settings are the settings of an instance. Each field is named after its environment variable.
@@ -52,6 +53,8 @@ type Settings struct {
 	AutoMigrate       bool
 	LogLevel          slog.Level
 	LogFormat         string
+
+	self *webhook.Target // PublicURL; nil if it is unset
 }
 
 // SettingErrors are the settings that are missing or wrong, one line each.

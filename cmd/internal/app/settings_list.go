@@ -3,12 +3,15 @@ package app
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/memhook/memhook/memories"
 	"github.com/memhook/memhook/store"
@@ -46,7 +49,8 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 		},
 		{
 			"MEMHOOK_ADMIN_TOKEN", "", "the output of: openssl rand -hex 24",
-			"token of the admin API and the dashboard, at least 16 characters; both are off without it", secret(&s.AdminToken, 16),
+			"token of the admin API and the dashboard, at least 16 printable ASCII characters without blanks; both are off without it",
+			secret(&s.AdminToken, 16),
 		},
 		{
 			"MEMHOOK_ENCRYPTION_KEY", "", "the output of: openssl rand -base64 32",
@@ -59,7 +63,7 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 		},
 		{
 			"MEMHOOK_API_KEY", "", "the output of: openssl rand -hex 24",
-			`creates an app named "default" with this API key, at least 16 characters; changing it revokes ` +
+			`creates an app named "default" with this API key, at least 16 printable ASCII characters without blanks; changing it revokes ` +
 				"the previous key at the next start", secret(&s.APIKey, 16),
 		},
 		{
@@ -69,7 +73,11 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 		},
 		{
 			"MEMORIES_BASE_URL", memories.DefaultBaseURL, memories.DefaultBaseURL,
-			"base URL of memories.ai", webURL(&s.MemoriesBaseURL),
+			"base URL of memories.ai",
+			func(v string) (err error) {
+				s.MemoriesBaseURL, _, err = webURL(v)
+				return err
+			},
 		},
 		{
 			"MEMORIES_REQUESTS_PER_SECOND", "1", "1",
@@ -78,7 +86,11 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 		},
 		{
 			"MEMHOOK_PUBLIC_URL", "", "https://memhook.example.com",
-			"URL at which memories.ai and customers reach this service; hint URLs and portal links start with it", webURL(&s.PublicURL),
+			"URL at which memories.ai and customers reach this service; hint URLs and portal links start with it",
+			func(v string) (err error) {
+				s.PublicURL, s.self, err = webURL(v)
+				return err
+			},
 		},
 		{
 			"MEMHOOK_TLS_CERT", "", "/etc/memhook/tls.crt",
@@ -191,11 +203,19 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 // databaseURL never repeats the URL in its error: the URL can hold a password.
 func (s *Settings) databaseURL(v string) error {
 	u, err := url.Parse(v)
-	if err != nil { // whose text can repeat a part of the password
+	// The driver takes what follows an unencoded / or # of the password for the name of the database or the host, and shows it.
+	if err != nil || strings.Contains(u.EscapedPath(), "@") || u.User != nil && strings.Contains(u.Fragment, "@") {
 		return errors.New("is not a URL; percent-encode special characters of the password, such as %2F for /")
 	}
 	if u.Scheme != "postgres" && u.Scheme != "postgresql" {
 		return errors.New("must begin with postgres://")
+	}
+	if _, err = pgxpool.ParseConfig(v); err != nil { // its text shows the URL
+		reason := "look at the parameters after the question mark, and at the environment's PG… variables"
+		if file, ok := errors.AsType[*fs.PathError](err); ok {
+			reason = file.Error()
+		}
+		return fmt.Errorf("is not accepted by PostgreSQL's driver: %s", reason)
 	}
 	s.DatabaseURL = v
 	return nil
@@ -214,12 +234,15 @@ func (s *Settings) alertURL(v string) error {
 // address is where to listen. Whether its host exists and its port is free is known only when it is opened.
 func address(field *string) func(string) error {
 	return func(v string) error {
-		_, port, err := net.SplitHostPort(v)
+		host, port, err := net.SplitHostPort(v)
 		if err == nil {
 			_, err = strconv.ParseUint(port, 10, 16)
 		}
+		if _, literal := netip.ParseAddr(host); err == nil && literal != nil && host != "" {
+			_, err = webhook.ParseTarget("http://" + host) // which knows the names that are numbers and no addresses
+		}
 		if err != nil {
-			return errors.New("must be host:port or :port, the port a number up to 65535")
+			return errors.New("must be host:port or :port, the host a name or an IP address, the port a number up to 65535")
 		}
 		*field = v
 		return nil
@@ -246,15 +269,14 @@ func secret(field *string, least int) func(string) error {
 	}
 }
 
-func webURL(field *string) func(string) error {
-	return func(v string) error {
-		u, err := url.Parse(v)
-		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-			return errors.New("must be an absolute http or https URL")
-		}
-		*field = strings.TrimSuffix(v, "/")
-		return nil
+// webURL returns the normal form of a URL that paths are appended to, without a slash at its end.
+func webURL(v string) (string, *webhook.Target, error) {
+	u, err := url.Parse(v)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || strings.ContainsAny(v, "?#") {
+		return "", nil, errors.New("must be an absolute http or https URL without user name, query and fragment")
 	}
+	target, err := webhook.ParseTarget(v)
+	return strings.TrimSuffix(target.Endpoint(), "/"), &target, err
 }
 
 func number(field *float64, least, most float64) func(string) error {

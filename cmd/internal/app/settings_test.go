@@ -113,6 +113,49 @@ func TestReadSettings(t *testing.T) {
 	}
 }
 
+// No part of a password is shown of a URL that is cut in the middle of it, whatever its first character and the one that cuts it.
+func TestNoPartOfTheDatabasesPasswordIsShown(t *testing.T) {
+	t.Parallel()
+	for _, password := range []string{"%s/S3cretT5kX", "83%s/S3cretT5kX", "p%s/S3cretT5kX", "/%sS3cretT5kX", "p@83%s/S3cretT5kX", "p@83%s#S3cretT5kX", "83%s?S3cret/T5kX"} {
+		for _, more := range []string{"", "8", "x", ":", "%2F"} {
+			url := "postgres://memhook:" + strings.Replace(password, "%s", more, 1) + "@127.0.0.1:1/none"
+			_, err := ReadSettings(func(name string) string { return map[string]string{"DATABASE_URL": url}[name] })
+			if err == nil {
+				t.Errorf("%s is accepted", url)
+				continue
+			}
+			if !strings.HasPrefix(err.Error(), "DATABASE_URL: is not ") || strings.Contains(err.Error(), "S3cret") || strings.Contains(err.Error(), "T5kX") {
+				t.Errorf("%s: %v", url, err)
+			}
+		}
+	}
+	for _, good := range []string{
+		"postgres://memhook:83%2FS3cret@db/x", "postgres://memhook:83?S3cret@db/x", "postgres://memhook:83#S3cret@db/x", "postgres://db/a%40b",
+		"postgres://a,b/x?user=me@server", "postgresql://memhook@/x?host=/run/postgresql&sslmode=disable",
+	} {
+		s, err := ReadSettings(func(name string) string { return map[string]string{"DATABASE_URL": good}[name] })
+		if err != nil || s.DatabaseURL != good {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+}
+
+// The URLs that others are made of are kept in normal form.
+func TestBaseURLsAreInNormalForm(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"https://memhook.example": "https://memhook.example", "https://Memhook.Example:443/": "https://memhook.example",
+		"http://127.0.0.1:8080/a/../b/": "http://127.0.0.1:8080/b",
+	} {
+		s, err := ReadSettings(func(name string) string {
+			return map[string]string{"MEMHOOK_PUBLIC_URL": given, "MEMORIES_BASE_URL": given}[name]
+		})
+		if err != nil || s.PublicURL != want || s.MemoriesBaseURL != want || strings.TrimSuffix(s.self.String(), "/") != want {
+			t.Errorf("%s: %+v, %v", given, s, err)
+		}
+	}
+}
+
 // A variable that is nearly a setting has no effect, which is said; variables of others are let be.
 func TestMisspeltSettings(t *testing.T) {
 	t.Parallel()
