@@ -53,7 +53,7 @@ func TestProblemsNameFieldWishAndWayOut(t *testing.T) {
 		{"an event that is none", "GET", "/v1/events?after=x", "", nil, 422, "invalid-request", "after", "must be the id of an event"},
 		{"an app that is no id", "GET", "/admin/v1/tasks?app_id=x", "", nil, 422, "invalid-request", "app_id", "must be an app's id"},
 
-		{"a search for too little", "GET", "/v1/search?q=ab", "", nil, 422, "invalid-request", "q", "must have at least 3 characters"},
+		{"a search for nothing", "GET", "/v1/search?q=%20", "", nil, 422, "invalid-request", "q", "must have at least 1 character"},
 		{"a key with a blank", "POST", "/admin/v1/accounts", `{"name":"a","api_key":"sk-mavi-1\n"}`, jsonBody, 422, "invalid-request", "api_key", "must have only printable ASCII characters and no blanks"},
 		{"a key with a letter that no header takes", "POST", "/admin/v1/accounts", `{"name":"a","api_key":"sk-mavi-é"}`, jsonBody, 422, "invalid-request", "api_key", "must have only printable ASCII characters and no blanks"},
 		{"a resend of a status that has none", "POST", "/v1/deliveries/resend", `{"status":"cancelled"}`, jsonBody, 422, "invalid-request", "status", "must be one of"},

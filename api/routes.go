@@ -134,7 +134,8 @@ var descriptions = map[string]string{
 		"whether the video has arrived: if so, register its task with create-task; if not, create another upload.",
 	"list-tasks": "Newest first.",
 	"cancel-task": "Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, " +
-		"whatever its status, with all that is stored of it; what is in flight may still be delivered.",
+		"whatever its status, with all that is stored of it; what is in flight may still be delivered. The answer to a request with an " +
+		"Idempotency-Key is kept, encrypted, for the 24 hours of the key, and is given again to its repetition.",
 	"read-hint-url":       "Requires the setting MEMHOOK_PUBLIC_URL; without it the answer is 409.",
 	"list-task-events":    "Oldest first.",
 	"list-events":         feed,
@@ -149,15 +150,16 @@ var descriptions = map[string]string{
 		"recover, and its secret. It shows nothing else of the app. It ends at expires_at, with the API key that made it, and with the endpoint.",
 	"rotate-endpoint-secret": "During the overlap both secrets sign. The answer takes a second; by then all instances sign with the new one.",
 	"test-endpoint":          "Sends it even while the breaker is open. Answers with the delivery. Get the delivery to see its attempts.",
-	"enable-endpoint":        "Closes its breaker and sends at once, within its cap and rate, what has waited for it.",
-	"recover-endpoint":       "Sends again every delivery of the endpoint that has failed since a time, and at once what still waits for it.",
-	"list-deliveries":        "Newest first, without their attempts.",
+	"enable-endpoint": "Closes its breaker and sends at once, within its cap and rate, what has waited for it, also where the endpoint " +
+		"is enabled and well.",
+	"recover-endpoint": "Sends again every delivery of the endpoint that has failed since a time, and at once what still waits for it.",
+	"list-deliveries":  "Newest first, without their attempts.",
 	"resend-deliveries": "Counts the deliveries that match and sends them again in the background, within the caps and rates of their " +
 		"endpoints. With dry_run it only counts.",
 	"get-resend":              "Kept for a week after it has finished.",
-	"search":                  "A prefix will do. Returns at most 20 of each.",
+	"search":                  searched,
 	"admin-resend-deliveries": "As resend-deliveries, across apps.",
-	"admin-search":            "A prefix will do. Returns at most 20 of each.",
+	"admin-search":            searched,
 	"admin-list-audit":        "Newest first. Kept for 400 days. Registrations of tasks are not in it.",
 	"resend-delivery":         "Sends it under the same webhook-id and starts the retry schedule anew.",
 
@@ -177,6 +179,9 @@ var descriptions = map[string]string{
 	"admin-pause-polling":    "Stops all polls and submissions to memories.ai, on all instances. No task and no upload is lost.",
 	"admin-pause-deliveries": "Pauses deliveries on all instances. No event is lost.",
 }
+
+const searched = "A prefix of three characters will do, of an id (also of a webhook-id) one of six digits. A prefix of a metadata value " +
+	"is looked for in the 10,000 newest tasks, a whole value in all. Returns at most 20 of each."
 
 const feed = "Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id " +
 	"while there are more events, and `cursor` takes it as in every list. Events are in the order in which they were stored, so that " +

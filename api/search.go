@@ -7,12 +7,8 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-const (
-	// searchMost is how many of each kind a search returns at most.
-	searchMost = 20
-	// searchLeast is the least length of a search in characters.
-	searchLeast = 3
-)
+// searchMost is how many of each kind a search returns at most.
+const searchMost = 20
 
 // Found is what a search found.
 type Found struct {
@@ -23,13 +19,13 @@ type Found struct {
 }
 
 type searchInput struct {
-	Q string `query:"q" required:"true" maxLength:"500" doc:"The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. Uploads are found by their id and by the whole URL of a video."`
+	Q string `query:"q" required:"true" maxLength:"500" doc:"The beginning of a task id, an id, a webhook-id, a callback URL or its host, or a metadata value. A text of one or two characters is a whole task id or metadata value. Uploads are found by their id and by the whole URL of a video."`
 }
 
 func (s *server) search(ctx context.Context, in *searchInput) (*body[Found], error) {
 	text := strings.TrimSpace(in.Q)
-	if len([]rune(text)) < searchLeast {
-		return nil, invalid(FieldError{"q", "must have at least 3 characters"})
+	if text == "" {
+		return nil, invalid(FieldError{"q", "must have at least 1 character"})
 	}
 	found, err := s.store.Search(ctx, scopeOf(ctx), text, searchMost)
 	if err != nil {

@@ -29,7 +29,7 @@ type NewTask struct {
 	UniqueID       string            `json:"unique_id,omitempty" maxLength:"256" default:"default" doc:"The unique_id of the upload: printable characters."`
 	CallbackURL    string            `json:"callback_url" example:"https://customer.example/hooks" doc:"The URL that receives the webhooks: absolute, at most 2,048 characters, without user name and fragment, and not ending in /*, which is for the URLs of endpoints. A task has at most 1,000 of them."`
 	Metadata       map[string]string `json:"metadata,omitempty" maxProperties:"50" doc:"Returned in every event of the task. Names have 1 to 128 bytes, values at most 2,048; the character NUL is refused."`
-	ExpectedVideos *int              `json:"expected_videos,omitempty" minimum:"1" maximum:"10000" doc:"The task is ready when its list has this many videos; absent: as soon as it has one."`
+	ExpectedVideos *int              `json:"expected_videos,omitempty" minimum:"1" maximum:"10000" doc:"The task is ready when its list has this many videos; absent: as soon as it has one. With until downloaded it is not polled further then, so that videos beyond this number are not reported."`
 	Until          string            `json:"until,omitempty" enum:"downloaded,indexed" default:"downloaded" doc:"The stage until which the task is followed."`
 	ExpiresIn      string            `json:"expires_in,omitempty" example:"24h" doc:"The time until the task expires, as a duration such as 90m or 24h: at least 1s, at most 2160h."`
 }

@@ -63,7 +63,12 @@ type UploadsFilter struct {
 // maxUploadURL bounds the URLs of videos in characters.
 const maxUploadURL = 2048
 
-func (s *server) createUpload(ctx context.Context, in *body[NewUpload]) (*body[Upload], error) {
+type createUploadInput struct {
+	Key  string `header:"Idempotency-Key" hidden:"true"` // every POST documents it
+	Body NewUpload
+}
+
+func (s *server) createUpload(ctx context.Context, in *createUploadInput) (*body[Upload], error) {
 	app, err := s.store.App(ctx, callerOf(ctx).AppID)
 	if err != nil {
 		return nil, err
@@ -76,13 +81,14 @@ func (s *server) createUpload(ctx context.Context, in *body[NewUpload]) (*body[U
 	if err != nil {
 		return nil, err
 	}
+	u.IdempotencyKey = in.Key
 	if hint := s.cfg.PublicURL + "/v1/hints/" + app.HintToken; s.cfg.PublicURL != "" && len(hint) <= memories.MaxCallbackURL {
 		u.Request.HintURL = hint
 	}
 	if u, err = s.store.CreateUpload(ctx, u); err != nil {
 		return nil, err
 	}
-	return &body[Upload]{wireUpload(&u, nil)}, nil
+	return s.answerUpload(ctx, &u)
 }
 
 func (s *server) getUpload(ctx context.Context, in *IDInput) (*body[Upload], error) {
@@ -90,13 +96,18 @@ func (s *server) getUpload(ctx context.Context, in *IDInput) (*body[Upload], err
 	if err != nil {
 		return nil, err
 	}
+	return s.answerUpload(ctx, &u)
+}
+
+// answerUpload answers with an upload and its task, where it has one.
+func (s *server) answerUpload(ctx context.Context, u *store.Upload) (out *body[Upload], err error) {
 	var t *store.Task
 	if u.TaskID != nil {
 		if t, err = s.store.Task(ctx, scopeOf(ctx), *u.TaskID); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return nil, err
 		}
 	}
-	return &body[Upload]{wireUpload(&u, t)}, nil
+	return &body[Upload]{wireUpload(u, t)}, nil
 }
 
 func (s *server) listUploads(ctx context.Context, in *UploadsFilter) (*body[List[Upload]], error) {

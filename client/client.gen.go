@@ -1376,7 +1376,7 @@ type NewTask struct {
 	// Examples: https://customer.example/hooks
 	CallbackUrl string `json:"callback_url"`
 
-	// ExpectedVideos The task is ready when its list has this many videos; absent: as soon as it has one.
+	// ExpectedVideos The task is ready when its list has this many videos; absent: as soon as it has one. With until downloaded it is not polled further then, so that videos beyond this number are not reported.
 	ExpectedVideos *int64 `json:"expected_videos,omitempty"`
 
 	// ExpiresIn The time until the task expires, as a duration such as 90m or 24h: at least 1s, at most 2160h.
@@ -2180,7 +2180,7 @@ type AdminSearchParams struct {
 	// AppId Return only what belongs to this app.
 	AppId *string `form:"app_id,omitempty" json:"app_id,omitempty"`
 
-	// Q The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. Uploads are found by their id and by the whole URL of a video.
+	// Q The beginning of a task id, an id, a webhook-id, a callback URL or its host, or a metadata value. A text of one or two characters is a whole task id or metadata value. Uploads are found by their id and by the whole URL of a video.
 	Q string `form:"q" json:"q"`
 }
 
@@ -2324,7 +2324,7 @@ type HintJSONBody = interface{}
 
 // SearchParams defines parameters for Search.
 type SearchParams struct {
-	// Q The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. Uploads are found by their id and by the whole URL of a video.
+	// Q The beginning of a task id, an id, a webhook-id, a callback URL or its host, or a metadata value. A text of one or two characters is a whole task id or metadata value. Uploads are found by their id and by the whole URL of a video.
 	Q string `form:"q" json:"q"`
 }
 
@@ -3348,7 +3348,7 @@ type ClientInterface interface {
 
 	// AdminSearch Find tasks, deliveries, endpoints and uploads of all apps
 	//
-	// A prefix will do. Returns at most 20 of each.
+	// A prefix of three characters will do, of an id (also of a webhook-id) one of six digits. A prefix of a metadata value is looked for in the 10,000 newest tasks, a whole value in all. Returns at most 20 of each.
 	//
 	// Corresponds with GET /admin/v1/search (the `AdminSearch` operationId).
 	AdminSearch(ctx context.Context, params *AdminSearchParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3477,7 +3477,7 @@ type ClientInterface interface {
 
 	// EnableEndpoint Enable an endpoint
 	//
-	// Closes its breaker and sends at once, within its cap and rate, what has waited for it.
+	// Closes its breaker and sends at once, within its cap and rate, what has waited for it, also where the endpoint is enabled and well.
 	//
 	// Corresponds with POST /v1/endpoints/{id}/enable (the `EnableEndpoint` operationId).
 	EnableEndpoint(ctx context.Context, id string, params *EnableEndpointParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3603,7 +3603,7 @@ type ClientInterface interface {
 
 	// Search Find tasks, deliveries, endpoints and uploads
 	//
-	// A prefix will do. Returns at most 20 of each.
+	// A prefix of three characters will do, of an id (also of a webhook-id) one of six digits. A prefix of a metadata value is looked for in the 10,000 newest tasks, a whole value in all. Returns at most 20 of each.
 	//
 	// Corresponds with GET /v1/search (the `Search` operationId).
 	Search(ctx context.Context, params *SearchParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3653,7 +3653,7 @@ type ClientInterface interface {
 
 	// CancelTask Cancel a task
 	//
-	// Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, whatever its status, with all that is stored of it; what is in flight may still be delivered.
+	// Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, whatever its status, with all that is stored of it; what is in flight may still be delivered. The answer to a request with an Idempotency-Key is kept, encrypted, for the 24 hours of the key, and is given again to its repetition.
 	//
 	// Corresponds with DELETE /v1/tasks/{id} (the `CancelTask` operationId).
 	CancelTask(ctx context.Context, id string, params *CancelTaskParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -4277,7 +4277,7 @@ func (c *Client) AdminGetResend(ctx context.Context, id string, reqEditors ...Re
 
 // AdminSearch Find tasks, deliveries, endpoints and uploads of all apps
 //
-// A prefix will do. Returns at most 20 of each.
+// A prefix of three characters will do, of an id (also of a webhook-id) one of six digits. A prefix of a metadata value is looked for in the 10,000 newest tasks, a whole value in all. Returns at most 20 of each.
 //
 // Corresponds with GET /admin/v1/search (the `AdminSearch` operationId).
 func (c *Client) AdminSearch(ctx context.Context, params *AdminSearchParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4596,7 +4596,7 @@ func (c *Client) UpdateEndpoint(ctx context.Context, id string, body UpdateEndpo
 
 // EnableEndpoint Enable an endpoint
 //
-// Closes its breaker and sends at once, within its cap and rate, what has waited for it.
+// Closes its breaker and sends at once, within its cap and rate, what has waited for it, also where the endpoint is enabled and well.
 //
 // Corresponds with POST /v1/endpoints/{id}/enable (the `EnableEndpoint` operationId).
 func (c *Client) EnableEndpoint(ctx context.Context, id string, params *EnableEndpointParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4882,7 +4882,7 @@ func (c *Client) GetResend(ctx context.Context, id string, reqEditors ...Request
 
 // Search Find tasks, deliveries, endpoints and uploads
 //
-// A prefix will do. Returns at most 20 of each.
+// A prefix of three characters will do, of an id (also of a webhook-id) one of six digits. A prefix of a metadata value is looked for in the 10,000 newest tasks, a whole value in all. Returns at most 20 of each.
 //
 // Corresponds with GET /v1/search (the `Search` operationId).
 func (c *Client) Search(ctx context.Context, params *SearchParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4992,7 +4992,7 @@ func (c *Client) CreateTasks(ctx context.Context, params *CreateTasksParams, bod
 
 // CancelTask Cancel a task
 //
-// Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, whatever its status, with all that is stored of it; what is in flight may still be delivered.
+// Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, whatever its status, with all that is stored of it; what is in flight may still be delivered. The answer to a request with an Idempotency-Key is kept, encrypted, for the 24 hours of the key, and is given again to its repetition.
 //
 // Corresponds with DELETE /v1/tasks/{id} (the `CancelTask` operationId).
 func (c *Client) CancelTask(ctx context.Context, id string, params *CancelTaskParams, reqEditors ...RequestEditorFn) (*http.Response, error) {

@@ -99,11 +99,6 @@ func (s *Store) Account(ctx context.Context, id uuid.UUID) (Account, error) {
 	return one[Account](rows, err)
 }
 
-func (s *Store) accountByName(ctx context.Context, name string) (Account, error) {
-	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a where a.name = $1`, name)
-	return one[Account](rows, err)
-}
-
 // Backlogs counts the tasks of each account that are polled. The counts can be some seconds old.
 func (s *Store) Backlogs(ctx context.Context) (map[uuid.UUID]int64, error) {
 	found, err := s.backlog.get(ctx)

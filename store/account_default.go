@@ -30,26 +30,20 @@ const (
 )
 
 // EnsureDefaults creates the account and the app of the settings where they are missing. To those that exist it applies a
-// setting only if its value has changed since any instance last applied it: what an operator has changed since stays. A
-// changed API key ends the one before.
+// setting only if its value has changed since any instance last applied it: what an operator has changed since stays, names and
+// the deletion of the app too. A changed API key ends the one before.
 func (s *Store) EnsureDefaults(ctx context.Context, d Defaults) error {
 	if d.MemoriesKey == "" && d.APIKey == "" {
 		return nil
 	}
-	account, err := s.accountByName(ctx, DefaultName)
+	account, err := s.accountOf(ctx, d)
 	switch {
+	case err == nil:
+		err = s.matchAccount(ctx, account, d)
+	case errors.Is(err, ErrNotFound) && d.MemoriesKey != "":
+		_, err = s.createDefault(ctx, d)
 	case errors.Is(err, ErrNotFound):
-		account, err = s.CreateAccount(ctx, NewAccount{
-			Name: DefaultName, APIKey: d.MemoriesKey, API: d.MemoriesAPI, RequestsPerSecond: d.RequestsPerSecond,
-		})
-		if errors.Is(err, ErrConflict) { // another instance was first
-			account, err = s.accountByName(ctx, DefaultName)
-		}
-		if err == nil && d.MemoriesKey != "" {
-			err = errors.Join(s.noteApplied(ctx, settingMemoriesKey, d.MemoriesKey), s.noteApplied(ctx, settingRate, rateText(d.RequestsPerSecond)))
-		}
-	case err == nil && d.MemoriesKey != "":
-		err = s.matchDefault(ctx, account.ID, d)
+		err = nil // it is created with the app, if that is missing too
 	}
 	if err != nil {
 		return fmt.Errorf("default account: %w", err)
@@ -57,44 +51,82 @@ func (s *Store) EnsureDefaults(ctx context.Context, d Defaults) error {
 	if d.APIKey == "" {
 		return nil
 	}
-	app, err := s.appByName(ctx, DefaultName)
-	if errors.Is(err, ErrNotFound) {
-		app, err = s.CreateApp(ctx, DefaultName, account.ID)
-		if errors.Is(err, ErrConflict) {
-			app, err = s.appByName(ctx, DefaultName)
-		}
+	return wrapped("default app", s.ensureKey(ctx, d))
+}
+
+// foundAccount is the account of the settings.
+type foundAccount struct {
+	ID     uuid.UUID
+	HasKey bool // its key is that of the settings
+}
+
+// accountOf returns the account of the settings: the one with the key that they choose, whatever an operator has called it, or
+// else the one named DefaultName, or else the one with the key that they chose before.
+func (s *Store) accountOf(ctx context.Context, d Defaults) (foundAccount, error) {
+	_, before, err := s.changedSetting(ctx, settingMemoriesKey, d.MemoriesKey)
+	if err != nil {
+		return foundAccount{}, err
+	}
+	rows, err := s.pool.Query(ctx, `
+		select id, key_hash is not distinct from $1 as has_key
+		from accounts
+		where key_hash = $1 or name = $2 or key_hash = $3
+		order by has_key desc, name = $2 desc
+		limit 1`, keyHash(d.MemoriesKey), DefaultName, before)
+	return one[foundAccount](rows, err)
+}
+
+func (s *Store) createDefault(ctx context.Context, d Defaults) (foundAccount, error) {
+	account, err := s.CreateAccount(ctx, NewAccount{
+		Name: DefaultName, APIKey: d.MemoriesKey, API: d.MemoriesAPI, RequestsPerSecond: d.RequestsPerSecond,
+	})
+	if errors.Is(err, ErrConflict) { // another instance was first
+		return s.accountOf(ctx, d)
 	}
 	if err == nil {
-		err = s.ensureKey(ctx, app.ID, d.APIKey)
+		err = s.noteAccount(ctx, d)
 	}
-	return wrapped("default app", err)
+	return foundAccount{account.ID, true}, err
 }
 
 func rateText(requestsPerSecond float64) string {
 	return strconv.FormatFloat(requestsPerSecond, 'g', -1, 64)
 }
 
-// matchDefault applies to the account what has changed of its settings.
-func (s *Store) matchDefault(ctx context.Context, account uuid.UUID, d Defaults) error {
+// matchAccount applies to the account what has changed of its settings. The budget of an account that was not made of the
+// settings is its operator's until the setting changes.
+func (s *Store) matchAccount(ctx context.Context, a foundAccount, d Defaults) error {
 	newKey, _, err := s.changedSetting(ctx, settingMemoriesKey, d.MemoriesKey)
 	if err != nil {
 		return err
 	}
-	newRate, _, err := s.changedSetting(ctx, settingRate, rateText(d.RequestsPerSecond))
+	newRate, rateBefore, err := s.changedSetting(ctx, settingRate, rateText(d.RequestsPerSecond))
+	newKey = newKey && d.MemoriesKey != ""
 	if err != nil || !newKey && !newRate {
 		return err
 	}
 	var change AccountChange
-	if newKey {
+	if newKey && !a.HasKey {
 		change.APIKey, change.API = &d.MemoriesKey, &d.MemoriesAPI
 	}
-	if newRate {
+	if newRate && rateBefore != nil {
 		change.RequestsPerSecond = &d.RequestsPerSecond
 	}
-	if _, err := s.UpdateAccount(ctx, account, change); err != nil {
-		return err
+	if change.Resumes() {
+		if _, err := s.UpdateAccount(ctx, a.ID, change); err != nil {
+			return err
+		}
 	}
-	return errors.Join(s.noteApplied(ctx, settingMemoriesKey, d.MemoriesKey), s.noteApplied(ctx, settingRate, rateText(d.RequestsPerSecond)))
+	return s.noteAccount(ctx, d)
+}
+
+// noteAccount notes the settings of the account as applied.
+func (s *Store) noteAccount(ctx context.Context, d Defaults) error {
+	var err error
+	if d.MemoriesKey != "" {
+		err = s.noteApplied(ctx, settingMemoriesKey, d.MemoriesKey)
+	}
+	return errors.Join(err, s.noteApplied(ctx, settingRate, rateText(d.RequestsPerSecond)))
 }
 
 // changedSetting reports whether a setting's value differs from the one that was last applied, whose hash it returns.
@@ -119,23 +151,54 @@ func (s *Store) noteApplied(ctx context.Context, name, value string) error {
 	return wrapped("note applied setting", err)
 }
 
-// ensureKey gives an app the key that the settings choose, in place of the one that they chose before.
-func (s *Store) ensureKey(ctx context.Context, app uuid.UUID, plain string) error {
-	changed, before, err := s.changedSetting(ctx, settingAPIKey, plain)
+// ensureKey gives the app of the settings the API key that they choose, in place of the one that they chose before. That app is the
+// one that has either, or else the one named DefaultName, which is created where it is missing.
+func (s *Store) ensureKey(ctx context.Context, d Defaults) error {
+	changed, before, err := s.changedSetting(ctx, settingAPIKey, d.APIKey)
 	if err != nil || !changed {
 		return err
 	}
-	if _, err := s.insertKey(ctx, app, DefaultName, plain, nil); ignoring(err, ErrConflict) != nil {
+	hash := sha256.Sum256([]byte(d.APIKey))
+	rows, err := s.pool.Query(ctx, `
+		select `+appColumns+`
+		from apps p
+		where p.deleted_at is null
+			and (p.name = $1 or exists (select 1 from api_keys k where k.app_id = p.id and k.hash in ($2, $3)))
+		order by exists (select 1 from api_keys k where k.app_id = p.id and k.hash in ($2, $3)) desc
+		limit 1`, DefaultName, hash[:], before)
+	app, err := one[App](rows, err)
+	if errors.Is(err, ErrNotFound) {
+		app, err = s.createDefaultApp(ctx, d)
+	}
+	if err != nil {
 		return err
 	}
-	hash := sha256.Sum256([]byte(plain))
-	// A setting that returns to an earlier value opens again.
+	if _, err := s.insertKey(ctx, app.ID, DefaultName, d.APIKey, nil); ignoring(err, ErrConflict) != nil {
+		return err
+	}
+	// A setting that returns to an earlier value opens again, though its app was deleted meanwhile.
 	_, err = s.pool.Exec(ctx, `
 		update api_keys
-		set revoked_at = case when hash = $2 then null else coalesce(revoked_at, now()) end
-		where app_id = $1 and hash in ($2, $3)`, app, hash[:], before)
+		set app_id = $1, revoked_at = case when hash = $2 then null else coalesce(revoked_at, now()) end
+		where hash = $2 or (app_id = $1 and hash = $3)`, app.ID, hash[:], before)
 	if err != nil {
 		return fmt.Errorf("replace key: %w", err)
 	}
-	return s.noteApplied(ctx, settingAPIKey, plain)
+	return s.noteApplied(ctx, settingAPIKey, d.APIKey)
+}
+
+func (s *Store) createDefaultApp(ctx context.Context, d Defaults) (App, error) {
+	account, err := s.accountOf(ctx, d)
+	if errors.Is(err, ErrNotFound) {
+		account, err = s.createDefault(ctx, d)
+	}
+	if err != nil {
+		return App{}, err
+	}
+	app, err := s.CreateApp(ctx, DefaultName, account.ID)
+	if errors.Is(err, ErrConflict) { // another instance was first
+		rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where name = $1 and deleted_at is null`, DefaultName)
+		return one[App](rows, err)
+	}
+	return app, err
 }

@@ -38,8 +38,3 @@ func (s *Store) App(ctx context.Context, id uuid.UUID) (App, error) {
 	rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null`, id)
 	return one[App](rows, err)
 }
-
-func (s *Store) appByName(ctx context.Context, name string) (App, error) {
-	rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where name = $1 and deleted_at is null`, name)
-	return one[App](rows, err)
-}

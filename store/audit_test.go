@@ -53,6 +53,9 @@ func TestAuditSaysWhatWasChanged(t *testing.T) {
 	must(b.DeleteApp(ctx("delete-app"), app.ID))
 	_, err = b.StartResend(ctx("create-resend"), store.ResendFilter{Scope: store.Everything(), Action: store.ActionResend, Status: store.DeliveryFailed})
 	must(err)
+	cancelled, purged := b.register("cancelled", "https://b.example/").Task, b.register("purged", "https://b.example/").Task
+	must(b.CancelTask(ctx("cancel-task"), store.OfApp(b.app.ID), cancelled.ID))
+	must(b.ExpungeTask(ctx("purge-task"), store.OfApp(b.app.ID), purged.ID))
 
 	for action, want := range map[string]struct {
 		object uuid.UUID
@@ -70,6 +73,8 @@ func TestAuditSaysWhatWasChanged(t *testing.T) {
 		"create-key":       {app.ID, map[string]string{"key_name": `null "laptop"`}},
 		"revoke-key":       {app.ID, map[string]string{"key_name": `"laptop" null`}},
 		"delete-app":       {app.ID, map[string]string{"name": `"another" null`}},
+		"cancel-task":      {cancelled.ID, map[string]string{"status": `"waiting" "cancelled"`}},
+		"purge-task":       {purged.ID, map[string]string{"status": `"waiting" null`, "task_id": `"purged" null`}},
 		"create-resend":    {uuid.Nil, map[string]string{"matched": `null 0`, "status": `null "failed"`}},
 	} {
 		list, err := b.AuditLog(t.Context(), store.AuditFilter{Scope: store.Everything(), Action: action}, store.Page{Limit: 10})

@@ -9,19 +9,22 @@ import (
 )
 
 // Resend sends a delivery again under its event's id, with the retry schedule from its beginning. A delivery that was
-// cancelled, or whose event is no longer stored, is ErrConflict.
+// cancelled, or whose event is no longer stored or endpoint is deleted, is ErrConflict.
 func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "resend", func(tx pgx.Tx) error {
 		// The lock keeps the endpoint from being deleted, whose pending deliveries are cancelled then.
 		rows, err := tx.Query(ctx, `
-			select d.endpoint_id, `+parksNow("e")+` as parked
+			select d.endpoint_id, `+parksNow("e")+` as parked, e.deleted_at is not null as gone
 			from deliveries d
 			join endpoints e on e.id = d.endpoint_id
-			where d.id = $1 and ($2::uuid is null or d.app_id = $2) and e.deleted_at is null
+			where d.id = $1 and ($2::uuid is null or d.app_id = $2)
 			for key share of e`, id, scope.arg())
 		to, err := one[recipient](rows, err)
 		if err != nil {
 			return err
+		}
+		if to.Gone {
+			return conflict("the delivery's endpoint was deleted, or is being merged into another one")
 		}
 		if err := lockBacklogOf(ctx, tx, []recipient{to}); err != nil {
 			return err

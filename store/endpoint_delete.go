@@ -69,7 +69,7 @@ func cancelDeliveries(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (int64, e
 	}
 	tag, err := tx.Exec(ctx, `
 		update deliveries
-		set status = 'cancelled', cancelled = true, parked = false, retrying = false, next_attempt_at = null
+		set status = 'cancelled', cancelled = true, cancelled_at = now(), parked = false, retrying = false, next_attempt_at = null
 		where id = any($1) and status = 'pending'`, ids)
 	return tag.RowsAffected(), wrapped("cancel deliveries", err)
 }

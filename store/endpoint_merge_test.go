@@ -43,6 +43,9 @@ func TestDeliveriesFollowTheirMergedEndpoint(t *testing.T) {
 	b.exec(`insert into deliveries (id, app_id, event_id, event_type, endpoint_id, suffix, status, created_at)
 		select gen_random_uuid(), app_id, event_id, event_type, endpoint_id, suffix, 'delivered', now()
 		from deliveries, generate_series(1, 2500) where id = '` + first.ID.String() + `'`)
+	if _, err := b.Secrets(t.Context(), scope, first.EndpointID); err != nil { // to read its secret keeps it from no merger
+		t.Fatal(err)
+	}
 	all, err := b.CreateEndpoint(t.Context(), b.app.ID, store.EndpointSettings{URL: new("https://a.example/in/*")})
 	if err != nil {
 		t.Fatal(err)

@@ -95,18 +95,28 @@ func (s *Store) openKeys(sealed sealedSecrets) (keys []ed25519.PrivateKey, err e
 	return keys, err
 }
 
+// readSecrets reads what is given to a receiver. It notes that it was read: from then on the endpoint is not purged as idle, since
+// the next one of its URL would sign with another secret.
 func (s *Store) readSecrets(ctx context.Context, scope Scope, id uuid.UUID) (sealedSecrets, Endpoint, error) {
 	type row struct {
 		Endpoint
 		sealedSecrets
+		Known bool
 	}
 	rows, err := s.pool.Query(ctx, `
-		select `+endpointColumns+`, `+secretColumns+`
+		select `+endpointColumns+`, `+secretColumns+`, e.secret_read_at is not null as known
 		from endpoints e
 		join apps a on a.id = e.app_id
 		where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null`, id, scope.arg())
 	r, err := one[row](rows, err)
-	return r.sealedSecrets, r.Endpoint, err
+	if err != nil || r.Known {
+		return r.sealedSecrets, r.Endpoint, err
+	}
+	tag, err := s.pool.Exec(ctx, `update endpoints set secret_read_at = now() where id = $1 and deleted_at is null`, id)
+	if err == nil && tag.RowsAffected() == 0 {
+		err = ErrNotFound // it was purged or deleted just now
+	}
+	return r.sealedSecrets, r.Endpoint, wrapped("note that the secret was read", err)
 }
 
 // Secrets returns the secrets that sign for an endpoint now, the newest first, in clear.

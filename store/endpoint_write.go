@@ -128,7 +128,7 @@ func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, scope Scope, id u
 		id, ep.URL, ep.Description, ep.EventTypes, ep.RateLimit, ep.Headers, ep.Manual, ep.Signatures, signingKey); err != nil {
 		return ep, err
 	}
-	if set.Enabled != nil && (*set.Enabled != ep.Enabled || *set.Enabled && !ep.Healthy()) {
+	if set.Enabled != nil {
 		if err := s.enable(ctx, tx, &ep, *set.Enabled); err != nil {
 			return ep, err
 		}
@@ -192,14 +192,16 @@ func (s *Store) choose(ep *Endpoint, set EndpointSettings) error {
 	return nil
 }
 
-// enable turns an endpoint on, with a closed breaker and all that waits for it due at once, or off.
+// enable turns an endpoint on, with a closed breaker and all that waits for it due at once, or off. Of one that is on and healthy
+// something may wait too: a receiver can fail now and then.
 func (s *Store) enable(ctx context.Context, tx pgx.Tx, ep *Endpoint, on bool) error {
 	if !on {
 		return s.emitAll(ctx, tx, ep, ep.disable(DisabledByHand), s.now())
 	}
+	well := ep.Enabled && ep.Healthy()
 	ep.Enabled, ep.DisabledReason = true, nil
 	ep.recovered()
-	if err := s.makeDue(ctx, tx, ep); err != nil {
+	if err := s.makeDue(ctx, tx, ep); err != nil || well {
 		return err
 	}
 	if err := raise(ctx, tx, []Change{{Kind: EventEndpointRecovered, EndpointID: ep.ID, URL: ep.URL}}, s.now()); err != nil {

@@ -13,15 +13,17 @@ func (s *Store) ExpungeTask(ctx context.Context, scope Scope, id uuid.UUID) erro
 	ctx = allowing(ctx, longTimeout)
 	return s.tx(ctx, "expunge task", func(tx pgx.Tx) error {
 		// Whoever adds to the task locks it first: a poll, a registration, its expiry.
-		tag, err := tx.Exec(ctx, `
-			select 1 from tasks where id = $1 and ($2::uuid is null or app_id = $2) for update`, id, scope.arg())
+		rows, err := tx.Query(ctx, `
+			select `+taskWithoutVideosColumns+` from tasks where id = $1 and ($2::uuid is null or app_id = $2) for update`, id, scope.arg())
+		t, err := one[Task](rows, err)
 		if err != nil {
 			return err
 		}
-		if tag.RowsAffected() == 0 {
-			return ErrNotFound
+		was := fields{"task_id": t.UpstreamID, "unique_id": t.UniqueID, "status": t.Status}
+		if err := s.note(ctx, tx, id, was, nil); err != nil {
+			return err
 		}
-		rows, err := tx.Query(ctx, `select id from deliveries where task = $1 order by id for update`, id)
+		rows, err = tx.Query(ctx, `select id from deliveries where task = $1 order by id for update`, id)
 		deliveries, err := scalars[uuid.UUID](rows, err)
 		if err != nil {
 			return err

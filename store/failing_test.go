@@ -306,6 +306,12 @@ func TestAStatementThatFails(t *testing.T) {
 			_, err := w.CreateUpload(ctx, store.Upload{AppID: w.idleApp.ID, CallbackURL: "https://a.example/", Until: store.UntilDownloaded})
 			return err
 		}, ""},
+		{"queue an upload under a key", whole, func(ctx context.Context, w *world) error {
+			_, err := w.CreateUpload(ctx, store.Upload{
+				AppID: w.idleApp.ID, CallbackURL: "https://a.example/", Until: store.UntilDownloaded, IdempotencyKey: "key",
+			})
+			return err
+		}, ""},
 		{"acquire the upload lease", whole, func(ctx context.Context, w *world) error {
 			_, err := w.AcquireUploadLease(ctx, w.account.ID)
 			return err

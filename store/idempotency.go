@@ -30,14 +30,16 @@ type Idempotent struct {
 	claimedAt time.Time
 }
 
-// ClaimIdempotent claims an app's idempotency key for a request, of which hash is a digest.
+// ClaimIdempotent claims an app's idempotency key for a request, of which hash is a digest. The claim of a request that has
+// failed, or is dead, can be taken over by the same request alone: it may have been done all the same.
 func (s *Store) ClaimIdempotent(ctx context.Context, app uuid.UUID, key string, hash []byte) (c Idempotent, err error) {
 	err = s.pool.QueryRow(ctx, `
 		insert into idempotency_keys as k (app_id, key, request_hash, created_at)
 		values ($1, $2, $3, clock_timestamp())
 		on conflict (app_id, key) do update
 		set request_hash = excluded.request_hash, created_at = excluded.created_at, status = null, response = null
-		where k.created_at < now() - $4::interval or (k.status is null and k.created_at < now() - $5::interval)
+		where k.created_at < now() - $4::interval
+			or (k.status is null and k.created_at < now() - $5::interval and k.request_hash = excluded.request_hash)
 		returning created_at`, app, key, hash, idempotencyKept, idempotencyStale).Scan(&c.claimedAt)
 	if err == nil {
 		c.Mine = true
@@ -81,11 +83,10 @@ func (s *Store) FinishIdempotent(ctx context.Context, app uuid.UUID, key string,
 	return wrapped("keep answer", err)
 }
 
-// ForgetIdempotent releases the claim of a request that failed, so that the request may be tried again.
+// ForgetIdempotent releases the claim of a request that failed, as if it were dead, so that the request may be tried again.
 func (s *Store) ForgetIdempotent(ctx context.Context, app uuid.UUID, key string, c Idempotent) error {
 	_, err := s.pool.Exec(ctx, `
-			delete
-			from idempotency_keys
-			where app_id = $1 and key = $2 and created_at = $3`, app, key, c.claimedAt)
+		update idempotency_keys set created_at = created_at - 2 * $4::interval
+		where app_id = $1 and key = $2 and created_at = $3`, app, key, c.claimedAt, idempotencyStale)
 	return wrapped("give idempotency key back", err)
 }

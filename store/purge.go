@@ -24,8 +24,8 @@ const wholeDays = 3 * 24 * time.Hour
 
 // Purge deletes what has been finished for longer than a retention by the database's clock: tasks with their subscriptions by
 // their end, uploads by theirs, deliveries by their last attempt, events and attempts by their day once their deliveries are
-// gone, and then what has no purpose any more: idle endpoints that no app has created or changed, deleted endpoints and apps,
-// expired secrets, idempotency keys, activity and alerts. It returns the number of rows and partitions.
+// gone, and then what has no purpose any more: idle endpoints that no app has created or changed and whose secret nobody has read,
+// deleted endpoints and apps, expired secrets, idempotency keys, activity and alerts. It returns the number of rows and partitions.
 func (s *Store) Purge(ctx context.Context, retention time.Duration) (total int64, err error) {
 	ctx = allowing(ctx, longTimeout)
 	now, err := s.databaseTime(ctx)
@@ -102,13 +102,13 @@ func (s *Store) purgeTasks(ctx context.Context, before time.Time) (total int64, 
 	return total + n, err
 }
 
-// oldDeliveries deletes a batch of deliveries for [Store.deleteOld]. The last attempt of a failed one decides: it may have
-// been made long ago, parked for weeks, or sent again.
+// oldDeliveries deletes a batch of deliveries for [Store.deleteOld]. The end decides, of a failed one its last attempt: it may
+// have been made long ago, parked for weeks, or sent again.
 const oldDeliveries = `
 	with old as materialized (
 		select d.id
 		from deliveries d
-		where d.id > $1 and d.id < $2 and d.status <> 'pending' and coalesce(d.delivered_at < $3, true)
+		where d.id > $1 and d.id < $2 and d.status <> 'pending' and coalesce(d.delivered_at, d.cancelled_at, '-infinity') < $3
 			and (not d.failed or not exists (select 1 from attempts a where a.delivery_id = d.id and a.at >= $3))
 		order by d.id
 		limit $4
@@ -220,14 +220,15 @@ func restOf(all bool) []string {
 // purgeByAge deletes what is kept for a time of its own.
 func (s *Store) purgeByAge(ctx context.Context, now time.Time) (total int64, err error) {
 	for sql, kept := range map[string]time.Duration{
-		`delete from idempotency_keys where created_at < $1`: idempotencyKept,
-		`delete from activity where minute < $1`:             activityKept,
-		`delete from activity_hours where minute < $1`:       hoursKept,
-		`delete from endpoint_activity where at < $1`:        hoursKept,
-		`delete from endpoint_secrets where expires_at < $1`: 0,
-		`delete from audit where at < $1`:                    auditKept,
-		`delete from alerts where at < $1`:                   auditKept,
-		`delete from resends where finished_at < $1`:         resendsKept,
+		`delete from idempotency_keys where created_at < $1`:                                              idempotencyKept,
+		`update uploads set idempotency_key = null where idempotency_key is not null and created_at < $1`: idempotencyKept,
+		`delete from activity where minute < $1`:                                                          activityKept,
+		`delete from activity_hours where minute < $1`:                                                    hoursKept,
+		`delete from endpoint_activity where at < $1`:                                                     hoursKept,
+		`delete from endpoint_secrets where expires_at < $1`:                                              0,
+		`delete from audit where at < $1`:                                                                 auditKept,
+		`delete from alerts where at < $1`:                                                                auditKept,
+		`delete from resends where finished_at < $1`:                                                      resendsKept,
 	} {
 		tag, err := s.pool.Exec(ctx, sql, now.Add(-kept))
 		total += tag.RowsAffected()
@@ -258,13 +259,14 @@ const idleEndpoint = `not exists (select 1 from subscriptions s where s.endpoint
 	and not exists (select 1 from deliveries d where d.endpoint_id = e.id)`
 
 // purgeIdle deletes the endpoints and apps that have had nothing since a time and that nobody would miss: endpoints that were
-// deleted, or that registrations have made and nothing subscribes to, and deleted apps.
+// deleted, or that registrations have made, nothing subscribes to and whose secret nobody has read, and deleted apps.
 func (s *Store) purgeIdle(ctx context.Context, before time.Time) (n int64, err error) {
 	err = s.tx(ctx, "purge endpoints", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			select e.id
 			from endpoints e
-			where (e.deleted_at < $1 or (e.deleted_at is null and not e.manual and e.created_at < $1)) and `+idleEndpoint+`
+			where (e.deleted_at < $1 or (e.deleted_at is null and not e.manual and e.secret_read_at is null and e.created_at < $1))
+				and `+idleEndpoint+`
 			limit $2
 			for update skip locked`, before, purgeBatch)
 		if err != nil {

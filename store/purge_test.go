@@ -101,16 +101,23 @@ func TestIdleEndpointsAndDeletedAppsArePurged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	shown := b.register("shown", "https://shown.example/").Task
+	if _, err := b.Secrets(t.Context(), scope, shown.Subscriptions[0].EndpointID); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.CancelTask(t.Context(), scope, shown.ID); err != nil {
+		t.Fatal(err)
+	}
 	b.exec(`insert into endpoint_secrets (id, endpoint_id, suffix, secret, expires_at) select gen_random_uuid(), id, '', '', now() - interval '1 min' from endpoints`,
 		`insert into endpoint_secrets (id, endpoint_id, suffix, secret) select gen_random_uuid(), id, '', '' from endpoints`)
 	if _, err := b.Purge(t.Context(), time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	if n := b.count(`select count(*) from endpoints`); n != 3 {
-		t.Errorf("%d endpoints before their time, want 3", n)
+	if n := b.count(`select count(*) from endpoints`); n != 4 {
+		t.Errorf("%d endpoints before their time, want 4", n)
 	}
-	if n := b.count(`select count(*) from endpoint_secrets`); n != 3 {
-		t.Errorf("%d secrets, want the 3 that have not expired", n)
+	if n := b.count(`select count(*) from endpoint_secrets`); n != 4 {
+		t.Errorf("%d secrets, want the 4 that have not expired", n)
 	}
 	if _, err := b.Purge(t.Context(), -time.Hour); err != nil {
 		t.Fatal(err)
@@ -118,8 +125,11 @@ func TestIdleEndpointsAndDeletedAppsArePurged(t *testing.T) {
 	if n := b.count(`select count(*) from endpoints where id in ($1, $2)`, manual.ID, waits.Task.Subscriptions[0].EndpointID); n != 2 {
 		t.Errorf("%d of the endpoint that an app has made and the one with a subscriber are left", n)
 	}
-	if e, s := b.count(`select count(*) from endpoints`), b.count(`select count(*) from endpoint_secrets`); e != 2 || s != 2 {
-		t.Errorf("%d endpoints and %d secrets are left, want 2", e, s)
+	if n := b.count(`select count(*) from endpoints where id = $1`, shown.Subscriptions[0].EndpointID); n != 1 {
+		t.Error("the endpoint whose secret was given to a receiver is gone")
+	}
+	if e, s := b.count(`select count(*) from endpoints`), b.count(`select count(*) from endpoint_secrets`); e != 3 || s != 3 {
+		t.Errorf("%d endpoints and %d secrets are left, want 3", e, s)
 	}
 	if err := b.DeleteApp(t.Context(), b.app.ID); err != nil {
 		t.Fatal(err)
@@ -318,5 +328,29 @@ func TestExpungeLeavesNothing(t *testing.T) {
 		if err := b.ExpungeTask(t.Context(), scope, task.ID); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("a second time: %v", err)
 		}
+	}
+}
+
+// A delivery that was parked for long and cancelled just now is kept for the retention from then on.
+func TestACancelledDeliveryIsKeptFromItsEnd(t *testing.T) {
+	t.Parallel()
+	b, list := announced(t, 1)
+	b.exec(`update deliveries set parked = true, id = overlay(id::text placing left(id_at(now() - interval '2 h')::text, 13) from 1 for 13)::uuid`)
+	if err := b.DeleteEndpoint(t.Context(), store.OfApp(b.app.ID), list[0].EndpointID); err != nil {
+		t.Fatal(err)
+	}
+	left := func() int {
+		t.Helper()
+		if _, err := b.Purge(t.Context(), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		return b.count(`select count(*) from deliveries where cancelled`)
+	}
+	if left() != 1 {
+		t.Error("it is gone at once")
+	}
+	b.exec(`update deliveries set cancelled_at = cancelled_at - interval '61 min'`)
+	if left() != 0 {
+		t.Error("it is left an hour later")
 	}
 }

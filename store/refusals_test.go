@@ -30,6 +30,21 @@ func TestRefusals(t *testing.T) {
 	if _, err := w.plain.Exec(t.Context(), `update deliveries set status = 'cancelled', cancelled = true where id = $1`, w.delivered); err != nil {
 		t.Fatal(err)
 	}
+	const indexed = `update tasks set until = 'indexed', indexed_at = now(), polling = true where id = $1`
+	if _, err := w.plain.Exec(t.Context(), indexed, w.ready.ID); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := w.CreateEndpoint(t.Context(), w.app.ID, store.EndpointSettings{URL: new("https://gone.example/")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranded, err := w.TestEndpoint(t.Context(), store.OfApp(w.app.ID), gone.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.DeleteEndpoint(t.Context(), store.OfApp(w.app.ID), gone.ID); err != nil {
+		t.Fatal(err)
+	}
 	before := w.state()
 	for name, c := range map[string]struct {
 		want error
@@ -82,12 +97,20 @@ func TestRefusals(t *testing.T) {
 		}},
 		"an endpoint deleted twice": {store.ErrNotFound, func(ctx context.Context) error { return w.DeleteEndpoint(ctx, store.OfApp(w.app.ID), unknown) }},
 		"a cancelled delivery":      {store.ErrConflict, func(ctx context.Context) error { return w.Resend(ctx, store.OfApp(w.app.ID), w.delivered) }},
-		"another app's delivery":    {store.ErrNotFound, func(ctx context.Context) error { return w.Resend(ctx, store.OfApp(unknown), w.failed) }},
+		"a deleted endpoint's delivery": {store.ErrConflict, func(ctx context.Context) error {
+			err := w.Resend(ctx, store.OfApp(w.app.ID), stranded)
+			if reason := store.ConflictReason(err); !strings.Contains(reason, "endpoint was deleted") {
+				t.Errorf("the reason is %q", reason)
+			}
+			return err
+		}},
+		"another app's delivery": {store.ErrNotFound, func(ctx context.Context) error { return w.Resend(ctx, store.OfApp(unknown), w.failed) }},
 		"recovering another's endpoint": {store.ErrNotFound, func(ctx context.Context) error {
 			_, err := w.Recover(ctx, store.OfApp(unknown), w.parking.ID, time.Now())
 			return err
 		}},
 		"a task cancelled twice":          {store.ErrConflict, func(ctx context.Context) error { return w.CancelTask(ctx, store.OfApp(w.app.ID), w.waiting.ID) }},
+		"a task that has all":             {store.ErrConflict, func(ctx context.Context) error { return w.CancelTask(ctx, store.OfApp(w.app.ID), w.ready.ID) }},
 		"another app's task":              {store.ErrNotFound, func(ctx context.Context) error { return w.CancelTask(ctx, store.OfApp(unknown), w.ready.ID) }},
 		"a poll of a task that has ended": {store.ErrConflict, func(ctx context.Context) error { return w.PollTask(ctx, store.Everything(), w.waiting.ID) }},
 		"a shift of an unknown account":   {store.ErrNotFound, func(ctx context.Context) error { _, err := w.AcquireLease(ctx, unknown); return err }},

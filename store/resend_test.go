@@ -153,6 +153,14 @@ func TestAllThatWaitsBecomesDueInBatches(t *testing.T) {
 			_, err := b.EnableEndpoint(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, true)
 			return err
 		},
+		"enable of a healthy endpoint": func(b *bundle, d store.Delivery) error {
+			b.exec(`update endpoints set breaker = 'closed', failures = 0, failing_since = null`)
+			_, err := b.EnableEndpoint(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, true)
+			if n := b.count(`select count(*) from events where type = 'endpoint.recovered'`); n != 0 {
+				b.t.Errorf("%d events that it has recovered", n)
+			}
+			return err
+		},
 		"recover": func(b *bundle, d store.Delivery) error {
 			n, err := b.Recover(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, time.Now())
 			if n != waiting {

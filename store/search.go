@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -13,6 +14,8 @@ import (
 const (
 	// searchTimeout ends a search that the indexes do not help, in PostgreSQL's words.
 	searchTimeout = "3s"
+	// leastPrefix is how many characters the beginning of something has at least. A shorter text is searched for as a whole.
+	leastPrefix = 3
 	// leastIDPrefix is how many hexadecimal digits of an id a search needs.
 	leastIDPrefix = 6
 	// recentTasks is how many of the newest tasks are looked at for the beginning of a metadata value. A whole value is found
@@ -28,8 +31,8 @@ type Found struct {
 	Uploads    []Upload   // by id, or the URL of a video
 }
 
-// Search finds tasks, deliveries, endpoints and uploads by the beginning of a task id, of an id, of a webhook-id, of an endpoint's
-// URL or host, or of a metadata value, and uploads by a whole URL of a video. It returns of each no more than most.
+// Search finds tasks, deliveries, endpoints and uploads by the beginning of a task id, of an id, of a webhook-id, of a callback
+// URL or its host, or of a metadata value, and uploads by a whole URL of a video. It returns of each no more than most.
 // It returns ErrSearchTimeout where the indexes do not help.
 func (s *Store) Search(ctx context.Context, scope Scope, text string, most int) (found Found, err error) {
 	err = s.tx(ctx, "search", func(tx pgx.Tx) error {
@@ -64,8 +67,34 @@ type search struct {
 	most  int
 }
 
-// above follows in byte order whatever begins with a text.
-func above(text string) string { return text + "\U0010FFFF" }
+// short reports whether the text is searched for as a whole.
+func (q search) short() bool { return utf8.RuneCountInString(q.text) < leastPrefix }
+
+// above follows in byte order whatever begins with a text; for a search of a short one, the text alone: what stands between the
+// two has a control character.
+func (q search) above(text string) string {
+	if q.short() {
+		return text + "\x01"
+	}
+	return text + "\U0010FFFF"
+}
+
+// asURL returns the beginning of a callback URL as endpoints have it: without a query or a default port, scheme and host in lower
+// case.
+func asURL(text string) string {
+	text, _, _ = strings.Cut(text, "?")
+	scheme, rest, ok := strings.Cut(text, "://")
+	if !ok {
+		return text
+	}
+	host, path, slash := strings.Cut(rest, "/")
+	if slash {
+		path = "/" + path
+	}
+	scheme = strings.ToLower(scheme)
+	port := map[string]string{"http": ":80", "https": ":443"}[scheme]
+	return scheme + "://" + strings.TrimSuffix(strings.ToLower(host), port) + path
+}
 
 // idRange returns the ids that begin as text does, which may be a webhook-id.
 func idRange(text string) (from, to uuid.UUID, ok bool) {
@@ -88,6 +117,10 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 	literal, err := json.Marshal(q.text)
 	if err != nil {
 		return nil, err
+	}
+	recent := recentTasks
+	if q.short() {
+		recent = 0
 	}
 	from, to, isID := idRange(q.text)
 	rows, err := q.tx.Query(ctx, `
@@ -117,7 +150,7 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 			limit $4
 		), `+sizedTasks+`
 		select `+sizedTaskColumns+` from sized order by task_id = $2 desc, id desc`,
-		q.scope.arg(), q.text, above(q.text), q.most, "$.* ? (@ == "+string(literal)+")", recentTasks, isID, from, to,
+		q.scope.arg(), q.text, q.above(q.text), q.most, "$.* ? (@ == "+string(literal)+")", recent, isID, from, to,
 		"$.* ? (@ starts with "+string(literal)+")") // a twelfth of the time that jsonb_each_text takes
 	list, err := many[Task](rows, err)
 	return list, wrapped("search tasks", err)
@@ -150,10 +183,10 @@ func (q search) deliveries(ctx context.Context, tasks []Task) ([]Delivery, error
 
 func (q search) endpoints(ctx context.Context) ([]Endpoint, error) {
 	from, to, isID := idRange(q.text)
-	prefixes := []string{q.text, "https://" + q.text, "http://" + q.text}
+	prefixes := []string{asURL(q.text), asURL("https://" + q.text), asURL("http://" + q.text)}
 	ends := make([]string, len(prefixes))
 	for i, p := range prefixes {
-		ends[i] = above(p)
+		ends[i] = q.above(p)
 	}
 	rows, err := q.tx.Query(ctx, `
 		with hits as (
@@ -167,6 +200,12 @@ func (q search) endpoints(ctx context.Context) ([]Endpoint, error) {
 				where url ~>=~ p.low and url ~<~ p.high and deleted_at is null and ($1::uuid is null or app_id = $1)
 				limit $2
 			) e
+			limit $2)
+			union all
+			(select e.id from endpoints e
+			where right(e.url, 2) = '/*' and e.deleted_at is null and ($1::uuid is null or e.app_id = $1)
+				and exists (select 1 from unnest($3::text[]) p (low) where starts_with(p.low, left(e.url, -1)))
+			order by length(e.url) desc
 			limit $2)
 		)
 		select `+endpointColumns+`

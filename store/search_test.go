@@ -39,6 +39,11 @@ func TestSearchFindsByWhatIsKnown(t *testing.T) {
 	}
 	uploaded := b.upload("https://videos.example/v?id=1")
 	b.upload("https://videos.example/v?id=2")
+	short := b.register("t1", "https://elsewhere.example/hooks").Task
+	b.register("t12", "https://elsewhere.example/hooks")
+	if _, err := b.CreateEndpoint(t.Context(), b.app.ID, store.EndpointSettings{URL: new("https://wild.example/in/*")}); err != nil {
+		t.Fatal(err)
+	}
 	second, err := b.CreateApp(t.Context(), "second", b.account.ID)
 	if err != nil {
 		t.Fatal(err)
@@ -57,6 +62,15 @@ func TestSearchFindsByWhatIsKnown(t *testing.T) {
 		"the URL":                 {"https://customer.example/hoo", 0, 0, 1, 0},
 		"the host":                {"customer.ex", 0, 0, 1, 0},
 		"host and path":           {"customer.example/hooks", 0, 0, 1, 0},
+		"the callback URL":        {"https://customer.example/hooks?a=1", 0, 0, 1, 0},
+		"a callback URL below":    {"https://wild.example/in/a/b?c=/", 0, 0, 1, 0},
+		"it without a scheme":     {"wild.example/in/a", 0, 0, 1, 0},
+		"one that is not below":   {"https://wild.example/out/a", 0, 0, 0, 0},
+		"another case and port":   {"HTTPS://Customer.Example:443/hooks", 0, 0, 1, 0},
+		"the host in capitals":    {"Customer.Ex", 0, 0, 1, 0},
+		"a path in capitals":      {"https://customer.example/HOOKS", 0, 0, 0, 0},
+		"a short task id":         {"t1", 1, 0, 0, 0},
+		"the beginning of one":    {"t", 0, 0, 0, 0},
 		"a metadata value":        {"A-4711", 1, 1, 0, 0},
 		"its beginning, too":      {"A-47", 1, 1, 0, 0},
 		"a beginning with quotes": {`say "h`, 1, 1, 0, 0},
@@ -84,6 +98,9 @@ func TestSearchFindsByWhatIsKnown(t *testing.T) {
 				t.Errorf("%s, of another app: %+v, %v", name, found, err)
 			}
 		}
+	}
+	if found, err := b.Search(t.Context(), store.Everything(), "t1", 20); err != nil || len(found.Tasks) != 1 || found.Tasks[0].ID != short.ID {
+		t.Errorf("a short task id finds %+v, %v", found.Tasks, err)
 	}
 	many, err := b.Search(t.Context(), store.Everything(), "other-", 20)
 	if err != nil || len(many.Tasks) != 20 {

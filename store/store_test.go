@@ -10,7 +10,10 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
 
+	"github.com/memhook/memhook/migrations"
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/store/storetest"
 )
@@ -124,6 +127,12 @@ func TestRegisterIsIdempotentUnderConcurrency(t *testing.T) {
 	}
 	if n := b.count(livePollJobs); n != 1 {
 		t.Errorf("%d poll jobs", n)
+	}
+	if err := b.FlushActivity(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.count(`select coalesce(sum(registrations), 0)::int from activity`); n != 1 {
+		t.Errorf("%d new registrations are counted", n)
 	}
 }
 
@@ -345,6 +354,38 @@ func TestExpiryDoesNotCutTheSettleWindow(t *testing.T) {
 	}
 	if n := b.count(`select count(*) from events where type = 'task.expired'`); n != 1 {
 		t.Errorf("%d tasks expired in all", n)
+	}
+}
+
+// The version before did not note whose secret was read: its endpoints are kept. Migrating changes no row of theirs.
+func TestMigrateKeepsEndpointsWhoseSecretMayBeKnown(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	b.register("before", "https://before.example/")
+	db := stdlib.OpenDBFromPool(b.pool)
+	defer func() { _ = db.Close() }()
+	before, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := before.DownTo(t.Context(), 10); err != nil {
+		t.Fatal(err)
+	}
+	const row = `select xmin::text::bigint::int from endpoints where url = 'https://before.example/'`
+	written := b.count(row)
+	if err := store.Migrate(t.Context(), b.pool, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.register("after", "https://after.example/")
+	b.exec(`delete from subscriptions`)
+	if n := b.count(row); n != written {
+		t.Error("the row was written")
+	}
+	if _, err := b.Purge(t.Context(), -time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if n, m := b.count(`select count(*) from endpoints`), b.count(`select count(*) from endpoints where url = 'https://before.example/'`); n != 1 || m != 1 {
+		t.Errorf("%d endpoints are left, %d of them of the version before", n, m)
 	}
 }
 

@@ -135,6 +135,9 @@ func (t *Task) reached() bool {
 	return t.Status == TaskReady && (t.Until != UntilIndexed || t.IndexedAt != nil)
 }
 
+// CanCancel reports whether the task can still be cancelled. One that has what it waited for is polled on to settle, but has ended.
+func (t *Task) CanCancel() bool { return t.Polling && !t.reached() }
+
 // ended reports whether the task has ended without becoming ready: its id can be registered again.
 func (t *Task) ended() bool {
 	return t.Status == TaskFailed || t.Status == TaskExpired || t.Status == TaskCancelled

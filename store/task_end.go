@@ -21,11 +21,11 @@ func (s *Store) CancelTask(ctx context.Context, scope Scope, id uuid.UUID) error
 		if err != nil {
 			return err
 		}
-		if !t.Polling {
+		if !t.CanCancel() {
 			return conflict("the task has ended: it is %s", t.Status)
 		}
-		if t.Status == TaskReady && t.Until != UntilIndexed {
-			return conflict("the task has ended: it is %s", t.Status)
+		if err := s.note(ctx, tx, id, fields{"status": t.Status}, fields{"status": TaskCancelled}); err != nil {
+			return err
 		}
 		t.Status, t.Polling = TaskCancelled, false
 		return s.saveTasks(ctx, tx, []taskChange{{Task: &t}})

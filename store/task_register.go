@@ -82,7 +82,13 @@ func (s *Store) registerBatch(ctx context.Context, all []Registration) (out []Re
 		return s.registerLocked(ctx, tx, regs, accounts, all, out)
 	})
 	if err == nil {
-		s.activity.count(s.now(), func(m *Minute) { m.Registrations += int64(len(all)) })
+		s.activity.count(s.now(), func(m *Minute) {
+			for _, r := range out {
+				if r.Created {
+					m.Registrations++
+				}
+			}
+		})
 	}
 	return out, err
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -37,6 +38,7 @@ type Upload struct {
 	CreatedAt      time.Time
 	FinishedAt     *time.Time
 	Traceparent    *string
+	IdempotencyKey string `db:"-"` // of a new one: the key of the request that creates it, or empty
 }
 
 // UploadRequest is what is submitted: URLs with v1, a source URL with the Datalake.
@@ -57,9 +59,10 @@ const failUploads = `
 	set status = 'failed', error = '{"code": "app_deleted", "message": "the app was deleted"}', finished_at = clock_timestamp()
 	where status = 'queued' and lease is null`
 
-// CreateUpload queues an upload on its app's account, as of now. It returns ErrNotFound where the app was deleted.
-func (s *Store) CreateUpload(ctx context.Context, u Upload) (Upload, error) {
-	err := s.tx(ctx, "create upload", func(tx pgx.Tx) error {
+// CreateUpload queues an upload on its app's account, as of now, or returns the one that its idempotency key has queued within
+// idempotencyKept: the answer to that request may have been lost. It returns ErrNotFound where the app was deleted.
+func (s *Store) CreateUpload(ctx context.Context, u Upload) (created Upload, err error) {
+	err = s.tx(ctx, "create upload", func(tx pgx.Tx) error {
 		accounts, err := lockApps(ctx, tx, []uuid.UUID{u.AppID}, "for share")
 		if err != nil {
 			return err
@@ -68,18 +71,36 @@ func (s *Store) CreateUpload(ctx context.Context, u Upload) (Upload, error) {
 		if !ok {
 			return ErrNotFound
 		}
+		if u.IdempotencyKey != "" {
+			_, err := tx.Exec(ctx, `
+				update uploads
+				set idempotency_key = null
+				where app_id = $1 and idempotency_key = $2 and created_at < now() - $3::interval`,
+				u.AppID, u.IdempotencyKey, idempotencyKept)
+			if err != nil {
+				return err
+			}
+		}
 		rows, err := tx.Query(ctx, `
 			insert into uploads (id, app_id, account_id, request, callback_url, metadata, until, expected_videos, expires_in,
-				next_attempt_at, created_at, traceparent)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp(), $10, $11)
+				next_attempt_at, created_at, traceparent, idempotency_key)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp(), $10, $11, nullif($12::text, ''))
+			on conflict (app_id, idempotency_key) where idempotency_key is not null do nothing
 			returning `+uploadColumns, newID(), u.AppID, account, u.Request, u.CallbackURL, orEmpty(u.Metadata), u.Until,
-			u.ExpectedVideos, u.ExpiresIn, s.now(), u.Traceparent)
-		if u, err = one[Upload](rows, err); err != nil {
+			u.ExpectedVideos, u.ExpiresIn, s.now(), u.Traceparent, u.IdempotencyKey)
+		created, err = one[Upload](rows, err)
+		if errors.Is(err, ErrNotFound) {
+			rows, err = tx.Query(ctx, `
+				select `+uploadColumns+` from uploads where app_id = $1 and idempotency_key = $2`, u.AppID, u.IdempotencyKey)
+			created, err = one[Upload](rows, err)
+			return err
+		}
+		if err != nil {
 			return err
 		}
 		return s.ensureUploadJob(ctx, tx, account)
 	})
-	return u, err
+	return created, err
 }
 
 // ensureUploadJob gives the account an upload job if it has none. The caller has inserted an upload in the same

@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -346,5 +347,78 @@ func TestAnUploadIsNotSentWithAReplacedKey(t *testing.T) {
 		if next := b.take(b.uploadLease()); next.Stale || next.Upload.ID == uuid.Nil {
 			t.Errorf("%s, read again: %+v", name, next)
 		}
+	}
+}
+
+// A key queues one upload within its 24 hours, however often the answer is lost and whoever else uses the same key.
+func TestAnIdempotencyKeyQueuesOneUpload(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	queue := func(app uuid.UUID, key string) uuid.UUID {
+		t.Helper()
+		u, err := b.CreateUpload(t.Context(), store.Upload{
+			AppID: app, CallbackURL: "https://a.example/", Until: store.UntilDownloaded, ExpiresIn: time.Hour, IdempotencyKey: key,
+			Request: store.UploadRequest{URLs: []string{"https://example.com/1"}},
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return u.ID
+	}
+	ids := make([]uuid.UUID, 20)
+	var wg sync.WaitGroup
+	for i := range ids {
+		wg.Go(func() { ids[i] = queue(b.app.ID, "key") })
+	}
+	wg.Wait()
+	for _, id := range ids {
+		if id != ids[0] {
+			t.Fatalf("one key has queued %s and %s", ids[0], id)
+		}
+	}
+	other, err := b.CreateApp(t.Context(), "other", b.account.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := queue(other.ID, "key")
+	if theirs == ids[0] || queue(b.app.ID, "another key") == ids[0] || queue(b.app.ID, "") == queue(b.app.ID, "") {
+		t.Error("another app's, another key's or no key's upload is the same one")
+	}
+	b.exec(`update uploads set created_at = created_at - interval '24 h'`)
+	if queue(b.app.ID, "key") == ids[0] {
+		t.Error("the key counts for more than a day")
+	}
+	if _, err := b.Purge(t.Context(), 48*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.count(`select count(*) from uploads where idempotency_key is not null`); n != 1 || b.count(`select count(*) from uploads`) != 6 {
+		t.Errorf("%d uploads have a key, want the one of today", n)
+	}
+}
+
+// A request whose answer was lost can be repeated at once under its key. Another one cannot take the key over.
+func TestAForgottenAnswerLeavesTheKeyToItsRequest(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	claim := func(hash string) store.Idempotent {
+		t.Helper()
+		c, err := b.ClaimIdempotent(t.Context(), b.app.ID, "key", []byte(hash))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := claim("request")
+	if again := claim("request"); !c.Mine || again.Mine {
+		t.Fatalf("claimed %+v beside %+v", again, c)
+	}
+	if err := b.ForgetIdempotent(t.Context(), b.app.ID, "key", c); err != nil {
+		t.Fatal(err)
+	}
+	if other := claim("another request"); other.Mine || !other.Differs {
+		t.Errorf("another request: %+v", other)
+	}
+	if again := claim("request"); !again.Mine {
+		t.Errorf("the same request: %+v", again)
 	}
 }

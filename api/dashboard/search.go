@@ -2,30 +2,25 @@ package dashboard
 
 import (
 	"net/http"
-	"unicode/utf8"
 
 	"github.com/memhook/memhook/store"
 )
 
-const (
-	// searchMost is how many of each kind a search shows. It needs searchLeast characters and takes searchText.
-	searchMost, searchLeast, searchText = 20, 3, 500
-)
+// searchMost is how many of each kind a search shows, searchText how many bytes of text it takes.
+const searchMost, searchText = 20, 500
 
 type searchData struct {
 	store.Found
 	Lines       []deliveryLine
 	UploadLines []uploadLine
 	Text        string
-	Short       bool // the text is too short to search for
 }
 
 // search finds what an operator has an id, a URL or a value of. What was found alone is shown at once.
 func (d *dashboard) search(r *http.Request) (*view, error) {
 	data := searchData{Text: storable(r.URL.Query().Get("q"), searchText)}
 	v := &view{template: "search", Title: "Search"}
-	if utf8.RuneCountInString(data.Text) < searchLeast {
-		data.Short = true
+	if data.Text == "" {
 		v.Data = data
 		return v, nil
 	}

@@ -69,11 +69,6 @@ func (d taskData) VideoCount() *int { return new(len(d.Videos)) }
 // Shown are the videos that the page shows.
 func (d taskData) Shown() []store.Video { return d.Videos[:min(len(d.Videos), maxShown)] }
 
-// CanCancel reports whether the task can still be cancelled. One that is ready is polled on to settle, but has ended.
-func (d taskData) CanCancel() bool {
-	return d.Polling && (d.Status != store.TaskReady || d.Until == store.UntilIndexed)
-}
-
 func (d *dashboard) task(r *http.Request) (*view, error) {
 	id, err := pathID(r)
 	if err != nil {

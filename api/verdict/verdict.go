@@ -171,7 +171,7 @@ func (v *Verdict) endpoints(st *store.Stats, now time.Time) {
 	for i := range st.Waiting {
 		w := &st.Waiting[i]
 		failing := w.FailingSince != nil && (w.Breaker != store.BreakerClosed || w.Age(now) > lateWebhook)
-		late := w.Age(now) > lateWebhook && w.Parked > 0
+		late := w.Age(now) > lateWebhook
 		if w.Enabled && !failing && !late {
 			continue
 		}
@@ -187,15 +187,17 @@ func (v *Verdict) endpoints(st *store.Stats, now time.Time) {
 		case failing:
 			f.Code, f.Text = "endpoint-failing", fmt.Sprintf("%s has failed for %s (%s in a row). %s.",
 				w.URL, Span(now.Sub(*w.FailingSince)), counted(int64(w.Failures), "attempt"), waiting)
-		default:
+		case w.Parked > 0:
 			f.Code, f.Text = "endpoint-behind", fmt.Sprintf("%s takes less than it is sent. %s.", w.URL, waiting)
+		default: // others were delivered in between
+			f.Code, f.Text = "webhooks-waiting", fmt.Sprintf("%s has not accepted some of its webhooks. %s.", w.URL, waiting)
 		}
 		v.add(f)
 	}
 	if more > 0 {
-		text := fmt.Sprintf("%d more endpoints are failing, disabled or behind.", more)
+		text := fmt.Sprintf("%d more endpoints are failing, disabled or behind, or have webhooks that wait.", more)
 		if more == 1 {
-			text = "1 more endpoint is failing, disabled or behind."
+			text = "1 more endpoint is failing, disabled or behind, or has webhooks that wait."
 		}
 		v.add(Finding{"endpoints-more", false, text, "/admin/endpoints?state=failing"})
 	}

@@ -29,6 +29,10 @@ func TestFindings(t *testing.T) {
 	disabled := fresh
 	disabled.Enabled = false
 	behind := store.Undelivered{URL: "https://a.example/", Enabled: true, Breaker: store.BreakerClosed, Parked: 7, Oldest: id(time.Minute)}
+	between := failing // others were delivered in between
+	between.FailingSince, between.Failures = nil, 0
+	recent := between
+	recent.Oldest = id(3 * time.Second)
 	well := func() store.Stats { return store.Stats{Instances: []store.Instance{{}}} }
 	minutes := func(delivered, failed int64) []store.Minute {
 		return []store.Minute{{Minute: now.Truncate(time.Minute), Deliveries: delivered, FailedAttempts: failed}, {Minute: now.Add(-30 * time.Minute), FailedAttempts: 1000}}
@@ -45,6 +49,8 @@ func TestFindings(t *testing.T) {
 		"an open breaker":           {func(st *store.Stats) { st.Waiting = []store.Undelivered{open} }, []string{"endpoint-failing"}, ""},
 		"a disabled endpoint":       {func(st *store.Stats) { st.Waiting = []store.Undelivered{disabled} }, []string{"endpoint-disabled"}, "is disabled"},
 		"one that takes too little": {func(st *store.Stats) { st.Waiting = []store.Undelivered{behind} }, []string{"endpoint-behind"}, "7 webhooks wait, the oldest for 1 min 0 s"},
+		"one that refuses some":     {func(st *store.Stats) { st.Waiting = []store.Undelivered{between} }, []string{"webhooks-waiting"}, "https://a.example/ has not accepted some of its webhooks. 1 webhook waits, the oldest for 45 s."},
+		"one that has refused one":  {func(st *store.Stats) { st.Waiting = []store.Undelivered{recent} }, nil, ""},
 		"six of them":               {func(st *store.Stats) { st.Waiting = slices.Repeat([]store.Undelivered{failing}, 6) }, append(slices.Repeat([]string{"endpoint-failing"}, 5), "endpoints-more"), "|1 more endpoint is failing,"},
 		"many of them":              {func(st *store.Stats) { st.Waiting = slices.Repeat([]store.Undelivered{failing}, 7) }, append(slices.Repeat([]string{"endpoint-failing"}, 5), "endpoints-more"), "|2 more endpoints are failing,"},
 		"a forgotten pause":         {func(st *store.Stats) { st.PausedAt = map[string]time.Time{store.QueueDeliver: now.Add(-3 * time.Hour)} }, []string{"deliveries-paused"}, "for 3 h 0 min"},

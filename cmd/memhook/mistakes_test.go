@@ -338,7 +338,7 @@ var queryMistakes = []mistake{
 	query("/v1/tasks?task_id=%ff", "task_id", "UTF-8 text, percent-encoded"),
 	query("/v1/tasks?task_id=%zz", "query", "% is written %25"),
 	query("/v1/tasks?limit=5;status=ready", "query", "& separates parameters"),
-	query("/v1/search?q=ab", "q", "at least 3 characters"),
+	query("/v1/search?q=%20", "q", "at least 1 character"),
 	query("/v1/search", "q", "is required"),
 	{name: "a purge of perhaps", target: "DELETE /v1/tasks/ID?purge=maybe", status: 422, field: "purge", says: []string{"must be true or false"}},
 }

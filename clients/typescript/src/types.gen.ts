@@ -434,7 +434,7 @@ export interface paths {
         };
         /**
          * Find tasks, deliveries, endpoints and uploads of all apps
-         * @description A prefix will do. Returns at most 20 of each.
+         * @description A prefix of three characters will do, of an id (also of a webhook-id) one of six digits. A prefix of a metadata value is looked for in the 10,000 newest tasks, a whole value in all. Returns at most 20 of each.
          */
         get: operations["admin-search"];
         put?: never;
@@ -687,7 +687,7 @@ export interface paths {
         put?: never;
         /**
          * Enable an endpoint
-         * @description Closes its breaker and sends at once, within its cap and rate, what has waited for it.
+         * @description Closes its breaker and sends at once, within its cap and rate, what has waited for it, also where the endpoint is enabled and well.
          */
         post: operations["enable-endpoint"];
         delete?: never;
@@ -922,7 +922,7 @@ export interface paths {
         };
         /**
          * Find tasks, deliveries, endpoints and uploads
-         * @description A prefix will do. Returns at most 20 of each.
+         * @description A prefix of three characters will do, of an id (also of a webhook-id) one of six digits. A prefix of a metadata value is looked for in the 10,000 newest tasks, a whole value in all. Returns at most 20 of each.
          */
         get: operations["search"];
         put?: never;
@@ -990,7 +990,7 @@ export interface paths {
         post?: never;
         /**
          * Cancel a task
-         * @description Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, whatever its status, with all that is stored of it; what is in flight may still be delivered.
+         * @description Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, whatever its status, with all that is stored of it; what is in flight may still be delivered. The answer to a request with an Idempotency-Key is kept, encrypted, for the 24 hours of the key, and is given again to its repetition.
          */
         delete: operations["cancel-task"];
         options?: never;
@@ -1928,7 +1928,7 @@ export interface components {
             callback_url: string;
             /**
              * Format: int64
-             * @description The task is ready when its list has this many videos; absent: as soon as it has one.
+             * @description The task is ready when its list has this many videos; absent: as soon as it has one. With until downloaded it is not polled further then, so that videos beyond this number are not reported.
              */
             expected_videos?: number;
             /**
@@ -4309,7 +4309,7 @@ export interface operations {
             query: {
                 /** @description Return only what belongs to this app. */
                 app_id?: string;
-                /** @description The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. Uploads are found by their id and by the whole URL of a video. */
+                /** @description The beginning of a task id, an id, a webhook-id, a callback URL or its host, or a metadata value. A text of one or two characters is a whole task id or metadata value. Uploads are found by their id and by the whole URL of a video. */
                 q: string;
             };
             header?: never;
@@ -6272,7 +6272,7 @@ export interface operations {
     search: {
         parameters: {
             query: {
-                /** @description The beginning of a task id, an id, a webhook-id, a URL or host of an endpoint, or a metadata value; at least 3 characters. Uploads are found by their id and by the whole URL of a video. */
+                /** @description The beginning of a task id, an id, a webhook-id, a callback URL or its host, or a metadata value. A text of one or two characters is a whole task id or metadata value. Uploads are found by their id and by the whole URL of a video. */
                 q: string;
             };
             header?: never;
