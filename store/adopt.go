@@ -34,65 +34,63 @@ const (
 	sweepChunk, sweepChunks, sweepPage = 20_000, 25, 20_000
 )
 
-// AdoptOrphans inserts jobs for work that is due and has lost its own, and returns their number. It cancels deliveries to
-// endpoints that were deleted meanwhile. Of several calls at the same time all but one do nothing.
+// AdoptJobs inserts the poll and upload jobs that accounts have lost, and returns their number. Of several calls of it and of
+// AdoptOrphans at the same time all but one do nothing.
+func (s *Store) AdoptJobs(ctx context.Context) (int, error) {
+	return s.sweep(allowing(ctx, longTimeout), func(tx pgx.Tx, _ uuid.UUID, _ bool) (int, error) {
+		accounts, err := s.adoptAccounts(ctx, tx)
+		if err != nil {
+			return 0, err
+		}
+		uploads, err := s.adoptUploads(ctx, tx)
+		return accounts + uploads, err
+	})
+}
+
+// AdoptOrphans inserts jobs for deliveries that are due and have lost their own, and returns their number. It cancels deliveries to
+// endpoints that were deleted meanwhile.
 func (s *Store) AdoptOrphans(ctx context.Context) (n int, err error) {
 	ctx = allowing(ctx, longTimeout)
 	var page []pendingDelivery // of those with a job of their own
-	err = s.sweep(ctx, func(tx pgx.Tx, settled uuid.UUID, deleted bool) error {
-		n = 0
-		accounts, err := s.adoptJobsOfAccounts(ctx, tx)
-		if err != nil {
-			return err
-		}
-		if page, err = dueRetrying(ctx, tx, uuid.Nil); err != nil {
-			return err
+	n, err = s.sweep(ctx, func(tx pgx.Tx, settled uuid.UUID, deleted bool) (_ int, err error) {
+		if page, err = dueRetrying(ctx, tx, pendingDelivery{}); err != nil {
+			return 0, err
 		}
 		shared, err := dueShared(ctx, tx, settled)
 		due := append(slices.Clone(page), shared...)
-		if n = accounts; err != nil || len(due) == 0 && !deleted {
-			return err // nearly always
+		if err != nil || len(due) == 0 && !deleted {
+			return 0, err // nearly always
 		}
-		deliveries, err := s.adoptDeliveries(ctx, tx, due)
-		n += deliveries
-		return err
+		return s.adoptDeliveries(ctx, tx, due)
 	})
-	if err != nil {
-		// The accounts' jobs do not wait until deliveries can be looked at.
-		return 0, errors.Join(err, s.sweep(ctx, func(tx pgx.Tx, _ uuid.UUID, _ bool) (err error) {
-			_, err = s.adoptJobsOfAccounts(ctx, tx)
-			return err
-		}))
-	}
-	for len(page) == sweepPage {
-		after := page[len(page)-1].ID
+	for err == nil && len(page) == sweepPage {
+		var adopted int
+		last := page[sweepPage-1]
 		page = nil
-		err = s.sweep(ctx, func(tx pgx.Tx, _ uuid.UUID, _ bool) (err error) {
-			if page, err = dueRetrying(ctx, tx, after); err != nil {
-				return err
+		adopted, err = s.sweep(ctx, func(tx pgx.Tx, _ uuid.UUID, _ bool) (_ int, err error) {
+			if page, err = dueRetrying(ctx, tx, last); err != nil {
+				return 0, err
 			}
-			adopted, err := s.adoptDeliveries(ctx, tx, page)
-			n += adopted
-			return err
+			return s.adoptDeliveries(ctx, tx, page)
 		})
-		if err != nil {
-			return n, err
-		}
+		n += adopted
 	}
-	return n, nil
+	return n, err
 }
 
-// sweep calls fn in a transaction that holds the sweep, unless another instance has it. deleted reports whether endpoints were
-// deleted within the last day.
-func (s *Store) sweep(ctx context.Context, fn func(tx pgx.Tx, settled uuid.UUID, deleted bool) error) error {
-	return s.tx(ctx, "adopt orphans", func(tx pgx.Tx) error {
-		// Where the tables' statistics are old the planner would read all of a table for a handful of its rows.
+// sweep calls fn in a transaction that holds the sweep, unless another instance has it, and returns what fn returns. deleted
+// reports whether endpoints were deleted within the last day.
+func (s *Store) sweep(ctx context.Context, fn func(tx pgx.Tx, settled uuid.UUID, deleted bool) (int, error)) (n int, err error) {
+	err = s.tx(ctx, "adopt orphans", func(tx pgx.Tx) error {
+		// Where the tables' statistics are old the planner would read all of a table for a handful of its rows, and all of an index
+		// for a page of it.
 		var settled uuid.UUID
 		var deleted bool
+		n = 0
 		err := tx.QueryRow(ctx, `
 			select settled, exists (select from endpoints where deleted_at > now() - interval '1 day')
 			from sweep
-			where set_config('enable_seqscan', 'off', true) = 'off'
+			where set_config('enable_seqscan', 'off', true) = 'off' and set_config('enable_bitmapscan', 'off', true) = 'off'
 			for update skip locked`).Scan(&settled, &deleted)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
@@ -100,18 +98,13 @@ func (s *Store) sweep(ctx context.Context, fn func(tx pgx.Tx, settled uuid.UUID,
 		if err != nil {
 			return err
 		}
-		return fn(tx, settled, deleted)
+		n, err = fn(tx, settled, deleted)
+		return err
 	})
-}
-
-// adoptJobsOfAccounts inserts the poll and upload jobs that accounts have lost, and returns their number.
-func (s *Store) adoptJobsOfAccounts(ctx context.Context, tx pgx.Tx) (int, error) {
-	accounts, err := s.adoptAccounts(ctx, tx)
 	if err != nil {
 		return 0, err
 	}
-	uploads, err := s.adoptUploads(ctx, tx)
-	return accounts + uploads, err
+	return n, nil
 }
 
 // adoptAccounts inserts a poll job for each account that has tasks to poll, or is marked as having a job, but has none.
@@ -138,6 +131,7 @@ func (s *Store) adoptAccounts(ctx context.Context, tx pgx.Tx) (int, error) {
 // pendingDelivery is a delivery as the sweep has read it. Whatever happens to it changes one of the two numbers or its status.
 type pendingDelivery struct {
 	ID           uuid.UUID
+	EndpointID   uuid.UUID // where it has a job of its own
 	Generation   int
 	AttemptCount int
 }
@@ -148,14 +142,16 @@ var pendingColumns = []column[pendingDelivery]{
 	col("attempt_count", "int", func(d pendingDelivery) int { return d.AttemptCount }),
 }
 
-// dueRetrying returns the next page of the deliveries that have, or had, a job of their own and have been due for orphanAfter.
-func dueRetrying(ctx context.Context, tx pgx.Tx, after uuid.UUID) ([]pendingDelivery, error) {
+// dueRetrying returns the next page of the deliveries that have, or had, a job of their own and have been due for orphanAfter, in the
+// order of their index, so that a page reads no further than it must.
+func dueRetrying(ctx context.Context, tx pgx.Tx, after pendingDelivery) ([]pendingDelivery, error) {
 	rows, err := tx.Query(ctx, `
-		select id, generation, attempt_count
+		select id, endpoint_id, generation, attempt_count
 		from deliveries
-		where retrying and not parked and status = 'pending' and coalesce(next_attempt_at, created_at) < now() - $1::interval and id > $2
-		order by id
-		limit $3`, orphanAfter, after, sweepPage)
+		where retrying and not parked and status = 'pending' and coalesce(next_attempt_at, created_at) < now() - $1::interval
+			and (endpoint_id, id) > ($2, $3)
+		order by endpoint_id, id
+		limit $4`, orphanAfter, after.EndpointID, after.ID, sweepPage)
 	due, err := many[pendingDelivery](rows, err)
 	return due, wrapped("look for deliveries with a job", err)
 }
@@ -301,32 +297,20 @@ func (s *Store) adoptDeliveries(ctx context.Context, tx pgx.Tx, due []pendingDel
 }
 
 // cancelStragglers cancels what is still to be delivered to endpoints that were deleted within the last day: it was made or
-// sent again while the endpoint was being deleted. It cancels those of due whose event is gone, too.
+// sent again while the endpoint was being deleted, or was too much for its transaction. (Where no instance runs for a day, purging
+// does it.) It cancels those of due whose event is gone, too.
 func cancelStragglers(ctx context.Context, tx pgx.Tx, due []pendingDelivery) error {
+	if _, err := cancelWaiting(ctx, tx, `e.deleted_at > now() - $1::interval`, 24*time.Hour); err != nil {
+		return err
+	}
 	rows, err := tx.Query(ctx, `
-		(
-			select p.id
-			from endpoints e
-			cross join lateral (
-				(select id from deliveries where endpoint_id = e.id and parked and status = 'pending' limit $2)
-				union all
-				(select id from deliveries where endpoint_id = e.id and retrying and status = 'pending' limit $2)
-			) p
-			where e.deleted_at > now() - interval '1 day'
-			limit $2
-		)
-		union all
 		select o.id
 		from deliveries o
 		left join endpoints e on e.id = o.endpoint_id
 		where o.id = any($1) and o.status = 'pending'
-			and (e.deleted_at is not null or not exists (select 1 from events v where v.id = o.event_id))`,
-		distinct(due, func(d pendingDelivery) uuid.UUID { return d.ID }), deleteBatch)
+			and (e.deleted_at is not null or not exists (select 1 from events v where v.id = o.event_id))
+		for update of o skip locked`, distinct(due, func(d pendingDelivery) uuid.UUID { return d.ID }))
 	stragglers, err := scalars[uuid.UUID](rows, err)
-	if err == nil && len(stragglers) > 0 {
-		rows, err = tx.Query(ctx, `select id from deliveries where id = any($1) for update skip locked`, stragglers)
-		stragglers, err = scalars[uuid.UUID](rows, err)
-	}
 	if err != nil {
 		return fmt.Errorf("find deliveries of which nothing can come: %w", err)
 	}

@@ -2,11 +2,15 @@ package store_test
 
 import (
 	"context"
+	"regexp"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/memhook/memhook/store"
@@ -68,6 +72,9 @@ func TestWhateverHasLostItsJobIsAdopted(t *testing.T) {
 			b.exec(lose)
 			for start := time.Now(); b.count(`select count(*) from river_job where state = 'available' and kind = 'deliver'`) < 4; time.Sleep(50 * time.Millisecond) {
 				if _, err := b.AdoptOrphans(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := b.AdoptJobs(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				if time.Since(start) > 6*time.Second { // and 4 s until the next sweep make 10 s
@@ -225,7 +232,53 @@ func TestOrphansAmongManyOverdue(t *testing.T) {
 	}
 }
 
-// What was adopted stays although deliveries cannot be looked at.
+// However many pages the overdue deliveries of many endpoints fill: each is read once, and none is sorted.
+func TestOverdueDeliveriesAreReadOnce(t *testing.T) {
+	t.Parallel()
+	cfg, err := pgxpool.ParseConfig(storetest.URL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"session_preload_libraries": "auto_explain", "auto_explain.log_min_duration": "0", "auto_explain.log_analyze": "on",
+		"client_min_messages": "log",
+	} {
+		cfg.ConnConfig.RuntimeParams[name] = value
+	}
+	var mu sync.Mutex
+	var plans []string
+	cfg.ConnConfig.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if strings.Contains(n.Message, "coalesce(next_attempt_at, created_at) <") {
+			mu.Lock()
+			plans = append(plans, n.Message)
+			mu.Unlock()
+		}
+	}
+	b := bundleOf(t, storetest.Over(t, cfg, store.Config{Encode: encode}))
+	const all = 25_000
+	for range 5 {
+		b.overdue(all / 5)
+	}
+	b.exec(`update deliveries set endpoint_id = md5((hashtext(id::text) % 7)::text)::uuid`, `vacuum analyze deliveries`, `analyze river_job`)
+	if n, err := b.AdoptOrphans(t.Context()); n != all/10 || err != nil {
+		t.Errorf("%d adopted, want %d: %v", n, all/10, err)
+	}
+	read := 0
+	for _, plan := range plans {
+		for _, found := range regexp.MustCompile(`Scan .* rows=(\d+) loops=1|Rows Removed by Filter: (\d+)`).FindAllStringSubmatch(plan, -1) {
+			n, err := strconv.Atoi(found[1] + found[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			read += n
+		}
+	}
+	if len(plans) != 2 || read != all || strings.Contains(strings.Join(plans, ""), "Sort") {
+		t.Errorf("%d rows were read in %d pages, want %d in two:\n%s", read, len(plans), all, strings.Join(plans, "\n"))
+	}
+}
+
+// Accounts get their jobs although deliveries cannot be looked at.
 func TestPollJobsAreAdoptedWithoutDeliveries(t *testing.T) {
 	t.Parallel()
 	url := storetest.URL(t)
@@ -247,8 +300,8 @@ func TestPollJobsAreAdoptedWithoutDeliveries(t *testing.T) {
 	if _, err := b.AdoptOrphans(t.Context()); err == nil {
 		t.Fatal("deliveries could be looked at")
 	}
-	if n := b.count(livePollJobs); n != 1 {
-		t.Errorf("%d poll jobs, want 1", n)
+	if n, err := b.AdoptJobs(t.Context()); n != 1 || err != nil || b.count(livePollJobs) != 1 {
+		t.Errorf("%d poll jobs, want 1: %v", n, err)
 	}
 }
 

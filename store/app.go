@@ -13,12 +13,11 @@ type App struct {
 	Name      string
 	AccountID uuid.UUID
 	HintToken string
-	PublicKey []byte
 	CreatedAt time.Time
 }
 
 const (
-	appColumns = `id, name, account_id, hint_token, public_key, created_at`
+	appColumns = `id, name, account_id, hint_token, created_at`
 	keyColumns = `id, app_id, name, prefix, created_at, last_used_at, revoked_at, rate_limit`
 )
 

@@ -69,9 +69,10 @@ func (g *Batcher[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 }
 
 func (g *Batcher[In, Out]) drain() {
+	var took time.Duration // the batch before
 	for first := !g.patient; ; first = false {
 		if !first {
-			g.gather()
+			g.gather(took)
 		}
 		g.mu.Lock()
 		n := min(len(g.waiting), g.max)
@@ -86,18 +87,25 @@ func (g *Batcher[In, Out]) drain() {
 			g.waiting = nil // lets go of the array that the batch holds
 		}
 		g.mu.Unlock()
+		start := time.Now()
 		g.answer(batch)
+		took = time.Since(start)
 	}
 }
 
-// gather lets more calls come where few are waiting.
-func (g *Batcher[In, Out]) gather() {
+// gather lets more calls come where few are waiting. Patient ones have waited while the batch before was under way.
+func (g *Batcher[In, Out]) gather(took time.Duration) {
 	g.mu.Lock()
 	waiting := len(g.waiting)
 	g.mu.Unlock()
-	if waiting > 0 && waiting < g.max/4 {
-		time.Sleep(g.linger)
+	if waiting == 0 || waiting >= g.max/4 {
+		return
 	}
+	linger := g.linger
+	if g.patient {
+		linger -= took
+	}
+	time.Sleep(linger)
 }
 
 func (g *Batcher[In, Out]) answer(batch []call[In, Out]) {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/memhook/memhook/store"
@@ -43,6 +44,32 @@ func TestGroupKeepsNeighboursFromBadRows(t *testing.T) {
 			wg.Wait()
 		})
 	}
+}
+
+// A patient call that has waited for a batch under way as long as it may does not wait once more.
+func TestAPatientCallWaitsOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const linger = time.Second
+		g := store.NewBatcher(20, linger, func(_ context.Context, in []int) ([]int, error) {
+			time.Sleep(linger)
+			return in, nil
+		}).Patient()
+		ask := func(i int, most time.Duration) {
+			begun := time.Now()
+			if got, err := g.Do(t.Context(), i); err != nil || got != i {
+				t.Errorf("%d: %d, %v", i, got, err)
+			}
+			if took := time.Since(begun); took > most {
+				t.Errorf("call %d took %s, want at most %s", i, took, most)
+			}
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { ask(1, 2*linger) })
+		time.Sleep(linger + time.Millisecond) // its batch is under way
+		wg.Go(func() { ask(2, 2*linger) })
+		wg.Wait()
+	})
 }
 
 // Calls that come one after the other share the batches of a patient batcher.

@@ -10,7 +10,7 @@ import (
 
 // deleteBatch is how many subscriptions, and how many pending deliveries of each kind, are deleted or cancelled with their endpoints.
 // Registrations and events wait for that transaction. What is left does nothing any more: the sweep cancels the
-// deliveries (adopt.go), and purging deletes the subscriptions.
+// deliveries (adopt.go), and purging deletes the subscriptions and cancels what no sweep has cancelled within a day.
 const deleteBatch = 5000
 
 // DeleteEndpoint deletes an endpoint with its subscriptions and cancels what it had still to get.
@@ -59,6 +59,30 @@ func deleteEndpoints(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) error {
 	}
 	_, err = cancelDeliveries(ctx, tx, pending)
 	return err
+}
+
+// cancelWaiting cancels up to deleteBatch deliveries that are parked or wait for another attempt, of the endpoints that a condition
+// on $1 selects, and returns their number. The caller has switched sequential scans off.
+func cancelWaiting(ctx context.Context, tx pgx.Tx, which string, arg any) (int64, error) {
+	rows, err := tx.Query(ctx, `
+		select p.id
+		from endpoints e
+		cross join lateral (
+			(select id from deliveries where endpoint_id = e.id and parked and status = 'pending' limit $2)
+			union all
+			(select id from deliveries where endpoint_id = e.id and retrying and status = 'pending' limit $2)
+		) p
+		where `+which+`
+		limit $2`, arg, deleteBatch)
+	waiting, err := scalars[uuid.UUID](rows, err)
+	if err == nil && len(waiting) > 0 {
+		rows, err = tx.Query(ctx, `select id from deliveries where id = any($1) for update skip locked`, waiting)
+		waiting, err = scalars[uuid.UUID](rows, err)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find deliveries of deleted endpoints: %w", err)
+	}
+	return cancelDeliveries(ctx, tx, waiting)
 }
 
 // cancelDeliveries cancels those of the deliveries that are pending, and returns their number. (The ids are found by a statement

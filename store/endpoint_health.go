@@ -44,21 +44,18 @@ func (e *Endpoint) apply(r AttemptResult) (events []string) {
 	return events
 }
 
-// succeed forgets all failures. What the receiver has asked for in Retry-After is kept: this attempt was in flight then. Only a probe
-// and a test are sent while the endpoint is held, and find it well again.
+// succeed forgets all failures. An endpoint that is held stays so, since its receiver may have asked for it in Retry-After: this
+// attempt was in flight then. Only a probe and a test are sent while the endpoint is held, and find it well again.
 func (e *Endpoint) succeed(r AttemptResult) (events []string) {
-	held, unasked := e.HoldUntil, time.Duration(0)
-	switch {
-	case e.Breaker == BreakerHalfOpen || r.Test:
+	held := e.HoldUntil
+	if e.Breaker == BreakerHalfOpen || r.Test {
 		held = nil
-	case e.Breaker == BreakerOpen:
-		unasked = e.probeIn()
 	}
 	if e.Breaker != BreakerClosed {
 		events = []string{EventEndpointRecovered}
 	}
 	e.recovered()
-	if held != nil && held.Sub(r.end()) > unasked {
+	if held != nil && held.After(r.end()) {
 		e.HoldUntil = held
 	}
 	return events

@@ -34,7 +34,7 @@ func TestRetryAfterIsKept(t *testing.T) {
 	const hour = time.Hour
 	start := time.Now()
 	asks := AttemptResult{At: start, Hold: hour}
-	fails := AttemptResult{At: start}
+	fails, brief, well := AttemptResult{At: start}, AttemptResult{At: start, Hold: probeAfter - time.Second}, AttemptResult{At: start, Delivered: true}
 	times := func(r AttemptResult, n int) (out []AttemptResult) {
 		for range n {
 			out = append(out, r)
@@ -60,7 +60,8 @@ func TestRetryAfterIsKept(t *testing.T) {
 		{"a probe that does not", BreakerHalfOpen, []AttemptResult{{At: start, Released: true}}, 2 * probeAfter, BreakerOpen},
 		{"a success that was in flight", BreakerClosed, []AttemptResult{asks, {At: start, Delivered: true}}, hour, BreakerClosed},
 		{"a success that was in flight while the breaker opened", BreakerClosed, append(times(asks, breakerThreshold), AttemptResult{At: start, Delivered: true}), hour, BreakerClosed},
-		{"the same, and nobody asked", BreakerClosed, append(times(fails, breakerThreshold), AttemptResult{At: start, Delivered: true}), 0, BreakerClosed},
+		{"the same, and they asked for less than the breaker waits", BreakerClosed, append(times(brief, breakerThreshold), well), probeAfter, BreakerClosed},
+		{"the same, and nobody asked", BreakerClosed, append(times(fails, breakerThreshold), well), probeAfter, BreakerClosed},
 		{"a success after it", BreakerClosed, []AttemptResult{asks, {At: start.Add(hour), Delivered: true}}, 0, BreakerClosed},
 		{"a test", BreakerClosed, []AttemptResult{asks, {At: start, Delivered: true, Test: true}}, 0, BreakerClosed},
 		{"a good probe", BreakerHalfOpen, []AttemptResult{{At: start, Delivered: true, Released: true}}, 0, BreakerClosed},

@@ -128,11 +128,11 @@ const feedBatch = 20_000
 // an app's last events to its first ones, so that no reader passes any that follow its own.
 func (s *Store) CheckFeed(ctx context.Context) (more bool, err error) {
 	ctx = allowing(ctx, longTimeout)
-	err = s.sweep(ctx, func(tx pgx.Tx, _ uuid.UUID, _ bool) error {
+	n, err := s.sweep(ctx, func(tx pgx.Tx, _ uuid.UUID, _ bool) (int, error) {
 		tag, err := tx.Exec(ctx, `
 			update sweep set xid = pg_snapshot_xmin(pg_current_snapshot()) where xid <= pg_snapshot_xmin(pg_current_snapshot())`)
 		if err != nil || tag.RowsAffected() == 1 {
-			return err
+			return 0, err
 		}
 		tag, err = tx.Exec(ctx, `
 			update events
@@ -149,16 +149,12 @@ func (s *Store) CheckFeed(ctx context.Context) (more bool, err error) {
 				) e
 				limit $1
 			)`, feedBatch)
-		if err != nil {
-			return err
+		if err == nil && tag.RowsAffected() < feedBatch {
+			_, err = tx.Exec(ctx, `update sweep set xid = '0'`)
 		}
-		if more = tag.RowsAffected() == feedBatch; more {
-			return nil
-		}
-		_, err = tx.Exec(ctx, `update sweep set xid = '0'`)
-		return err
+		return int(tag.RowsAffected()), err
 	})
-	return more, wrapped("check the feed", err)
+	return n == feedBatch, wrapped("check the feed", err)
 }
 
 // TaskEvents lists the events of a task after one, oldest first. cut is as of [Store.Events].

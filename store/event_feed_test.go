@@ -137,6 +137,39 @@ func TestFeedDoesNotWaitForOtherDatabases(t *testing.T) {
 	}
 }
 
+// A bulk resend that looks for what matches among very many deliveries holds back nothing, and another instance leaves it alone.
+func TestFeedDoesNotWaitForABulkResend(t *testing.T) {
+	t.Parallel()
+	b, await, letGo := held(t, "order by d.id")
+	endpoint := b.register("task", "https://a.example/").Task.Subscriptions[0].EndpointID
+	const failed = 3
+	b.insertDeliveries(endpoint, failed, "failed")
+	f := store.ResendFilter{Scope: store.OfApp(b.app.ID), Action: store.ActionResend, Status: store.DeliveryFailed}
+	if _, err := b.StartResend(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+	worked := make(chan error, 1)
+	go func() {
+		_, err := b.WorkResends(t.Context())
+		worked <- err
+	}()
+	await()
+	tx := begin(t, b)
+	insertEvent(t, tx, b.app.ID, uuid.Must(uuid.NewV7()))
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r := &reader{bundle: b}
+	r.readUntil(failed + 1)
+	if found, err := b.WorkResends(t.Context()); found || err != nil {
+		t.Errorf("two work on it at a time: %t, %v", found, err)
+	}
+	letGo()
+	if err := <-worked; err != nil || b.count(`select count(*) from deliveries where parked`) != failed {
+		t.Errorf("the bulk resend: %v", err)
+	}
+}
+
 // An instance whose clock is behind gives ids that sort before what was read: the feed shows its events all the same, and only once.
 func TestFeedDoesNotDependOnClocks(t *testing.T) {
 	t.Parallel()

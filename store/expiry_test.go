@@ -1,11 +1,15 @@
 package store_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/memhook/memhook/store"
+	"github.com/memhook/memhook/store/storetest"
 )
 
 // A task expires only if it was asked within its last minute, or if nobody can ask.
@@ -131,6 +135,55 @@ func TestOverdueTasksCostNothing(t *testing.T) {
 	}
 	if all != 200 {
 		t.Errorf("%d tasks expired", all)
+	}
+}
+
+// A poll is recorded while its task is found expired: what ends is the task as the poll has left it. (A function
+// of this test's database, which the look for expired tasks calls before it locks them, waits for the poll.)
+func TestATaskExpiresAsItsLastPollLeftIt(t *testing.T) {
+	t.Parallel()
+	const lock = 1
+	cfg, err := pgxpool.ParseConfig(storetest.URL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.ConnConfig.RuntimeParams["search_path"] = "memhook, pg_catalog"
+	b := bundleOf(t, storetest.Over(t, cfg, store.Config{Encode: encode}))
+	task := b.register("task", "https://a.example/").Task
+	b.exec(`update tasks set expires_at = now() - interval '31 minutes'`, fmt.Sprintf(`
+		create function pg_column_size(jsonb) returns int language plpgsql as $$
+		begin
+			perform pg_advisory_xact_lock(%d);
+			return 1;
+		end $$`, lock))
+	holder := begin(t, b)
+	if _, err := holder.Exec(t.Context(), `select pg_advisory_xact_lock($1)`, lock); err != nil {
+		t.Fatal(err)
+	}
+	expired := make(chan error, 1)
+	go func() {
+		n, _, err := b.ExpireTasks(t.Context(), time.Time{}, 10)
+		if err == nil && n != 1 {
+			err = fmt.Errorf("%d tasks expired", n)
+		}
+		expired <- err
+	}()
+	until(t, 20*time.Second, func() bool {
+		return b.count(`select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'advisory'`) == 1
+	})
+	fault := store.Poll{TaskID: task.ID, At: time.Now(), Fault: &store.TaskError{Code: "unavailable"}}
+	if _, err := b.RecordPoll(t.Context(), fault); err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-expired; err != nil {
+		t.Fatal(err)
+	}
+	got, err := b.Task(t.Context(), store.Everything(), task.ID)
+	if err != nil || got.Status != store.TaskExpired || got.Polls != 1 || got.LastError == nil {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -26,7 +26,7 @@ import (
 // The step to idle races with registrations. A registration reads poll_job under FOR KEY SHARE and holds the lock until
 // it commits; goIdle takes the row FOR UPDATE SKIP LOCKED. So either the row cannot be locked, and there is a registration
 // to wait for, or it can, and a second statement sees all tasks that were registered before. A job that a crash or an
-// operator has removed while poll_job is true is inserted again by [Store.AdoptOrphans].
+// operator has removed while poll_job is true is inserted again by [Store.AdoptJobs].
 //
 // The job lives as long as the account has something to poll: it is snoozed between leases, which leaves nothing behind in
 // the queue's table. (The column keeps its old name so that the version before can run on the same database.)

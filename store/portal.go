@@ -46,9 +46,9 @@ func (s *Store) CreatePortal(ctx context.Context, by Identity, endpoint uuid.UUI
 	return base64.RawURLEncoding.EncodeToString(s.keys.Seal(placePortal, plain)), expires, nil
 }
 
-// OpenPortal returns what a token opens now. It is ErrNotFound for a token that was not made here or has expired, and where the
-// endpoint, its app or the API key is gone.
-func (s *Store) OpenPortal(ctx context.Context, token string) (Portal, error) {
+// UnsealPortal returns what a token says, without a look at the database: the endpoint, the API key and the expiry. It is
+// ErrNotFound for a token that was not made here.
+func (s *Store) UnsealPortal(token string) (Portal, error) {
 	sealed, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil {
 		return Portal{}, ErrNotFound
@@ -57,13 +57,19 @@ func (s *Store) OpenPortal(ctx context.Context, token string) (Portal, error) {
 	if err != nil || len(plain) != 2*len(uuid.UUID{})+8 {
 		return Portal{}, ErrNotFound
 	}
-	endpoint, key, expires := plain[:16], plain[16:32], time.Unix(int64(binary.BigEndian.Uint64(plain[32:])), 0)
+	expires := time.Unix(int64(binary.BigEndian.Uint64(plain[32:])), 0)
+	return Portal{EndpointID: uuid.UUID(plain[:16]), KeyID: uuid.UUID(plain[16:32]), ExpiresAt: expires}, nil
+}
+
+// OpenPortal returns what an unsealed token opens now. It is ErrNotFound for one that has expired, and where the endpoint, its app
+// or the API key is gone.
+func (s *Store) OpenPortal(ctx context.Context, unsealed Portal) (Portal, error) {
 	rows, err := s.pool.Query(ctx, `
 		select e.id as endpoint_id, e.app_id, e.url, k.id as key_id, $3::timestamptz as expires_at
 		from endpoints e
 		join apps a on a.id = e.app_id
 		join api_keys k on k.app_id = e.app_id
 		where e.id = $1 and e.deleted_at is null and a.deleted_at is null
-			and k.id = $2 and k.revoked_at is null and now() < $3`, uuid.UUID(endpoint), uuid.UUID(key), expires)
+			and k.id = $2 and k.revoked_at is null and now() < $3`, unsealed.EndpointID, unsealed.KeyID, unsealed.ExpiresAt)
 	return one[Portal](rows, err)
 }

@@ -43,7 +43,7 @@ func (s *Store) Purge(ctx context.Context, retention time.Duration) (total int64
 			return n, err
 		},
 		func() (int64, error) { return s.deleteRest(ctx, before, retention < wholeDays, whole) },
-		func() (int64, error) { return s.purgeSubscriptions(ctx, now) },
+		func() (int64, error) { return s.purgeDeleted(ctx, now) },
 		func() (int64, error) { return s.purgeIdle(ctx, before) },
 		func() (int64, error) { return s.purgeByAge(ctx, now) },
 	}
@@ -239,16 +239,22 @@ func (s *Store) purgeByAge(ctx context.Context, now time.Time) (total int64, err
 	return total, nil
 }
 
-// purgeSubscriptions deletes what subscriptions the deletion of their endpoint has left.
-func (s *Store) purgeSubscriptions(ctx context.Context, now time.Time) (total int64, err error) {
+// purgeDeleted deletes the subscriptions and cancels the deliveries that the deletion of their endpoint has left.
+func (s *Store) purgeDeleted(ctx context.Context, now time.Time) (total int64, err error) {
 	for {
-		var n int64
+		var n, cancelled int64
 		start := time.Now()
-		err := s.tx(ctx, "purge subscriptions", func(tx pgx.Tx) (err error) {
-			n, err = deleteSubscriptions(ctx, tx, `e.deleted_at <= $1`, now)
+		err := s.tx(ctx, "purge what deleted endpoints have left", func(tx pgx.Tx) (err error) {
+			if n, err = deleteSubscriptions(ctx, tx, `e.deleted_at <= $1`, now); err != nil {
+				return err
+			}
+			if _, err = tx.Exec(ctx, `set local enable_seqscan = off`); err != nil {
+				return err
+			}
+			cancelled, err = cancelWaiting(ctx, tx, `e.deleted_at <= $1`, now)
 			return err
 		})
-		if total += n; err != nil || n < deleteBatch || !rest(ctx, start) {
+		if total += n; err != nil || max(n, cancelled) < deleteBatch || !rest(ctx, start) {
 			return total, err
 		}
 	}

@@ -69,7 +69,6 @@ func (s *Store) makeDue(ctx context.Context, tx pgx.Tx, endpoints ...*Endpoint) 
 // takes them, makes due at once what still waits for it, and lets an open breaker be probed at once. It returns how many
 // deliveries will be sent.
 func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, since time.Time) (n int, err error) {
-	ctx = allowing(ctx, longTimeout) // for the count
 	err = s.tx(ctx, "recover", func(tx pgx.Tx) error {
 		ep, err := lockEndpoint(ctx, tx, scope, endpoint)
 		if err != nil {
@@ -81,17 +80,19 @@ func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, si
 		if _, err := tx.Exec(ctx, `update endpoints set hold_until = null where id = $1`, endpoint); err != nil {
 			return err
 		}
-		if err := s.note(ctx, tx, endpoint, nil, nil); err != nil {
-			return err
-		}
-		return tx.QueryRow(ctx, `
-			select (select count(*) from deliveries where endpoint_id = $1 and parked)
-				+ (select count(*) from deliveries d where d.endpoint_id = $1 and `+retriesLater+`)`, endpoint).Scan(&n)
+		return s.note(ctx, tx, endpoint, nil, nil)
 	})
-	for batch := int64(recoverBatch); err == nil && batch == recoverBatch; n += int(batch) {
+	if err != nil {
+		return 0, err
+	}
+	// Outside of the transaction: whatever it takes, nobody waits for the endpoint meanwhile.
+	total, err := s.count(ctx, s.recoverCounts, `
+		select (select count(*) from deliveries where endpoint_id = $1 and parked)
+			+ (select count(*) from deliveries d where d.endpoint_id = $1 and `+retriesLater+`)`, endpoint)
+	for batch := int64(recoverBatch); err == nil && batch == recoverBatch; total += batch {
 		batch, err = s.recoverFailed(ctx, endpoint, since)
 	}
-	return n, err
+	return int(total), err
 }
 
 // recoverFailed parks up to recoverBatch failed deliveries.

@@ -82,13 +82,28 @@ func (s *Store) CountResend(ctx context.Context, f ResendFilter) (n int64, err e
 
 // CountResendUpTo counts the deliveries that a filter selects, and stops at most.
 func (s *Store) CountResendUpTo(ctx context.Context, f ResendFilter, most int) (n int64, err error) {
-	err = s.pool.QueryRow(allowing(ctx, longTimeout), `
+	return s.count(ctx, s.resendCounts, `
 		select count(*) from (
 			select from (select $7::uuid as after) r, deliveries d
 			where `+f.matches()+`
 			limit $6
-		) d`, append(f.args(s.now()), most, idBefore(f.Since))...).Scan(&n)
-	return n, wrapped("count deliveries to resend", err)
+		) d`, append(f.args(s.now()), most, idBefore(f.Since))...)
+}
+
+// maxCounts is how many bulk resends are counted at a time, and how many recoveries. A count may take longTimeout, and all else
+// that an instance does needs its connections, too.
+const maxCounts = 2
+
+// count answers a statement that counts deliveries, once it has one of the places.
+func (s *Store) count(ctx context.Context, places chan struct{}, sql string, args ...any) (n int64, err error) {
+	select {
+	case places <- struct{}{}:
+		defer func() { <-places }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	err = s.pool.QueryRow(allowing(ctx, longTimeout), sql, args...).Scan(&n)
+	return n, wrapped("count deliveries", err)
 }
 
 // args are the parameters of matches. What is created after now does not match.
@@ -141,20 +156,31 @@ func (s *Store) BulkResend(ctx context.Context, scope Scope, id uuid.UUID) (Bulk
 	return one[BulkResend](rows, err)
 }
 
-// WorkResends works off a batch of a bulk resend that nobody else works on, and reports whether there was one.
+// resendLock is the advisory lock of the instance that works off a batch of a bulk resend.
+const resendLock = alertLock + 1
+
+// WorkResends works off a batch of a bulk resend unless another instance works on one, and reports whether it has.
 func (s *Store) WorkResends(ctx context.Context) (found bool, err error) {
 	ctx = allowing(ctx, longTimeout)
 	err = s.tx(ctx, "work resends", func(tx pgx.Tx) error {
 		var f ResendFilter
 		var id, after uuid.UUID
 		var app, endpoint *uuid.UUID
-		err := tx.QueryRow(ctx, `
+		// Until it is known what matches the transaction locks no row and has no transaction id, which would hold back the feed
+		// (see feedEnd): where little matches, a batch reads for long. The lock has a statement of its own, so that the next one
+		// sees what the holder before has done.
+		var alone bool
+		found = false
+		err := tx.QueryRow(ctx, `select pg_try_advisory_xact_lock($1)`, int64(resendLock)).Scan(&alone)
+		if err != nil || !alone {
+			return err
+		}
+		err = tx.QueryRow(ctx, `
 			select id, app_id, action, endpoint_id, status, event_type, since, until, after
 			from resends
 			where finished_at is null
 			order by status <> $1, id
-			limit 1
-			for update skip locked`, statusRetrying).
+			limit 1`, statusRetrying).
 			Scan(&id, &app, &f.Action, &endpoint, &f.Status, &f.EventType, &f.Since, &f.Until, &after)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil

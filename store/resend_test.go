@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -193,6 +194,65 @@ func TestAllThatWaitsBecomesDueInBatches(t *testing.T) {
 			b.exec(`update deliveries set parked = false, retrying = true, next_attempt_at = now() + interval '1 h' where id <> '` + list[0].ID.String() + `'`)
 			if n := b.workResends(); n != 0 {
 				t.Errorf("what failed again is made due again, in %d batches", n)
+			}
+		})
+	}
+}
+
+// A recovery counts what waits for its endpoint, which takes long where that is much. Meanwhile nobody waits for the endpoint.
+func TestRecoverCountsWithoutALock(t *testing.T) {
+	t.Parallel()
+	b, await, letGo := held(t, "where endpoint_id = $1 and parked)")
+	endpoint := b.register("task", "https://a.example/").Task.Subscriptions[0].EndpointID
+	b.insertDeliveries(endpoint, 3, "pending")
+	done := make(chan error, 1)
+	go func() {
+		n, err := b.Recover(t.Context(), store.OfApp(b.app.ID), endpoint, time.Now())
+		if err == nil && n != 3 {
+			err = fmt.Errorf("%d will be sent", n)
+		}
+		done <- err
+	}()
+	await()
+	b.exec(`select 1 from endpoints for update nowait`)
+	letGo()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// However many bulk resends or recoveries are counted at a time: there are connections for all else.
+func TestCountsLeaveConnections(t *testing.T) {
+	t.Parallel()
+	for text, count := range map[string]func(b *bundle, endpoint uuid.UUID) error{
+		"as after) r, deliveries d": func(b *bundle, _ uuid.UUID) error {
+			_, err := b.CountResend(b.t.Context(), store.ResendFilter{Scope: store.OfApp(b.app.ID), Status: store.DeliveryDelivered})
+			return err
+		},
+		"where endpoint_id = $1 and parked)": func(b *bundle, endpoint uuid.UUID) error {
+			_, err := b.Recover(b.t.Context(), store.OfApp(b.app.ID), endpoint, time.Now())
+			return err
+		},
+	} {
+		t.Run(text, func(t *testing.T) {
+			t.Parallel()
+			b, await, letGo := held(t, text)
+			endpoint := b.register("task", "https://a.example/").Task.Subscriptions[0].EndpointID
+			const counts = 10
+			counted := make(chan error, counts)
+			for range counts {
+				go func() { counted <- count(b, endpoint) }()
+			}
+			await()
+			await()
+			for i := range 20 {
+				b.register(fmt.Sprint("beside ", i), "https://a.example/")
+			}
+			letGo()
+			for range counts {
+				if err := <-counted; err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}

@@ -64,7 +64,7 @@ type Slot struct {
 	Granted  bool          // the slot is the caller's
 	Asked    time.Time     // when the database was asked
 	Took     time.Duration // until it had answered
-	Wait     time.Duration // from the question to the slot or, where none was granted, until the caller should ask again
+	Wait     time.Duration // from within Took of Asked to the slot or, where none was granted, until the caller should ask again
 	Admitted []PollTarget  // tasks that were registered or hinted since the last slot
 }
 

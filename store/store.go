@@ -52,6 +52,8 @@ type Store struct {
 	waiting  costly[[]Undelivered]
 	failing  costly[int64]
 
+	resendCounts, recoverCounts chan struct{} // see maxCounts
+
 	register *Batcher[Registration, Registered]
 	load     *Batcher[[]uuid.UUID, []*Delivery]
 	record   *Batcher[AttemptResult, struct{}]
@@ -83,6 +85,7 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	s.tasks.read, s.sent.read, s.backlog.read = s.countTasks, s.countDeliveries, s.countBacklogs
 	s.health.read, s.health.fresh = s.readHealth, healthFresh
 	s.waiting.read, s.failing.read = s.readUndelivered, s.failingEndpoints
+	s.resendCounts, s.recoverCounts = make(chan struct{}, maxCounts), make(chan struct{}, maxCounts)
 	s.register = NewBatcher(500, 2*ms, s.registerBatch)
 	s.load = NewBatcher(100, 3*ms, s.loadDeliveryBatch)
 	s.record = NewBatcher(500, 8*ms, s.recordAttemptBatch)

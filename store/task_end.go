@@ -85,10 +85,11 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 			Task
 			Cut bool // there are more
 		}
-		// Sizes are as stored: most lists are compressed. A subscription, which gets a delivery, counts as 100 bytes.
+		// Sizes are as stored: most lists are compressed. A subscription, which gets a delivery, counts as 100 bytes. What is locked
+		// is what is read: a second look at the table would see its rows as they were before they were locked.
 		rows, err := tx.Query(ctx, `
 			with due as materialized (
-				select id, expires_at, pg_column_size(videos) + 100 * (select count(*) from subscriptions s where s.task = t.id) as bytes
+				select *, pg_column_size(videos) + 100 * (select count(*) from subscriptions s where s.task = t.id) as bytes
 				from tasks t
 				where polling and expires_at between $1 and $2
 					and (status <> 'ready' or (until = 'indexed' and indexed_at is null) or expires_at <= $4)
@@ -103,11 +104,11 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 				limit $3
 				for update of t skip locked
 			), sized as (
-				select id, row_number() over (order by expires_at, id) = 1 or sum(bytes) over (order by expires_at, id) <= $10 as taken from due
+				select *, row_number() over (order by expires_at, id) = 1 or sum(bytes) over (order by expires_at, id) <= $10 as taken from due
 			)
 			select `+taskColumns+`, (select count(*) from due) > count(*) over () as cut
-			from tasks
-			where id in (select id from sized where taken)
+			from sized
+			where taken
 			order by expires_at`,
 			from, now, limit, now.Add(-settleGrace), lastCall, now.Add(-answerGrace), now.Add(-unaskedGrace), outage,
 			now.Add(-pollGrace), pageBytes)

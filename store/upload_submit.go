@@ -233,7 +233,7 @@ func (s *Store) followUpload(ctx context.Context, tx pgx.Tx, u *Upload, taskID s
 	_, err := tx.Exec(ctx, `
 		update uploads
 		set error = error || '{"taken_since": true}'
-		where account_id = $1 and status = 'queued' and refusals > 0 and id <> $2`, u.AccountID, u.ID)
+		where account_id = $1 and status = 'queued' and refusals > 0 and not error ? 'taken_since' and id <> $2`, u.AccountID, u.ID)
 	if err != nil {
 		return err
 	}

@@ -207,7 +207,7 @@ func TestAnUploadThatWasBeingSent(t *testing.T) {
 	if _, err := b.pool.Exec(t.Context(), `delete from river_job`); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := b.AdoptOrphans(t.Context()); n != 1 || err != nil || b.count(liveUploadJobs) != 1 {
+	if n, err := b.AdoptJobs(t.Context()); n != 1 || err != nil || b.count(liveUploadJobs) != 1 {
 		t.Errorf("adopted %d, %v", n, err)
 	}
 }
@@ -303,7 +303,11 @@ func TestARefusedUploadKnowsWhetherOthersAreTaken(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	first, second := b.upload("https://example.com/1"), b.upload("https://example.com/2")
+	third, fourth := b.upload("https://example.com/3"), b.upload("https://example.com/4")
+	const version = `select xmin::text::bigint from uploads where id = $1`
+	var rewritten bool // the first, by the last step's outcome
 	l := b.uploadLease()
+	taken := store.UploadResult{Status: store.UploadSubmitted, TaskID: "task"}
 	refused := store.UploadResult{Status: store.UploadQueued, Error: &store.TaskError{Code: "0001", Message: "no"}, Refused: true}
 	step := func(want store.Upload, well bool, r store.UploadResult) {
 		t.Helper()
@@ -315,19 +319,27 @@ func TestARefusedUploadKnowsWhetherOthersAreTaken(t *testing.T) {
 		if next.Upload.ID != want.ID || next.Well != well {
 			t.Fatalf("%+v", next)
 		}
+		before := b.count(version, first.ID)
 		if err := b.RecordUpload(t.Context(), l, want.ID, r); err != nil {
 			t.Fatal(err)
 		}
+		rewritten = b.count(version, first.ID) != before
 	}
 	step(first, false, refused)
 	step(second, false, refused)
 	step(first, false, refused)
-	step(second, false, store.UploadResult{Status: store.UploadSubmitted, TaskID: "task"})
+	step(second, false, taken)
 	if u := b.uploaded(first.ID); u.Error == nil || u.Error.Code != "0001" || u.Error.Message != "no" || u.Refusals != 2 {
 		t.Errorf("%+v", u)
 	}
 	step(first, true, refused)
 	step(first, false, refused)
+	if step(third, false, taken); !rewritten {
+		t.Error("the refused upload has no note")
+	}
+	if step(fourth, false, taken); rewritten {
+		t.Error("the refused upload was given its note again")
+	}
 }
 
 // An upload job whose account has another key or API by now must read the account again.

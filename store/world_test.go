@@ -126,13 +126,13 @@ func (w *world) ready1(t *store.Task) { w.bundle.ready(t.ID, "PI-"+t.UpstreamID)
 // state is a digest of every row of every table.
 func (w *world) state() string {
 	w.t.Helper()
-	rows, err := w.plain.Query(context.Background(), `select relname::text from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace order by 1`)
+	rows, err := w.plain.Query(context.Background(), `select relname::text from pg_class where relkind = 'r' and relnamespace = current_schema()::regnamespace order by 1`)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		w.t.Fatal(err)
+	if err != nil || len(tables) == 0 {
+		w.t.Fatal(tables, err)
 	}
 	var out strings.Builder
 	for _, name := range tables {

@@ -71,7 +71,7 @@ type hostLimiter struct {
 
 	proven     bool      // it has answered lately, and quickly
 	answeredAt time.Time // or since when it has attempts in flight
-	usedAt     time.Time // a limiter was last placed at it
+	usedAt     time.Time // a limiter was last placed at it, or an attempt ended
 }
 
 // appLimiter bounds the attempts of one app.
@@ -291,6 +291,7 @@ func (l *limiter) finish(weight int, made *store.AttemptResult) {
 		l.window.adapt(made.Duration, delivered, now)
 		l.host.window.adapt(made.Duration, answered, now)
 	}
+	l.host.usedAt = now
 	all.count(l, -1, -weight)
 	all.serve(l.host.app, l, now)
 	all.requestMore(l, delivered, now)
@@ -323,7 +324,7 @@ func (l *limiters) tick(now time.Time) {
 				h.setProven(false)
 				h.window.reset()
 			}
-			// Whoever takes a place was placed within receiverFresh.
+			// Whoever takes a place was placed within receiverFresh, or had an attempt in flight then.
 			if h.window.inFlight == 0 && now.Sub(h.usedAt) > limiterIdle {
 				delete(a.hosts, name)
 			}

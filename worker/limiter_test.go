@@ -129,6 +129,24 @@ func TestEndpointsOfAHostShareItsLimiter(t *testing.T) {
 	}
 }
 
+// A host that was busy for so long that it was not placed meanwhile keeps its limiter in the first moment without an attempt: the
+// next one takes its place there before the endpoint is read again.
+func TestABusyHostKeepsItsLimiterInAPause(t *testing.T) {
+	t.Parallel()
+	all := newLimiters(nil, 1000, slog.New(slog.DiscardHandler))
+	app, lim := uuid.New(), all.of(uuid.New())
+	all.placeAt(lim, app, "https://a.example/")
+	if !all.take(lim, 1, time.Now()) {
+		t.Fatal("no place")
+	}
+	lim.host.usedAt = time.Now().Add(-2 * limiterIdle) // it was placed long ago, and has been busy since
+	lim.finish(1, nil)
+	all.tick(time.Now().Add(stallTick))
+	if all.apps[app] != lim.host.app || lim.host.app.hosts["https://a.example"] != lim.host {
+		t.Error("a busy host lost its limiter in a pause")
+	}
+}
+
 func TestAWindowIsHalvedOnceARoundAndGrowsByRounds(t *testing.T) {
 	t.Parallel()
 	var w window

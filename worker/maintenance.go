@@ -35,14 +35,16 @@ func (w *Worker) expire() func(context.Context) {
 	}
 }
 
-// adopt makes jobs for accounts and deliveries that have lost theirs.
-func (w *Worker) adopt(ctx context.Context) {
-	n, err := w.cfg.Store.AdoptOrphans(ctx)
-	if err != nil && ctx.Err() == nil {
-		w.log.Warn("maintenance cannot look for work without a job", "error", err)
-	}
-	if n > 0 {
-		w.log.Warn("maintenance made jobs for work that had none", "jobs", n)
+// adopt returns a function that makes jobs for those that orphans finds to have lost theirs.
+func (w *Worker) adopt(orphans func(context.Context) (int, error)) func(context.Context) {
+	return func(ctx context.Context) {
+		n, err := orphans(ctx)
+		if err != nil && ctx.Err() == nil {
+			w.log.Warn("maintenance cannot look for work without a job", "error", err)
+		}
+		if n > 0 {
+			w.log.Warn("maintenance made jobs for work that had none", "jobs", n)
+		}
 	}
 }
 

@@ -30,7 +30,7 @@ func (w *uploadWorker) Work(ctx context.Context, job *river.Job[store.UploadArgs
 	if err != nil {
 		return err
 	}
-	// The account is read again from time to time: its budget may have been changed.
+	// The job ends from time to time, so that other instances get the account, too.
 	for end := time.Now().Add(uploadSnooze); ctx.Err() == nil && !w.stopped(&w.uploadsPaused) && time.Now().Before(end); {
 		next, err := w.cfg.Store.TakeUpload(ctx, lease)
 		switch {

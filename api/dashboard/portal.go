@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -27,12 +28,14 @@ const portalCookie = "memhook_portal"
 type portal struct {
 	site
 
-	requests *lru.Cache[string, *rate.Limiter] // limits them, by endpoint
+	requests *lru.Cache[string, *rate.Limiter] // limits them, by what the token says
 }
 
-// portalRate and portalBurst bound the requests to one endpoint's pages on this instance, per second and at once: several people
-// look at pages that refresh themselves, while the database belongs to everybody's webhooks.
+// portalRate and portalBurst bound the requests with one link on this instance, per second and at once: several people look at pages
+// that refresh themselves, while the database belongs to everybody's webhooks. Who has a link of yesterday cannot use up today's.
 const portalRate, portalBurst = 20, 200
+
+var errTooOften = errors.New("too many requests")
 
 // NewPortal makes the handler of everything under /portal.
 func NewPortal(cfg Config) (http.Handler, error) {
@@ -90,12 +93,20 @@ func visitOf(r *http.Request) *visit {
 	return v
 }
 
-// find returns the portal that a token opens, which must be that of the endpoint in the path.
+// find returns the portal that a token opens, which must be that of the endpoint in the path. The database is asked only within the
+// limit.
 func (p *portal) find(r *http.Request, token string) (*visit, error) {
-	found, err := p.store.OpenPortal(r.Context(), token)
-	if err == nil && found.EndpointID.String() != chi.URLParam(r, "endpoint") {
+	unsealed, err := p.store.UnsealPortal(token)
+	if err == nil && unsealed.EndpointID.String() != chi.URLParam(r, "endpoint") {
 		err = store.ErrNotFound
 	}
+	if err == nil && !limiterOf(p.requests, fmt.Sprint(unsealed), portalRate, portalBurst).Allow() {
+		err = errTooOften
+	}
+	if err != nil {
+		return nil, err
+	}
+	found, err := p.store.OpenPortal(r.Context(), unsealed)
 	if err != nil {
 		return nil, err
 	}
@@ -135,30 +146,29 @@ func (p *portal) opened(next http.Handler) http.Handler {
 			p.closed(w, r, err)
 			return
 		}
-		r = r.WithContext(context.WithValue(r.Context(), ctxVisit{}, v))
-		if !limiterOf(p.requests, v.EndpointID.String(), portalRate, portalBurst).Allow() {
-			p.refuse(r, "too-many-requests")
-			w.Header().Set("Retry-After", "1")
-			p.render(w, r, http.StatusTooManyRequests, &view{
-				template: "problem", Title: "Too many requests", Data: "These pages were asked for too often. Wait a second and load the page again.",
-			})
-			return
-		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), ctxVisit{}, v)))
 	})
 }
 
-// closed shows why a portal does not open. Whether its token was never good, has expired or was revoked is all the same.
+// closed shows why a portal does not open. Whether its token was never good, has expired or was revoked is all the same. It logs
+// nothing: everybody's link ends some day, and who asks too often would fill the log.
 func (p *portal) closed(w http.ResponseWriter, r *http.Request, err error) {
-	if !errors.Is(err, store.ErrNotFound) {
+	switch {
+	case errors.Is(err, errTooOften):
+		p.cfg.Refused.WithLabelValues("too-many-requests").Inc()
+		w.Header().Set("Retry-After", "1")
+		p.render(w, r, http.StatusTooManyRequests, &view{
+			template: "problem", Title: "Too many requests", Data: "These pages were asked for too often. Wait a second and load the page again.",
+		})
+	case errors.Is(err, store.ErrNotFound):
+		p.cfg.Refused.WithLabelValues("closed-portal").Inc()
+		p.render(w, r, http.StatusUnauthorized, &view{
+			template: "problem", Title: "This link does not work any more",
+			Data: "It has expired or was revoked. Ask for a new one where you got it.",
+		})
+	default:
 		p.fail(w, r, err)
-		return
 	}
-	p.cfg.Refused.WithLabelValues("closed-portal").Inc() // everybody's link ends some day: nothing to warn of
-	p.render(w, r, http.StatusUnauthorized, &view{
-		template: "problem", Title: "This link does not work any more",
-		Data: "It has expired or was revoked. Ask for a new one where you got it.",
-	})
 }
 
 // ownForms is a middleware that refuses a form which no page of the portal has made.

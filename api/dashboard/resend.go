@@ -17,7 +17,7 @@ type newBulkData struct {
 	More    bool // there are more than Matched
 }
 
-// countMost is how many deliveries are counted before a bulk resend. It takes milliseconds.
+// countMost is how many deliveries are counted before a bulk resend. It takes milliseconds, unless the filter lets little through.
 const countMost = 10_000
 
 // bulkFilter reads what a bulk resend is to do from a page's or a form's parameters.

@@ -78,11 +78,11 @@ func (d *dashboard) task(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := d.store.TaskHistory(r.Context(), id, maxHistory)
+	events, err := d.store.TaskHistory(r.Context(), id, maxHistory+1)
 	if err != nil {
 		return nil, err
 	}
-	deliveries, err := d.store.TaskDeliveries(r.Context(), id, maxHistory)
+	deliveries, err := d.store.TaskDeliveries(r.Context(), id, maxHistory+1)
 	if err != nil {
 		return nil, err
 	}
@@ -115,9 +115,10 @@ func timeline(t *store.Task, events []store.Event, deliveries []store.Delivery) 
 	if t.HintedAt != nil {
 		list = append(list, moment{At: *t.HintedAt, Kind: "hint", Title: "Hinted", Detail: "the next poll moved to the front"})
 	}
-	if len(events) == maxHistory || len(deliveries) == maxHistory {
+	if max(len(events), len(deliveries)) > maxHistory {
 		list = append(list, moment{At: t.CreatedAt, Kind: "event", Title: "Earlier events and deliveries are not shown"})
 	}
+	events, deliveries = events[max(0, len(events)-maxHistory):], deliveries[max(0, len(deliveries)-maxHistory):]
 	list = append(list, polls(t)...)
 	for _, ev := range events {
 		list = append(list, moment{At: ev.CreatedAt, Kind: "event", Title: ev.Type, Detail: webhook.EventID(ev.ID.String())})

@@ -30,6 +30,16 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// The timeline says that it leaves something out only where it does.
+func TestTimelineSaysWhatItLeavesOut(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]int{maxHistory: 1 + maxHistory, maxHistory + 1: 2 + maxHistory} {
+		if got := timeline(&store.Task{Status: store.TaskReady}, make([]store.Event, n), nil); len(got) != want {
+			t.Errorf("%d events: %d lines, want %d", n, len(got), want)
+		}
+	}
+}
+
 // What caused something stands before it, though polls are logged in rounded milliseconds and instances' clocks differ.
 func TestTimelineIsInItsTrueOrder(t *testing.T) {
 	t.Parallel()

@@ -50,8 +50,8 @@ var brokenBuilds = []brokenBuild{
 		25, "the feed has skipped", (*chaos).lockRows,
 	},
 	{
-		"what has lost its job is not adopted", "store/adopt.go", `var page []pendingDelivery //`,
-		`if s != nil { return 0, nil }; var page []pendingDelivery //`,
+		"what has lost its job is not adopted", "store/adopt.go", `err = s.tx(ctx, "adopt orphans", `,
+		`if s != nil { return 0, nil }; err = s.tx(ctx, "adopt orphans", `,
 		25, "got 0 events", (*chaos).removeJobs,
 	},
 }

@@ -270,11 +270,18 @@ func (in *instance) try(method, path string, form url.Values, header ...string) 
 	return resp.StatusCode, string(raw)
 }
 
-// Who loads an endpoint's pages without end is refused for a while; the pages of another endpoint are not.
+// Who loads an endpoint's pages without end is refused for a while, at no cost of the database and without a line in the log. The pages
+// of another endpoint are not refused, nor the same pages by another link.
 func TestAPortalsRequestsAreBounded(t *testing.T) {
 	t.Parallel()
 	p := newPortalBench(t, "--role", "api")
-	v, other := p.customer(p.portal(testAPIKey, p.mine)), p.customer(p.portal(testAPIKey, p.sibling))
+	first := p.portal(testAPIKey, p.mine)
+	second := first
+	until(t, 20*time.Second, "there is a link of another second", func() bool {
+		second = p.portal(testAPIKey, p.mine)
+		return !second.ExpiresAt.Equal(first.ExpiresAt)
+	})
+	v, colleague, other := p.customer(first), p.customer(second), p.customer(p.portal(testAPIKey, p.sibling))
 	var refused atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {
@@ -295,6 +302,26 @@ func TestAPortalsRequestsAreBounded(t *testing.T) {
 	wg.Wait()
 	if refused.Load() == 0 {
 		t.Error("2,000 requests at once were all answered")
+	}
+	refused.Store(0)
+	p.locked("memhook.endpoints", func() { // nobody is answered who asks the database
+		for range 300 {
+			wg.Go(func() {
+				if status, _ := v.get("/portal/" + p.mine + "/secret"); status == http.StatusTooManyRequests {
+					refused.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+	})
+	if refused.Load() == 0 {
+		t.Error("who asks too often waits for the database")
+	}
+	if strings.Contains(p.log.String(), "too-many-requests") {
+		t.Error("refusals fill the log")
+	}
+	if status, _ := colleague.get("/portal/" + p.mine + "/secret"); status != http.StatusOK {
+		t.Errorf("the same pages by another link: %d", status)
 	}
 	if status, _ := other.get("/portal/" + p.sibling + "/secret"); status != http.StatusOK {
 		t.Errorf("another endpoint's pages: %d", status)
