@@ -140,7 +140,7 @@ func (p *portal) opened(next http.Handler) http.Handler {
 			p.refuse(r, "too-many-requests")
 			w.Header().Set("Retry-After", "1")
 			p.render(w, r, http.StatusTooManyRequests, &view{
-				template: "problem", Title: "Too many requests", Data: "These pages were asked for too often. Wait a second and load the page again.",
+				template: "problem", Title: "Too many requests", Data: "Too many requests for these pages. Wait a second and load the page again.",
 			})
 			return
 		}
