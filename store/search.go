@@ -11,6 +11,8 @@ import (
 )
 
 const (
+	// SearchLeast is how many characters a text to search for should have, and SearchMost how many finds of each kind are shown.
+	SearchLeast, SearchMost = 3, 20
 	// searchTimeout ends a search that the indexes do not help, in PostgreSQL's words.
 	searchTimeout = "3s"
 	// leastIDPrefix is how many hexadecimal digits of an id a search needs.

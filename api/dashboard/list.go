@@ -28,7 +28,6 @@ type pager struct{ Newest, Newer, Older string }
 // shown returns the URL of what a page shows, without what the last button did.
 func shown(r *http.Request) string { return without(r, "done", "problem") }
 
-// without returns the request's URL without some parameters.
 func without(r *http.Request, parameters ...string) string {
 	u := *r.URL
 	q := u.Query()
@@ -39,7 +38,6 @@ func without(r *http.Request, parameters ...string) string {
 	return u.RequestURI()
 }
 
-// cursor reads an id from a request's URL.
 func cursor(r *http.Request, name string) (id uuid.UUID) {
 	if raw, err := base64.RawURLEncoding.DecodeString(r.URL.Query().Get(name)); err == nil && len(raw) == len(id) {
 		id = uuid.UUID(raw)
@@ -110,7 +108,6 @@ func storable(text string, most int) string {
 	return string(runes[:min(len(runes), most)])
 }
 
-// filters reads the named query parameters.
 func filters(r *http.Request, names ...string) map[string]string {
 	out := make(map[string]string, len(names))
 	for _, name := range names {
@@ -139,7 +136,6 @@ func filterScope(s string) store.Scope {
 	return store.OfApp(filterID(s))
 }
 
-// appNames returns the apps' names by id, for lists.
 func (d *dashboard) appNames(r *http.Request) (map[string]string, error) {
 	apps, err := d.store.Apps(r.Context(), store.Page{Limit: 500})
 	if err != nil {

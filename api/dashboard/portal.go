@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/time/rate"
+	"github.com/google/uuid"
 
+	"github.com/memhook/memhook/internal/recent"
 	"github.com/memhook/memhook/store"
 )
 
@@ -27,7 +27,7 @@ const portalCookie = "memhook_portal"
 type portal struct {
 	site
 
-	requests *lru.Cache[string, *rate.Limiter] // limits them, by endpoint
+	requests recent.Limiters[uuid.UUID] // by endpoint
 }
 
 // portalRate and portalBurst bound the requests to one endpoint's pages on this instance, per second and at once: several people
@@ -36,15 +36,15 @@ const portalRate, portalBurst = 20, 200
 
 // NewPortal makes the handler of everything under /portal.
 func NewPortal(cfg Config) (http.Handler, error) {
-	pages, err := newSite("portal", "/portal", cfg)
+	shared, err := newSite("portal", "/portal", cfg)
 	if err != nil {
 		return nil, err
 	}
-	p := &portal{pages, newCache[*rate.Limiter]()}
+	p := &portal{shared, recent.NewLimiters[uuid.UUID]()}
 	r := chi.NewRouter()
 	r.Use(headers, unlisted, boundForms)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) { p.fail(w, r, store.ErrNotFound) })
-	r.Handle("/static/*", static("/portal/static/"))
+	r.Handle("/static/*", http.StripPrefix("/portal", http.FileServerFS(static)))
 	r.Get("/{endpoint}", p.open)
 	r.Route("/{endpoint}/", func(r chi.Router) {
 		r.Use(p.opened, p.ownForms)
@@ -136,7 +136,7 @@ func (p *portal) opened(next http.Handler) http.Handler {
 			return
 		}
 		r = r.WithContext(context.WithValue(r.Context(), ctxVisit{}, v))
-		if !limiterOf(p.requests, v.EndpointID.String(), portalRate, portalBurst).Allow() {
+		if !p.requests.Of(v.EndpointID, portalRate, portalBurst).Allow() {
 			p.refuse(r, "too-many-requests")
 			w.Header().Set("Retry-After", "1")
 			p.render(w, r, http.StatusTooManyRequests, &view{
@@ -176,7 +176,6 @@ func (p *portal) ownForms(next http.Handler) http.Handler {
 	})
 }
 
-// page makes the handler of a page from the function that reads its data.
 func (p *portal) page(read func(*http.Request, *visit) (*view, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		v, err := read(r, visitOf(r))
@@ -191,7 +190,6 @@ func (p *portal) page(read func(*http.Request, *visit) (*view, error)) http.Hand
 	}
 }
 
-// action makes the handler of a button. Afterwards the browser is redirected to a page that reports what was done.
 func (p *portal) action(name string, do func(*http.Request, *visit) (to string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		v := visitOf(r)
