@@ -7,13 +7,6 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-const (
-	// searchMost is how many of each kind a search returns at most.
-	searchMost = 20
-	// searchLeast is the least length of a search in characters.
-	searchLeast = 3
-)
-
 // Found is what a search found.
 type Found struct {
 	Tasks      []Task     `json:"tasks" nullable:"false" doc:"The tasks that match."`
@@ -28,10 +21,10 @@ type searchInput struct {
 
 func (s *server) search(ctx context.Context, in *searchInput) (*body[Found], error) {
 	text := strings.TrimSpace(in.Q)
-	if len([]rune(text)) < searchLeast {
+	if len([]rune(text)) < store.SearchLeast {
 		return nil, invalid(FieldError{"q", "must have at least 3 characters"})
 	}
-	found, err := s.store.Search(ctx, scopeOf(ctx), text, searchMost)
+	found, err := s.store.Search(ctx, scopeOf(ctx), text, store.SearchMost)
 	if err != nil {
 		return nil, err
 	}
