@@ -72,7 +72,6 @@ func checkKey(field string, key *string) error {
 	return nil
 }
 
-// answerAccount answers with one account and its backlog.
 func (s *server) answerAccount(ctx context.Context, a store.Account) (*body[Account], error) {
 	backlogs, err := s.store.Backlogs(ctx)
 	if err != nil {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"path"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -65,22 +66,14 @@ func filterByApp(list handler) handler {
 }
 
 // subjectOf names the entity that the last parameter of a path identifies: "task" for /tasks/{id}/events.
-func subjectOf(path string) string {
-	before, _, found := cutLast(path, "/{")
-	if !found {
+func subjectOf(route string) string {
+	end := strings.LastIndex(route, "/{")
+	if end < 0 {
 		return ""
 	}
-	name := before[strings.LastIndexByte(before, '/')+1:]
+	name := path.Base(route[:end])
 	if stem, ok := strings.CutSuffix(name, "ies"); ok {
 		return stem + "y"
 	}
 	return strings.TrimSuffix(name, "s")
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
 }

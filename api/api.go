@@ -14,11 +14,11 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
-	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
 
 	"github.com/memhook/memhook/api/dashboard"
+	"github.com/memhook/memhook/internal/recent"
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 )
@@ -42,7 +42,6 @@ type Config struct {
 	Proxies    []netip.Prefix // networks of proxies whose X-Forwarded-For and -Proto are trusted
 	Version    string
 	Ready      func(context.Context) error // returns nil while requests can be served
-	Draining   func() bool                 // reports whether the instance is about to stop
 	Metrics    http.Handler                // served at /metrics; nil if metrics have an address of their own
 	Registry   prometheus.Registerer       // counts requests and refusals
 	Logger     *slog.Logger
@@ -56,15 +55,15 @@ type server struct {
 	keys  *keyCache
 
 	counts   *requestCounts
-	limits   *keyLimits
-	hints    *lru.Cache[string, *rate.Limiter] // by hint URL
-	registry huma.Registry                     // of the document's schemas
+	limits   recent.Limiters[uuid.UUID] // by API key
+	hints    recent.Limiters[string]    // by hint URL
+	registry huma.Registry              // of the document's schemas
 }
 
 func newServer(cfg Config) *server {
 	return &server{
 		cfg: cfg, store: cfg.Store, log: cfg.Logger, keys: newKeyCache(cfg.Store), counts: newRequestCounts(cfg.Registry),
-		limits: newKeyLimits(cfg.KeyLimit), hints: newLRU[string, *rate.Limiter](limitersKept),
+		limits: recent.NewLimiters[uuid.UUID](), hints: recent.NewLimiters[string](),
 	}
 }
 
@@ -74,7 +73,7 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 	s := newServer(cfg)
 
 	r := chi.NewRouter()
-	r.Use(requestID, clientIP(cfg.Proxies), s.counts.counted, traced, s.logged, s.recovered, boundURL, middleware.GetHead)
+	r.Use(requestID, clientIP(cfg.Proxies), s.observed, s.recovered, boundURL, middleware.GetHead)
 	wrong := wrongPath(r)
 	r.NotFound(wrong)
 	r.MethodNotAllowed(wrong)
@@ -147,18 +146,17 @@ func (s *server) secure(overTLS bool, remoteAddr, forwardedProto string) bool {
 	return slices.ContainsFunc(s.cfg.Proxies, func(p netip.Prefix) bool { return p.Contains(peer.Addr().Unmap()) })
 }
 
-// ErrStarting is the error of Config.Ready while the instance starts.
-var ErrStarting = errors.New("this instance is starting")
+// The errors of Config.Ready while the instance starts, and before it stops.
+var (
+	ErrStarting = errors.New("this instance is starting")
+	ErrStopping = errors.New("this instance is shutting down")
+)
 
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {
-	if s.cfg.Draining() {
-		writeProblem(w, r, problemFor(http.StatusServiceUnavailable, codeNotReady, "this instance is shutting down"))
-		return
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
 	switch err := s.cfg.Ready(ctx); {
-	case errors.Is(err, ErrStarting):
+	case errors.Is(err, ErrStarting) || errors.Is(err, ErrStopping):
 		writeProblem(w, r, problemFor(http.StatusServiceUnavailable, codeNotReady, err.Error()))
 		return
 	case err != nil:

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5/middleware"
@@ -88,10 +87,7 @@ func (s *server) audited(ctx huma.Context, next func(huma.Context)) {
 	if ctx.Status() >= http.StatusBadRequest || countsToo[op.OperationID] {
 		return
 	}
-	// What was changed is noted though the client has gone.
-	after, cancel := context.WithTimeout(context.WithoutCancel(ctx.Context()), 5*time.Second)
-	defer cancel()
-	if err := s.store.Audit(after, e); err != nil {
+	if err := s.store.Audit(ctx.Context(), e); err != nil {
 		s.log.Error("cannot write the audit log", "action", e.Action, "target", e.Target, "client", e.Client, "error", err)
 	}
 }

@@ -144,11 +144,9 @@ func wrongForm(ctx huma.Context) string {
 }
 
 func unauthorizedProblem(message string) *Problem {
-	wrong := FieldError{headerAuthorization, message}
-	return problemFor(http.StatusUnauthorized, codeUnauthorized, fieldsDetail([]FieldError{wrong}), wrong)
+	return fieldProblem(http.StatusUnauthorized, codeUnauthorized, FieldError{headerAuthorization, message})
 }
 
-// refuse answers with a problem from a middleware.
 func refuse(ctx huma.Context, p *Problem) {
 	p.RequestID = requestIDOf(ctx.Context())
 	if p.Status == http.StatusUnauthorized {

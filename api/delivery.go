@@ -70,7 +70,6 @@ func (s *server) getDelivery(ctx context.Context, in *IDInput) (*body[Delivery],
 	return s.answerDelivery(ctx, in.id)
 }
 
-// answerDelivery answers with one delivery and its attempts.
 func (s *server) answerDelivery(ctx context.Context, id uuid.UUID) (*body[Delivery], error) {
 	d, err := s.store.Delivery(ctx, scopeOf(ctx), id)
 	if err != nil {

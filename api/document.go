@@ -44,7 +44,6 @@ func openAPI(version string) huma.Config {
 	cfg.DocsPath, cfg.SchemasPath = "", ""
 	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshal}
 	cfg.Formats = map[string]huma.Format{"application/json": format, "json": format}
-	cfg.NoFormatFallback = false
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"apiKey":     {Type: "http", Scheme: "bearer", Description: "An app's API key."},
 		"adminToken": {Type: "http", Scheme: "bearer", Description: "The operator's token: the setting MEMHOOK_ADMIN_TOKEN."},

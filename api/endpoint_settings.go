@@ -13,14 +13,8 @@ import (
 	"github.com/memhook/memhook/webhook"
 )
 
-// Bounds of an endpoint's headers; values in bytes.
-const (
-	maxHeaders     = 20
-	maxHeaderValue = 1024
-)
-
-// minRate is the least rate limit, per second: one in 100 seconds.
-const minRate = 0.01
+// maxHeaderValue is the maximum size of a header's value in bytes.
+const maxHeaderValue = 1024
 
 // settings checks the settings of an endpoint; absent ones are not changed.
 func (s *server) settings(p EndpointPatch, secret string) (set store.EndpointSettings, err error) {
@@ -48,16 +42,18 @@ func (s *server) settings(p EndpointPatch, secret string) (set store.EndpointSet
 			}
 		}
 	}
-	if r := p.RateLimit.Value; r > 0 && r < minRate {
-		bad("rate_limit", fmt.Sprintf("must be at least %g deliveries per second, or 0 for no limit", minRate))
+	if r := p.RateLimit.Value; r > 0 && r < store.LeastRate {
+		bad("rate_limit", fmt.Sprintf("must be at least %g deliveries per second, or 0 for no limit", store.LeastRate))
 	}
 	if p.Signatures.Set {
-		set.Signatures = &[]string{store.SignatureHMAC}
-		if list := p.Signatures.Value; slices.Contains(list, store.SignatureEd25519) {
-			*set.Signatures = append(*set.Signatures, store.SignatureEd25519)
-		}
-		if p.Signatures.Value != nil && !validSignatures(p.Signatures.Value) {
+		list := p.Signatures.Value
+		ed25519 := slices.Contains(list, store.SignatureEd25519)
+		if list != nil && (!slices.Contains(list, store.SignatureHMAC) || len(list) > 1 && !ed25519) {
 			bad("signatures", `must be ["v1"] or ["v1","v1a"]; leave it out for ["v1"]`)
+		}
+		set.Signatures = &[]string{store.SignatureHMAC}
+		if ed25519 {
+			*set.Signatures = append(*set.Signatures, store.SignatureEd25519)
 		}
 	}
 	if secret != "" {
@@ -72,11 +68,6 @@ func (s *server) settings(p EndpointPatch, secret string) (set store.EndpointSet
 		return set, invalid(wrong...)
 	}
 	return set, nil
-}
-
-// validSignatures reports whether a list has v1 and otherwise at most v1a.
-func validSignatures(list []string) bool {
-	return slices.Contains(list, store.SignatureHMAC) && (len(list) == 1 || slices.Contains(list, store.SignatureEd25519))
 }
 
 // endpointURL returns the normal form of an endpoint's URL.
@@ -111,9 +102,6 @@ func (NewEndpoint) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema
 }
 
 func checkHeaders(headers map[string]string) (wrong []FieldError) {
-	if len(headers) > maxHeaders {
-		wrong = append(wrong, FieldError{"headers", fmt.Sprintf("must be at most %d headers", maxHeaders)})
-	}
 	seen := make(map[string]bool, len(headers))
 	for name, value := range headers {
 		lower := strings.ToLower(name)

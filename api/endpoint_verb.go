@@ -68,12 +68,9 @@ func (s *server) endpointSecret(ctx context.Context, in *IDInput) (*body[Endpoin
 }
 
 func (s *server) rotateSecret(ctx context.Context, in *rotateInput) (*body[EndpointSecret], error) {
-	var err error
-	overlap := standardOverlap
-	if in.Body != nil && in.Body.Overlap != "" {
-		if overlap, err = parseDuration(in.Body.Overlap, 0, maxOverlap); err != nil {
-			return nil, invalid(FieldError{"overlap", err.Error()})
-		}
+	overlap, err := optionalDuration("overlap", orZero(in.Body).Overlap, standardOverlap, 0, maxOverlap)
+	if err != nil {
+		return nil, err
 	}
 	secret, err := s.store.RotateSecret(ctx, scopeOf(ctx), in.id, overlap)
 	if err != nil {
@@ -115,7 +112,6 @@ func notAhead(since time.Time) error {
 	return nil
 }
 
-// publicKey answers with the key that verifies an endpoint's v1a signatures.
 func (s *server) publicKey(ctx context.Context, in *IDInput) (*body[EndpointPublicKey], error) {
 	key, err := s.store.PublicKey(ctx, scopeOf(ctx), in.id)
 	if err != nil {

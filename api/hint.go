@@ -8,7 +8,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
-	"golang.org/x/time/rate"
 
 	"github.com/memhook/memhook/memories"
 )
@@ -26,7 +25,6 @@ type HintURL struct {
 	URL string `json:"url" doc:"Pass it to memories.ai as callback_url at upload."`
 }
 
-// hintURL answers with the hint URL of the app that calls.
 func (s *server) hintURL(ctx context.Context, _ *struct{}) (*body[HintURL], error) {
 	if s.cfg.PublicURL == "" {
 		return nil, problemFor(http.StatusConflict, codeNoPublicURL, "the operator has not set MEMHOOK_PUBLIC_URL, so there are no hint URLs")
@@ -38,8 +36,6 @@ func (s *server) hintURL(ctx context.Context, _ *struct{}) (*body[HintURL], erro
 	return &body[HintURL]{HintURL{s.cfg.PublicURL + "/v1/hints/" + app.HintToken}}, nil
 }
 
-func newHintLimiter() *rate.Limiter { return rate.NewLimiter(hintRate, hintBurst) }
-
 // hint receives memories.ai's own callback. The callback only schedules a poll; its contents are otherwise ignored. Anyone
 // may post anything here, so the answer is always the same and the cost is at most one look-up.
 func (s *server) hint(w http.ResponseWriter, r *http.Request) {
@@ -49,7 +45,7 @@ func (s *server) hint(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	body, err := io.ReadAll(r.Body)
-	if err == nil && limiterOf(s.hints, token, newHintLimiter).Allow() {
+	if err == nil && s.hints.Of(token, hintRate, hintBurst).Allow() {
 		if about := memories.ParseCallback(body); len(about.TaskIDs)+len(about.VideoIDs) > 0 {
 			if err := s.store.HintTask(r.Context(), token, about.TaskIDs, about.VideoIDs); err != nil {
 				s.log.Warn("cannot record a hint", "error", err, "request_id", requestIDOf(r.Context()))

@@ -55,8 +55,8 @@ func (s *server) answerOnce(ctx huma.Context, key string, hash []byte, next func
 			s.keepAnswer(ctx.Context(), app, key, claim, r)
 			return
 		case claim.Differs:
-			reused := FieldError{headerIdempotency, "was used for another request within 24 hours; use a new key for each request"}
-			refuse(ctx, problemFor(http.StatusUnprocessableEntity, codeKeyReused, fieldsDetail([]FieldError{reused}), reused))
+			refuse(ctx, fieldProblem(http.StatusUnprocessableEntity, codeKeyReused,
+				FieldError{headerIdempotency, "was used for another request within 24 hours; use a new key for each request"}))
 			return
 		case claim.Status != 0:
 			replay(ctx, claim.Status, claim.Response)

@@ -42,10 +42,7 @@ type (
 )
 
 func (s *server) createKey(ctx context.Context, in *createKeyInput) (*body[APIKey], error) {
-	var set NewKey
-	if in.Body != nil {
-		set = *in.Body
-	}
+	set := orZero(in.Body)
 	if err := checkName(&set.Name); err != nil {
 		return nil, err
 	}

@@ -9,14 +9,13 @@ import (
 	"github.com/google/uuid"
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"github.com/memhook/memhook/internal/recent"
 	"github.com/memhook/memhook/store"
 )
 
 const (
 	// keyFresh is how long a key is not looked up again. A revoked key stops working within this time.
 	keyFresh = time.Second
-	// keysKept bounds the cache. When it is full, the key that was used least recently is evicted.
-	keysKept = 10_000
 	// touchInterval is the delay until the last use of a key is written to the database.
 	touchInterval = 30 * time.Second
 )
@@ -36,7 +35,7 @@ type cachedKey struct {
 }
 
 func newKeyCache(s *store.Store) *keyCache {
-	return &keyCache{store: s, byHash: newLRU[[sha256.Size]byte, cachedKey](keysKept), used: make(map[uuid.UUID]time.Time)}
+	return &keyCache{store: s, byHash: recent.Cache[[sha256.Size]byte, cachedKey](), used: make(map[uuid.UUID]time.Time)}
 }
 
 // identity returns whose key it is, or store.ErrNotFound.

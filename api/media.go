@@ -40,7 +40,7 @@ func checkMedia(ctx huma.Context, next func(huma.Context)) {
 }
 
 func refuseMedia(ctx huma.Context, wrong FieldError) {
-	refuse(ctx, problemFor(http.StatusUnsupportedMediaType, codeMediaType, fieldsDetail([]FieldError{wrong}), wrong))
+	refuse(ctx, fieldProblem(http.StatusUnsupportedMediaType, codeMediaType, wrong))
 }
 
 // readBody is a middleware that reads the body, also where the operation takes none. It refuses one that is larger than maxBody, takes
@@ -64,7 +64,7 @@ func readBody(ctx huma.Context, next func(huma.Context)) {
 
 func refuseBody(ctx huma.Context, status int, code, message string) {
 	wrong := FieldError{fieldBody, message}
-	refuse(ctx, problemFor(status, code, fieldsDetail([]FieldError{wrong}), wrong))
+	refuse(ctx, fieldProblem(status, code, wrong))
 }
 
 // withBody is a request whose body was read.

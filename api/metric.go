@@ -4,12 +4,9 @@ import (
 	"context"
 	"math"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
-	"github.com/go-chi/chi/v5"
-	"github.com/go-chi/chi/v5/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -41,20 +38,6 @@ func newRequestCounts(r prometheus.Registerer) *requestCounts {
 		r.MustRegister(c.requests, c.duration, c.refused)
 	}
 	return c
-}
-
-func (c *requestCounts) counted(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
-		next.ServeHTTP(ww, r)
-		route := "unknown"
-		if rc := chi.RouteContext(r.Context()); rc != nil && rc.RoutePattern() != "" {
-			route = r.Method + " " + rc.RoutePattern()
-		}
-		c.requests.WithLabelValues(route, strconv.Itoa(max(ww.Status(), http.StatusOK))).Inc()
-		c.duration.WithLabelValues(route).Observe(time.Since(start).Seconds())
-	})
 }
 
 // Metrics serves a registry, to which it adds the state of the whole service as the database has it. Where everybody can read
@@ -107,16 +90,8 @@ var (
 	poolWaited     = desc("database_connection_waited_seconds_total", "How long this instance has waited for connections.")
 )
 
-// Describe sends the descriptions of all metrics.
-func (*serviceState) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
-		accountState, accountBudget, accountUsed, accountBacklog, tasks, queueJobs, queueOldest, queuePaused,
-		breakers, disabled, parked, undelivered, retrying, failing, failedShare, queuePausedFor, instances, poolConns, poolWaits, poolWaited,
-		oldestTx, deadRows,
-	} {
-		ch <- d
-	}
-}
+// Describe sends nothing, so that a gauge need not be listed a second time: what is collected is checked at each scrape.
+func (*serviceState) Describe(chan<- *prometheus.Desc) {}
 
 // Collect reads the state. While the database is unavailable it sends only the instance's own metrics.
 func (c *serviceState) Collect(ch chan<- prometheus.Metric) {

@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
-	"strings"
-	"time"
 
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/google/uuid"
@@ -48,26 +46,6 @@ func boundURL(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// logged writes one line for each request, without its query, which can hold private data.
-func (s *server) logged(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
-		next.ServeHTTP(ww, r)
-		s.log.Debug("request", "method", r.Method, "path", loggedPath(r.URL.Path), "status", ww.Status(), "bytes", ww.BytesWritten(),
-			"took", time.Since(start), "client", middleware.GetClientIP(r.Context()), "request_id", requestIDOf(r.Context()))
-	})
-}
-
-// loggedPath hides the token of a hint URL: whoever knows it can cause polls.
-func loggedPath(path string) string {
-	const hints = "/v1/hints/"
-	if strings.HasPrefix(path, hints) {
-		return hints + "…"
-	}
-	return path
 }
 
 // recovered turns a panic into a 500 and a line in the log.

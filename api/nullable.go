@@ -15,7 +15,6 @@ type Nullable[T any] struct {
 	Value T    // T's zero value for null
 }
 
-// given returns a field that has a value.
 func given[T any](v T) Nullable[T] { return Nullable[T]{true, v} }
 
 // UnmarshalJSON is called unless the field is absent.
@@ -48,6 +47,14 @@ func (n *NotNull[T]) UnmarshalJSON(b []byte) error {
 // Schema returns T's schema.
 func (NotNull[T]) Schema(r huma.Registry) *huma.Schema {
 	return r.Schema(reflect.TypeFor[T](), true, "")
+}
+
+// orZero returns what p points to, or the zero value for nil.
+func orZero[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
 }
 
 // orNil returns the value, or nil for an absent field.

@@ -55,7 +55,6 @@ func pageOf[R, T any](rows []R, cut bool, limit int, cursor func(*R) string, wir
 	return out
 }
 
-// wireAll returns rows as clients see them.
 func wireAll[R, T any](rows []R, wire func(*R) T) []T {
 	out := make([]T, len(rows))
 	for i := range rows {
@@ -94,7 +93,6 @@ func parseID(s string) (uuid.UUID, error) {
 	return id, nil
 }
 
-// optionalID reads a filter that may be absent.
 func optionalID(field, s string) (uuid.UUID, error) {
 	if s == "" {
 		return uuid.Nil, nil

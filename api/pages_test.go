@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -238,5 +239,64 @@ func TestOnlyChangesAreAudited(t *testing.T) {
 	ask(p, http.MethodPost, "/v1/deliveries/resend", p.key, `{"status":"pending"}`, "Content-Type", "application/json")
 	if got := p.changes(); len(got) != 2 || !strings.Contains(got[1], `"matched":[null,`) {
 		t.Errorf("after a resend the audit log has\n%s", strings.Join(got, "\n"))
+	}
+}
+
+// The audit log names what each button does, and nothing has an id that is none.
+func TestButtonsAreAuditedUnderTheirNames(t *testing.T) {
+	t.Parallel()
+	p := newPages(t)
+	endpoint, account, app := "/admin/endpoints/"+p.endpoint, "/admin/accounts/"+p.account.String(), "/admin/apps/"+p.app.String()
+	var want []string
+	for _, c := range []struct {
+		target, action string
+		form           []string
+	}{
+		{"/admin/polling/pause", "pause-polling", nil},
+		{"/admin/polling/resume", "resume-polling", nil},
+		{"/admin/deliveries/pause", "pause-deliveries", nil},
+		{"/admin/deliveries/resume", "resume-deliveries", nil},
+		{"/admin/deliveries/" + p.delivery + "/resend", "resend-delivery", nil},
+		{"/admin/tasks/" + p.task + "/poll", "poll-task", nil},
+		{"/admin/resends", "create-resend", []string{"action", "cancel", "status", "pending"}},
+		{endpoint, "update-endpoint", []string{"description", "a"}},
+		{endpoint + "/test", "test-endpoint", nil},
+		{endpoint + "/retry", "retry-endpoint", nil},
+		{endpoint + "/recover", "recover-endpoint", []string{"hours", "1"}},
+		{endpoint + "/rotate", "rotate-endpoint", nil},
+		{endpoint + "/disable", "disable-endpoint", nil},
+		{endpoint + "/enable", "enable-endpoint", nil},
+		{endpoint + "/delete", "delete-endpoint", nil},
+		{account, "update-account", []string{"requests_per_second", "2"}},
+		{"/admin/apps", "create-app", []string{"name", "another", "account_id", p.account.String()}},
+		{app, "update-app", []string{"name", "renamed", "account_id", p.account.String()}},
+		{app + "/keys", "create-key", nil},
+		{app + "/delete", "delete-app", nil},
+	} {
+		if w, problem := p.post(c.target, c.form...); w.Code >= http.StatusBadRequest || problem != "" {
+			t.Errorf("%s: %d %s", c.target, w.Code, problem)
+		}
+		want = append(want, c.action)
+		for _, id := range []string{p.task, p.delivery, p.endpoint, p.account.String(), p.app.String()} {
+			if !strings.Contains(c.target, id) {
+				continue
+			}
+			none := strings.Replace(c.target, id, "none", 1)
+			if w, _ := p.post(none, c.form...); w.Code != http.StatusNotFound {
+				t.Errorf("%s: %d", none, w.Code)
+			}
+		}
+	}
+	for _, none := range []string{"/admin/tasks/none/cancel", app + "/keys/none/revoke"} {
+		if w, _ := p.post(none); w.Code != http.StatusNotFound {
+			t.Errorf("%s: %d", none, w.Code)
+		}
+	}
+	var got []string
+	for _, change := range p.changes() {
+		got = append(got, strings.Fields(change)[1])
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the audit log has %q, want %q", got, want)
 	}
 }

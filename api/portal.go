@@ -22,47 +22,38 @@ type (
 	}
 	portalInput struct {
 		IDInput
-		Body *NewPortalLink `required:"false"`
-		sent origin
+		Body    *NewPortalLink `required:"false"`
+		request huma.Context
 	}
 )
 
-// origin is where a request was sent to and how it came.
-type origin struct {
-	host, remoteAddr, forwardedProto string
-	overTLS                          bool
-}
-
-// Resolve keeps where the request was sent to.
+// Resolve keeps the request, which says where it was sent to.
 func (in *portalInput) Resolve(ctx huma.Context) []error {
-	in.sent = origin{ctx.Host(), ctx.RemoteAddr(), ctx.Header(headerForwardedProto), ctx.TLS() != nil}
+	in.request = ctx
 	return nil
 }
 
 func (s *server) createPortal(ctx context.Context, in *portalInput) (*body[PortalLink], error) {
-	var err error
-	lasts := standardPortal
-	if in.Body != nil && in.Body.ExpiresIn != "" {
-		if lasts, err = parseDuration(in.Body.ExpiresIn, leastPortal, mostPortal); err != nil {
-			return nil, invalid(FieldError{"expires_in", err.Error()})
-		}
+	lasts, err := optionalDuration("expires_in", orZero(in.Body).ExpiresIn, standardPortal, leastPortal, mostPortal)
+	if err != nil {
+		return nil, err
 	}
 	token, expires, err := s.store.CreatePortal(ctx, callerOf(ctx).Identity, in.id, lasts)
 	if err != nil {
 		return nil, err
 	}
-	url := s.base(in.sent) + "/portal/" + in.id.String() + "?token=" + token
+	url := s.base(in.request) + "/portal/" + in.id.String() + "?token=" + token
 	return &body[PortalLink]{PortalLink{URL: url, ExpiresAt: wireTime(expires)}}, nil
 }
 
 // base returns the URL of this service as its users know it: the public one, or else where the request was sent.
-func (s *server) base(sent origin) string {
+func (s *server) base(request huma.Context) string {
 	switch {
 	case s.cfg.PublicURL != "":
 		return s.cfg.PublicURL
-	case s.secure(sent.overTLS, sent.remoteAddr, sent.forwardedProto):
-		return "https://" + sent.host
+	case s.secure(request.TLS() != nil, request.RemoteAddr(), request.Header(headerForwardedProto)):
+		return "https://" + request.Host()
 	default:
-		return "http://" + sent.host
+		return "http://" + request.Host()
 	}
 }

@@ -76,7 +76,12 @@ func problemFor(status int, code, detail string, fields ...FieldError) *Problem 
 
 // invalid is the problem of fields that are wrong.
 func invalid(fields ...FieldError) *Problem {
-	return problemFor(http.StatusUnprocessableEntity, codeInvalid, fieldsDetail(fields), fields...)
+	return fieldProblem(http.StatusUnprocessableEntity, codeInvalid, fields...)
+}
+
+// fieldProblem is a problem whose detail is what its fields say.
+func fieldProblem(status int, code string, fields ...FieldError) *Problem {
+	return problemFor(status, code, fieldsDetail(fields), fields...)
 }
 
 func fieldsDetail(fields []FieldError) string {
@@ -89,8 +94,7 @@ func fieldsDetail(fields []FieldError) string {
 
 // missing is the problem of a field that refers to something that does not exist.
 func missing(field, kind string) *Problem {
-	f := FieldError{field, "refers to no existing " + kind}
-	return problemFor(http.StatusNotFound, codeNotFound, f.Field+" "+f.Message, f)
+	return fieldProblem(http.StatusNotFound, codeNotFound, FieldError{field, "refers to no existing " + kind})
 }
 
 // problemOf maps an error to its problem. It is the only place that does. subject is what the path identifies.

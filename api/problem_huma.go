@@ -24,7 +24,6 @@ func setHuma() {
 	})
 }
 
-// newProblem makes the problem of one of huma's errors.
 func newProblem(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
 	id, names := "", fieldNames{}
 	if ctx != nil {
@@ -56,24 +55,13 @@ func newProblem(ctx huma.Context, status int, msg string, errs ...error) huma.St
 	return p
 }
 
+// codeOf returns the code of one of huma's own problems.
 func codeOf(status int) string {
 	switch status {
-	case http.StatusBadRequest:
-		return codeBadRequest
-	case http.StatusUnauthorized:
-		return codeUnauthorized
-	case http.StatusNotFound:
-		return codeNotFound
-	case http.StatusConflict:
-		return codeConflict
 	case http.StatusRequestEntityTooLarge:
 		return codeTooLarge
 	case http.StatusUnprocessableEntity:
 		return codeInvalid
-	case http.StatusTooManyRequests:
-		return codeRateLimited
-	case http.StatusServiceUnavailable:
-		return codeUnavailable
 	case http.StatusInternalServerError:
 		return codeInternal
 	default:

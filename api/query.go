@@ -21,7 +21,6 @@ func checkQuery(ctx huma.Context, next func(huma.Context)) {
 	next(ctx)
 }
 
-// wrongParameters reports what is wrong with a query, by parameter.
 func wrongParameters(query string, params []*huma.Param) (wrong []FieldError) {
 	values, err := url.ParseQuery(query)
 	if err != nil {

@@ -1,8 +1,10 @@
 package api
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -119,7 +121,8 @@ func (s *server) adminRoutes() []route {
 	return list
 }
 
-// descriptions are the descriptions of operations in the document, by id.
+// descriptions are the descriptions of operations in the document, by id. An operator's operation that has none has that of the
+// app's.
 var descriptions = map[string]string{
 	"create-task": "Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. " +
 		"Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, " +
@@ -136,9 +139,11 @@ var descriptions = map[string]string{
 	"cancel-task": "Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, " +
 		"whatever its status, with all that is stored of it; what is in flight may still be delivered. The answer to a request with an " +
 		"Idempotency-Key is kept, encrypted, for the 24 hours of the key, and is given again to its repetition.",
-	"read-hint-url":       "Requires the setting MEMHOOK_PUBLIC_URL; without it the answer is 409.",
-	"list-task-events":    "Oldest first.",
-	"list-events":         feed,
+	"read-hint-url":    "Requires the setting MEMHOOK_PUBLIC_URL; without it the answer is 409.",
+	"list-task-events": "Oldest first.",
+	"list-events": "Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id " +
+		"while there are more events, and `cursor` takes it as in every list. Events are in the order in which they were stored, so that " +
+		"none appears behind one that you have seen.",
 	"create-endpoint":     "Registering a task with an unknown callback URL creates an endpoint too.",
 	"list-endpoints":      "Newest first.",
 	"delete-endpoint":     "Deletes its subscriptions too and cancels its pending deliveries.",
@@ -156,10 +161,10 @@ var descriptions = map[string]string{
 	"list-deliveries":  "Newest first, without their attempts.",
 	"resend-deliveries": "Counts the deliveries that match and sends them again in the background, within the caps and rates of their " +
 		"endpoints. With dry_run it only counts.",
-	"get-resend":              "Kept for a week after it has finished.",
-	"search":                  searched,
+	"get-resend": "Kept for a week after it has finished.",
+	"search": "A prefix of three characters will do, of an id (also of a webhook-id) one of six digits. A prefix of a metadata value " +
+		"is looked for in the 10,000 newest tasks, a whole value in all. Returns at most 20 of each.",
 	"admin-resend-deliveries": "As resend-deliveries, across apps.",
-	"admin-search":            searched,
 	"admin-list-audit":        "Newest first. Kept for 400 days. Registrations of tasks are not in it.",
 	"resend-delivery":         "Sends it under the same webhook-id and starts the retry schedule anew.",
 
@@ -169,23 +174,10 @@ var descriptions = map[string]string{
 	"admin-delete-app":       "Its keys stop working, its endpoints are deleted, and its waiting tasks and pending deliveries are cancelled.",
 	"admin-create-key":       "Only this answer contains the key.",
 	"admin-revoke-key":       "The key stops working within one second.",
-	"admin-list-tasks":       "Newest first.",
-	"admin-list-uploads":     "Newest first.",
-	"admin-list-events":      feed,
-	"admin-list-endpoints":   "Newest first.",
 	"admin-disable-endpoint": "Its deliveries wait until it is enabled.",
-	"admin-recover-endpoint": "Sends again every delivery of the endpoint that has failed since a time, and at once what still waits for it.",
-	"admin-list-deliveries":  "Newest first, without their attempts.",
 	"admin-pause-polling":    "Stops all polls and submissions to memories.ai, on all instances. No task and no upload is lost.",
 	"admin-pause-deliveries": "Pauses deliveries on all instances. No event is lost.",
 }
-
-const searched = "A prefix of three characters will do, of an id (also of a webhook-id) one of six digits. A prefix of a metadata value " +
-	"is looked for in the 10,000 newest tasks, a whole value in all. Returns at most 20 of each."
-
-const feed = "Oldest first. To catch up by pulling, pass the id of the last event that you have as `after`; next_cursor is that id " +
-	"while there are more events, and `cursor` takes it as in every list. Events are in the order in which they were stored, so that " +
-	"none appears behind one that you have seen."
 
 // operations registers everything that stands in the OpenAPI document.
 func (s *server) operations(api huma.API) {
@@ -221,7 +213,8 @@ func (s *server) operations(api huma.API) {
 func (s *server) register(api huma.API, tag string, routes []route) {
 	for _, r := range routes {
 		op := huma.Operation{
-			Method: r.method, Path: r.path, OperationID: r.id, Summary: r.summary, Description: descriptions[r.id], Tags: []string{tag},
+			Method: r.method, Path: r.path, OperationID: r.id, Summary: r.summary, Tags: []string{tag},
+			Description:   cmp.Or(descriptions[r.id], descriptions[strings.TrimPrefix(r.id, "admin-")]),
 			DefaultStatus: r.statuses[0], Errors: r.statuses[1:], MaxBodyBytes: maxBody + 1, BodyReadTimeout: -1, // see readBody
 			Metadata: map[string]any{metadataFields: &fieldNames{}},
 		}

@@ -7,9 +7,6 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-// searchMost is how many of each kind a search returns at most.
-const searchMost = 20
-
 // Found is what a search found.
 type Found struct {
 	Tasks      []Task     `json:"tasks" nullable:"false" doc:"The tasks that match."`
@@ -27,7 +24,7 @@ func (s *server) search(ctx context.Context, in *searchInput) (*body[Found], err
 	if text == "" {
 		return nil, invalid(FieldError{"q", "must have at least 1 character"})
 	}
-	found, err := s.store.Search(ctx, scopeOf(ctx), text, searchMost)
+	found, err := s.store.Search(ctx, scopeOf(ctx), text, store.SearchMost)
 	if err != nil {
 		return nil, err
 	}

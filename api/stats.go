@@ -128,7 +128,6 @@ func wireVerdict(st *store.Stats) Verdict {
 	return out
 }
 
-// setPaused makes the handler that pauses or resumes queues on all instances.
 func (s *server) setPaused(queues []string, paused bool) func(context.Context, *struct{}) (*struct{}, error) {
 	return func(ctx context.Context, _ *struct{}) (*struct{}, error) {
 		return nil, s.store.PauseQueues(ctx, queues, paused)

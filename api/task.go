@@ -37,16 +37,16 @@ type Task struct {
 
 // TransformSchema documents which references can be null, which a reference alone cannot.
 func (Task) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	orNull(s, "last_error", "The error of the last poll that failed.")
-	orNull(s, "progress", "The last progress that memories.ai reported; for display only.")
-	return s
+	return orNull(s, "last_error", "progress")
 }
 
-// orNull documents that a property, which is a reference, can be null.
-func orNull(s *huma.Schema, property, description string) {
-	s.Properties[property] = &huma.Schema{
-		AnyOf: []*huma.Schema{{Ref: s.Properties[property].Ref}, {Type: "null"}}, Description: description,
+// orNull documents that properties, which are references, can be null.
+func orNull(s *huma.Schema, properties ...string) *huma.Schema {
+	for _, name := range properties {
+		p := s.Properties[name]
+		s.Properties[name] = &huma.Schema{AnyOf: []*huma.Schema{{Ref: p.Ref}, {Type: "null"}}, Description: p.Description}
 	}
+	return s
 }
 
 // Video is one video of a task. What memories.ai has not told is null.

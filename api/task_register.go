@@ -124,6 +124,18 @@ func parseDuration(text string, least, most time.Duration) (time.Duration, error
 	return d, nil
 }
 
+// optionalDuration reads a field with a duration within bounds, standard where it is empty.
+func optionalDuration(field, text string, standard, least, most time.Duration) (time.Duration, error) {
+	if text == "" {
+		return standard, nil
+	}
+	d, err := parseDuration(text, least, most)
+	if err != nil {
+		return 0, invalid(FieldError{field, err.Error()})
+	}
+	return d, nil
+}
+
 // storable reports whether PostgreSQL can store a text.
 func storable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 

@@ -48,10 +48,7 @@ type Upload struct {
 
 // TransformSchema documents which references can be null.
 func (Upload) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	for _, property := range []string{"task", "error"} {
-		orNull(s, property, s.Properties[property].Description)
-	}
-	return s
+	return orNull(s, "task", "error")
 }
 
 // UploadsFilter are the query parameters of lists of uploads.

@@ -45,7 +45,6 @@ func nameFields(doc *huma.OpenAPI) {
 	}
 }
 
-// propertiesOf returns the names of an object's properties in their order.
 func propertiesOf(r huma.Registry, schema *huma.Schema) []string {
 	if schema.Ref != "" {
 		schema = r.SchemaFromRef(schema.Ref)

@@ -33,7 +33,6 @@ func wrongPath(routes *chi.Mux) http.HandlerFunc {
 	}
 }
 
-// methodsOf returns the methods that a request's path has operations for.
 func methodsOf(routes *chi.Mux, r *http.Request) (allowed []string) {
 	target := r.URL.RawPath // as chi does
 	if target == "" {

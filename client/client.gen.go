@@ -3249,7 +3249,7 @@ type ClientInterface interface {
 
 	// AdminResendDeliveriesWithBody Resend all deliveries that match
 	//
-	// As resend-deliveries, across apps.
+	// Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3258,7 +3258,7 @@ type ClientInterface interface {
 
 	// AdminResendDeliveries Resend all deliveries that match
 	//
-	// As resend-deliveries, across apps.
+	// Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3276,6 +3276,8 @@ type ClientInterface interface {
 	AdminGetDelivery(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AdminResendDelivery Resend a delivery
+	//
+	// Sends it under the same webhook-id and starts the retry schedule anew.
 	//
 	// Corresponds with POST /admin/v1/deliveries/{id}/resend (the `AdminResendDelivery` operationId).
 	AdminResendDelivery(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3300,6 +3302,8 @@ type ClientInterface interface {
 	AdminDisableEndpoint(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AdminEnableEndpoint Enable an endpoint
+	//
+	// Closes its breaker and sends at once, within its cap and rate, what has waited for it.
 	//
 	// Corresponds with POST /admin/v1/endpoints/{id}/enable (the `AdminEnableEndpoint` operationId).
 	AdminEnableEndpoint(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3343,6 +3347,8 @@ type ClientInterface interface {
 
 	// AdminGetResend Get the progress of a bulk resend
 	//
+	// Kept for a week after it has finished.
+	//
 	// Corresponds with GET /admin/v1/resends/{id} (the `AdminGetResend` operationId).
 	AdminGetResend(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -3377,7 +3383,7 @@ type ClientInterface interface {
 
 	// AdminListUploads List the uploads of all apps
 	//
-	// Newest first.
+	// Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
 	//
 	// Corresponds with GET /admin/v1/uploads (the `AdminListUploads` operationId).
 	AdminListUploads(ctx context.Context, params *AdminListUploadsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -4028,7 +4034,7 @@ func (c *Client) AdminPauseDeliveries(ctx context.Context, reqEditors ...Request
 
 // AdminResendDeliveriesWithBody Resend all deliveries that match
 //
-// As resend-deliveries, across apps.
+// Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4047,7 +4053,7 @@ func (c *Client) AdminResendDeliveriesWithBody(ctx context.Context, params *Admi
 
 // AdminResendDeliveries Resend all deliveries that match
 //
-// As resend-deliveries, across apps.
+// Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4095,6 +4101,8 @@ func (c *Client) AdminGetDelivery(ctx context.Context, id string, reqEditors ...
 }
 
 // AdminResendDelivery Resend a delivery
+//
+// Sends it under the same webhook-id and starts the retry schedule anew.
 //
 // Corresponds with POST /admin/v1/deliveries/{id}/resend (the `AdminResendDelivery` operationId).
 func (c *Client) AdminResendDelivery(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4159,6 +4167,8 @@ func (c *Client) AdminDisableEndpoint(ctx context.Context, id string, reqEditors
 }
 
 // AdminEnableEndpoint Enable an endpoint
+//
+// Closes its breaker and sends at once, within its cap and rate, what has waited for it.
 //
 // Corresponds with POST /admin/v1/endpoints/{id}/enable (the `AdminEnableEndpoint` operationId).
 func (c *Client) AdminEnableEndpoint(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4262,6 +4272,8 @@ func (c *Client) AdminResumePolling(ctx context.Context, reqEditors ...RequestEd
 
 // AdminGetResend Get the progress of a bulk resend
 //
+// Kept for a week after it has finished.
+//
 // Corresponds with GET /admin/v1/resends/{id} (the `AdminGetResend` operationId).
 func (c *Client) AdminGetResend(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAdminGetResendRequest(c.Server, id)
@@ -4356,7 +4368,7 @@ func (c *Client) AdminPollTask(ctx context.Context, id string, reqEditors ...Req
 
 // AdminListUploads List the uploads of all apps
 //
-// Newest first.
+// Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
 //
 // Corresponds with GET /admin/v1/uploads (the `AdminListUploads` operationId).
 func (c *Client) AdminListUploads(ctx context.Context, params *AdminListUploadsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {

@@ -55,12 +55,9 @@ type Client struct {
 	datalake generation
 }
 
-// New makes a client of the service at baseURL, or of [DefaultBaseURL] where that is empty. conns bounds
-// the connections that are kept open. userAgent names the program to the service, such as memhook/1.0.0.
+// New makes a client of the service at baseURL. conns bounds the connections that are kept open. userAgent
+// names the program to the service, such as memhook/1.0.0.
 func New(baseURL string, conns int, userAgent string) *Client {
-	if baseURL == "" {
-		baseURL = DefaultBaseURL
-	}
 	w := newWire(strings.TrimRight(baseURL, "/"), conns, userAgent)
 	return &Client{wire: w, v1: &v1{wire: w}, datalake: &datalake{wire: w}}
 }

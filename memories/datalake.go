@@ -111,7 +111,6 @@ func lastSegment(name string) string {
 	return name[strings.LastIndexByte(name, '/')+1:]
 }
 
-// readProgress reads the percent and the stages, if the answer has them.
 func readProgress(raw json.RawMessage) *Progress {
 	var told map[string]json.RawMessage
 	if json.Unmarshal(raw, &told) != nil || len(told) == 0 {
@@ -230,11 +229,10 @@ func datalakeFault(body []byte) (fault, bool) {
 
 func (d *datalake) submit(ctx context.Context, key string, sub Submission) Receipt {
 	body, err := json.Marshal(struct {
-		CollectionID   string            `json:"collection_id,omitempty"`
-		SourceURL      string            `json:"source_url"`
-		Metadata       map[string]string `json:"metadata,omitempty"`
-		IdempotencyKey string            `json:"idempotency_key,omitempty"`
-	}{sub.CollectionID, sub.SourceURL, sub.Metadata, sub.IdempotencyKey})
+		CollectionID   string `json:"collection_id,omitempty"`
+		SourceURL      string `json:"source_url"`
+		IdempotencyKey string `json:"idempotency_key,omitempty"`
+	}{sub.CollectionID, sub.SourceURL, sub.IdempotencyKey})
 	if err != nil {
 		return Receipt{Outcome: NotSent, Message: err.Error()}
 	}
@@ -244,8 +242,7 @@ func (d *datalake) submit(ctx context.Context, key string, sub Submission) Recei
 		return a.receipt(d.refusal(a, key, authorization))
 	}
 	var taken struct {
-		Operation text  `json:"operation"`
-		VideoID   loose `json:"video_id"`
+		Operation text `json:"operation"`
 	}
 	s := a.plain()
 	if err := decode(a.body, &taken); err != nil {
@@ -255,6 +252,5 @@ func (d *datalake) submit(ctx context.Context, key string, sub Submission) Recei
 	if !validID(id) {
 		return a.receipt(s.malformed("the answer names no operation"))
 	}
-	s.Message = ""
-	return accepted(s, id, taken.VideoID.whole(maxIDLength))
+	return Receipt{Outcome: Accepted, TaskID: id, HTTPStatus: a.status}
 }

@@ -15,31 +15,24 @@ type Submission struct {
 	URLs        []string
 	CallbackURL string
 
-	// Of the Datalake: one video, the collection that it goes into, and what is stored with it.
+	// Of the Datalake: one video, and the collection that it goes into.
 	SourceURL    string
 	CollectionID string
-	Metadata     map[string]string
 	// IdempotencyKey makes repeating a Datalake submission safe; v1 has nothing of the kind.
 	IdempotencyKey string
 }
 
 // Receipt is the classified answer to a submission. The service took it after Accepted, and may have
 // taken it after Unknown: repeating that is safe only on the Datalake, under the same idempotency key.
-// After any other outcome it was not taken. TaskRefused is the service's refusal of the submission, to be
-// judged as [Outcome] says; after NotSent, RateLimited, AskAgain, AccountRefused, OutOfCredits and
-// Blocked the same submission may succeed later.
+// After any other outcome it was not taken, and after any but TaskRefused the same submission may succeed
+// later. [Outcome] says how to judge a TaskRefused.
 type Receipt struct {
 	Outcome    Outcome
 	TaskID     string // of Accepted: the task's id, with the Datalake the operation's
-	VideoID    string // of Accepted, if the answer has it
 	Code       string
 	Message    string // the service's own words, at most 500 bytes, or ours where it had none
 	HTTPStatus int    // 0: there was no answer
 	RetryAfter time.Duration
-}
-
-func accepted(s Status, taskID, videoID string) Receipt {
-	return Receipt{Outcome: Accepted, TaskID: taskID, VideoID: videoID, Code: s.Code, Message: s.Message, HTTPStatus: s.HTTPStatus}
 }
 
 // receipt classifies an answer that does not accept the submission.

@@ -22,7 +22,6 @@ const (
 	maxDuration   = 366 * 24 * 3600 // seconds
 )
 
-// decode reads JSON into v.
 func decode(body []byte, v any) error {
 	if !utf8.Valid(body) {
 		return errors.New("the answer is not UTF-8")

@@ -174,9 +174,9 @@ func (v Video) with(o Video) Video {
 // told, the word itself if it says more than that the video failed. Unknown words stay as they are.
 func v1VideoStatus(word, cause string) (status, why string) {
 	switch upper := strings.ToUpper(word); upper {
-	case "PARSE", "UNPARSE":
+	case VideoParsed, VideoUnparsed:
 		return upper, cause
-	case "FAIL", "FAILED":
+	case "FAIL", VideoFailed:
 		return VideoFailed, cause
 	case "ERROR", "PARSE_ERROR":
 		return VideoFailed, cmp.Or(cause, upper)
@@ -197,7 +197,7 @@ func (v *v1) submit(ctx context.Context, key string, sub Submission) Receipt {
 	if s.Outcome == Listed {
 		data, err := decodeV1Data(raw)
 		if id := string(cmp.Or(data.TaskID, data.TaskID2)); err == nil && validID(id) {
-			return accepted(s, id, "")
+			return Receipt{Outcome: Accepted, TaskID: id, HTTPStatus: a.status}
 		}
 		s = s.malformed("the answer names no task")
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
@@ -89,7 +88,7 @@ func (w *wire) post(ctx context.Context, path, authorization string, body []byte
 func (w *wire) do(ctx context.Context, client *outbound.Client, method, path, authorization string, body io.Reader) answer {
 	req, err := http.NewRequestWithContext(ctx, method, w.base+path, body)
 	if err != nil {
-		return answer{err: withoutURL(err), unsent: true}
+		return answer{err: &outbound.Error{Kind: outbound.Unsendable, Err: err}, unsent: true}
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -130,12 +129,4 @@ func unsent(err error) bool {
 	default:
 		return false
 	}
-}
-
-// withoutURL strips the URL, which has the task's id, from an error about it.
-func withoutURL(err error) error {
-	if u, ok := errors.AsType[*url.Error](err); ok {
-		return u.Err
-	}
-	return err
 }

@@ -21,6 +21,9 @@ const (
 	AccountDatalake = "datalake"
 )
 
+// LeastRate is the least of every budget and rate limit, per second: one in 100 seconds.
+const LeastRate = 0.01
+
 // Account is an account of memories.ai: a key and a request budget, shared by all apps on it.
 type Account struct {
 	ID                uuid.UUID

@@ -95,8 +95,12 @@ func (s *Store) note(ctx context.Context, tx pgx.Tx, object uuid.UUID, before, a
 
 var anyID = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
-// Audit appends an entry to the audit log, unless it is there already.
-func (s *Store) Audit(ctx context.Context, e AuditEntry) error { return s.insertAudit(ctx, s.pool, e) }
+// Audit appends an entry to the audit log, unless it is there already. What was changed is entered though ctx has ended, within 5 s.
+func (s *Store) Audit(ctx context.Context, e AuditEntry) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return s.insertAudit(ctx, s.pool, e)
+}
 
 func (s *Store) insertAudit(ctx context.Context, db interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)

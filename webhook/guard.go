@@ -79,7 +79,7 @@ func (g *Guard) allow(network, address string, conn syscall.RawConn) error {
 	if g.isListener(target) {
 		return errors.New("it is memhook's own address")
 	}
-	// An IPv4 address in IPv6 clothes is judged as the IPv4 address that it is.
+	// An IPv4-mapped IPv6 address is judged as the IPv4 address.
 	if ip := target.Addr().WithZone(""); ip.Is4In6() {
 		return g.dial.Safe("tcp4", netip.AddrPortFrom(ip.Unmap(), target.Port()).String(), conn)
 	}
@@ -103,7 +103,6 @@ func (g *Guard) isListener(target netip.AddrPort) bool {
 	return own.Addr().Unmap() == ip
 }
 
-// localAddresses returns the addresses of this machine's interfaces.
 func localAddresses() (out []netip.Addr) {
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
 
+	"github.com/memhook/memhook/internal/warnings"
 	"github.com/memhook/memhook/memories"
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
@@ -98,7 +99,7 @@ func New(cfg Config) (*Worker, error) {
 		RetryPolicy:                 retryPolicy{},
 		JobTimeout:                  -1,
 		ErrorHandler:                failing{w.log},
-		Logger:                      warnOnly(w.log),
+		Logger:                      warnings.Only(w.log),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("job client: %w", err)
@@ -218,13 +219,4 @@ func (retryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
 		}
 	}
 	return now.Add(min(time.Second<<min(recent, 5), 30*time.Second))
-}
-
-// warnOnly returns a logger for River that passes on warnings and errors.
-func warnOnly(log *slog.Logger) *slog.Logger { return slog.New(warnHandler{log.Handler()}) }
-
-type warnHandler struct{ slog.Handler }
-
-func (h warnHandler) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
 }

@@ -23,20 +23,15 @@ func (d *dashboard) accounts(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	byName := backlogsByName(backlogs)
 	data := listData[accountLine]{pager: links, Rows: make([]accountLine, len(list))}
 	for i, a := range list {
-		data.Rows[i] = accountLineOf(a, byName)
+		data.Rows[i] = accountLineOf(a, backlogs)
 	}
 	return &view{template: "accounts", Title: "Accounts", Live: 3, Data: data}, nil
 }
 
 func (d *dashboard) account(r *http.Request) (*view, error) {
-	id, err := pathID(r)
-	if err != nil {
-		return nil, err
-	}
-	a, err := d.store.Account(r.Context(), id)
+	a, err := d.store.Account(r.Context(), pathID(r))
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +39,7 @@ func (d *dashboard) account(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &view{template: "account", Title: "Account " + a.Name, Live: 3, Data: accountLineOf(a, backlogsByName(backlogs))}, nil
+	return &view{template: "account", Title: "Account " + a.Name, Live: 3, Data: accountLineOf(a, backlogs)}, nil
 }
 
 // accountOrDeleted returns an account, or one named so where it is gone.
@@ -82,23 +77,19 @@ func accountForm(r *http.Request) (c store.AccountChange, err error) {
 	return c, err
 }
 
-// leastRate is the least of every budget and rate, as in the API.
-const leastRate = 0.01
-
-// formRate reads a number from leastRate to most. An empty field is nil.
+// formRate reads a number from store.LeastRate to most. An empty field is nil.
 func formRate(r *http.Request, field, label string, most float64) (*float64, error) {
 	text := formText(r, field)
 	if text == "" {
 		return nil, nil
 	}
 	n, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(n >= leastRate && n <= most) {
-		return nil, badInput(fmt.Sprintf("%s must be empty, or a number from %g to %g.", label, leastRate, most))
+	if err != nil || !(n >= store.LeastRate && n <= most) {
+		return nil, badInput(fmt.Sprintf("%s must be empty, or a number from %g to %g.", label, store.LeastRate, most))
 	}
 	return &n, nil
 }
 
-// formText reads a field of a form.
 func formText(r *http.Request, name string) string { return storable(r.PostFormValue(name), maxText) }
 
 func (d *dashboard) createAccount(r *http.Request) (to, done string, err error) {
@@ -120,22 +111,14 @@ func (d *dashboard) createAccount(r *http.Request) (to, done string, err error) 
 }
 
 func (d *dashboard) updateAccount(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err != nil {
-		return "", "", err
-	}
 	c, err := accountForm(r)
 	if err != nil {
 		return "", "", err
 	}
-	_, err = d.store.UpdateAccount(r.Context(), id, c)
-	return "/admin/accounts/" + id.String(), "The account was updated; the change takes effect at once", err
+	a, err := d.store.UpdateAccount(r.Context(), pathID(r), c)
+	return "/admin/accounts/" + a.ID.String(), "The account was updated; the change takes effect at once", err
 }
 
 func (d *dashboard) deleteAccount(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err == nil {
-		err = d.store.DeleteAccount(r.Context(), id)
-	}
-	return "/admin/accounts", "The account was deleted", err
+	return "/admin/accounts", "The account was deleted", d.store.DeleteAccount(r.Context(), pathID(r))
 }

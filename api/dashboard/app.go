@@ -45,16 +45,12 @@ type appData struct {
 }
 
 func (d *dashboard) app(r *http.Request) (*view, error) {
-	id, err := pathID(r)
-	if err != nil {
-		return nil, err
-	}
-	a, err := d.store.App(r.Context(), id)
+	a, err := d.store.App(r.Context(), pathID(r))
 	if err != nil {
 		return nil, err
 	}
 	data := appData{App: a}
-	if data.Keys, err = d.store.Keys(r.Context(), id, store.Page{Limit: choices}); err != nil {
+	if data.Keys, err = d.store.Keys(r.Context(), a.ID, store.Page{Limit: choices}); err != nil {
 		return nil, err
 	}
 	if data.Accounts, err = d.store.Accounts(r.Context(), store.Page{Limit: choices}); err != nil {
@@ -74,39 +70,27 @@ func (d *dashboard) createApp(r *http.Request) (to, done string, err error) {
 }
 
 func (d *dashboard) updateApp(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err != nil {
-		return "", "", err
-	}
 	name := formText(r, "name")
 	account, err := uuid.Parse(r.PostFormValue("account_id"))
 	if err != nil || name == "" {
 		return "", "", badInput("An app needs a name and an account.")
 	}
-	_, err = d.store.UpdateApp(r.Context(), id, &name, &account)
-	return "/admin/apps/" + id.String(), "The app was updated", err
+	a, err := d.store.UpdateApp(r.Context(), pathID(r), &name, &account)
+	return "/admin/apps/" + a.ID.String(), "The app was updated", err
 }
 
 func (d *dashboard) deleteApp(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err == nil {
-		err = d.store.DeleteApp(r.Context(), id)
-	}
-	return "/admin/apps", "The app was deleted", err
+	return "/admin/apps", "The app was deleted", d.store.DeleteApp(r.Context(), pathID(r))
 }
 
 // createKey answers with the page itself instead of a redirect, because the key is shown only once.
 func (d *dashboard) createKey(r *http.Request) (*view, error) {
-	id, err := pathID(r)
-	if err != nil {
-		return nil, err
-	}
 	limit, err := formRate(r, "rate_limit", "Requests per second", 100_000)
 	if err != nil {
 		return nil, err
 	}
-	r, e := d.auditing(r)
-	_, plain, err := d.store.CreateKey(r.Context(), id, formText(r, "name"), limit)
+	r, e := d.auditing(r, "create-key")
+	_, plain, err := d.store.CreateKey(r.Context(), pathID(r), formText(r, "name"), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -122,14 +106,7 @@ func (d *dashboard) createKey(r *http.Request) (*view, error) {
 }
 
 func (d *dashboard) revokeKey(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err != nil {
-		return "", "", err
-	}
-	key, err := uuid.Parse(chi.URLParam(r, "key"))
-	if err != nil {
-		return "", "", store.ErrNotFound
-	}
-	err = d.store.RevokeKey(r.Context(), id, key)
+	id := pathID(r)
+	err = d.store.RevokeKey(r.Context(), id, filterID(chi.URLParam(r, "key")))
 	return "/admin/apps/" + id.String(), "The key was revoked; it stops working within one second", err
 }

@@ -80,24 +80,8 @@ func plain(value json.RawMessage) string {
 	return string(value)
 }
 
-// actionOf names what a button does as the API names its operations: update-endpoint, create-key.
-func actionOf(r *http.Request) string {
-	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/admin/"), "/")
-	kind, last := parts[0], path.Base(r.URL.Path)
-	switch {
-	case slices.Contains(parts, "keys"):
-		kind = "key"
-	case kind == "jobs" && len(parts) > 3: // /admin/jobs/api/queues/{name}/pause, of River's pages
-		kind = strings.TrimSuffix(parts[2], "s")
-	case kind == "polling" || len(parts) == 2 && (last == "pause" || last == "resume"):
-	case pagesOf[kind] != "":
-		kind = pagesOf[kind]
-	}
-	switch {
-	case len(parts) == 1 || last == "keys":
-		return "create-" + kind
-	case len(parts) == 2 && uuid.Validate(last) == nil:
-		return "update-" + kind
-	}
-	return last + "-" + kind
+// jobAction names what River's pages do by its path: pause-queue for /admin/jobs/api/queues/{name}/pause.
+func jobAction(r *http.Request) string {
+	kind, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/admin/jobs/api/"), "/")
+	return path.Base(r.URL.Path) + "-" + strings.TrimSuffix(kind, "s")
 }

@@ -28,12 +28,10 @@ const (
 // chart is a figure: a headline, a word about it, and the picture.
 type chart struct {
 	Title, Headline, About string
-	Kind                   string // of its legend: quantiles, attempts, or empty
+	Kind                   string // of its legend: quantiles, attempts (which has a row of its own), or empty
 	SVG                    template.HTML
-	Wide                   bool // it has a row of its own
 }
 
-// canvas draws a chart of a timespan.
 type canvas struct {
 	strings.Builder
 	span timespan
@@ -53,7 +51,6 @@ func (c *canvas) done() template.HTML {
 	return template.HTML(c.String()) //nolint:gosec // numbers and our own words
 }
 
-// width is that of a bar.
 func (c *canvas) width() float64 { return (c.wide - chartLeft - chartRight) / float64(c.span.bars) }
 
 // x returns where a bar begins.
@@ -70,7 +67,6 @@ type tick struct {
 	label string
 }
 
-// axis draws both axes.
 func (c *canvas) axis(ticks []tick) {
 	for _, t := range ticks {
 		fmt.Fprintf(&c.Builder, `<path class="grid" d="M%.0f %.1fH%.0f"/><text class="tick" x="%.0f" y="%.1f" text-anchor="end">%s</text>`,
@@ -90,7 +86,7 @@ func (c *canvas) axis(ticks []tick) {
 // explain lays a pane over a bar that says on hover what it stands for.
 func (c *canvas) explain(bar int, text string) {
 	fmt.Fprintf(&c.Builder, `<rect class="pane" x="%.1f" y="%.0f" width="%.1f" height="%.1f"><title>%s: %s</title></rect>`,
-		c.x(float64(bar)), chartTop, c.width(), chartHeight-chartBottom-chartTop, c.span.at(c.now, bar).Format(c.span.moment), text)
+		c.x(float64(bar)), chartTop, c.width(), chartHeight-chartBottom-chartTop, c.span.at(c.now, bar).Format(c.span.Moment), text)
 }
 
 // niceTop returns a round number at or above n whose half is a whole number.
@@ -104,35 +100,35 @@ func niceTop(n int64) int64 {
 	}
 }
 
-// bars draws a count by bar, and where there is a second one, on top of the first. noun is what is counted.
-func bars(wide float64, title, noun string, span timespan, slots []store.Minute, now time.Time, good, bad func(store.Minute) int64) chart {
+// bars draws a count by bar, and the second one, of what failed, on top of the first. noun is what is counted.
+func bars(wide float64, title, noun string, span timespan, slots []store.Minute, now time.Time, counts func(store.Minute) (good, bad int64)) chart {
 	var most, total, totalBad int64
 	for _, m := range slots {
-		most, total = max(most, good(m)+bad(m)), total+good(m)
-		totalBad += bad(m)
+		good, bad := counts(m)
+		most, total, totalBad = max(most, good+bad), total+good, totalBad+bad
 	}
-	said := count(total, noun)
+	said := verdict.Count(total, noun)
 	if totalBad > 0 {
-		said += ", " + number(totalBad) + " failed"
+		said += ", " + verdict.Number(totalBad) + " failed"
 	}
-	label := fmt.Sprintf("%s in the last %s: %s, at most %s in %s", title, span.Text, said, number(most), verdict.Span(span.step))
+	label := fmt.Sprintf("%s in the last %s: %s, at most %s in %s", title, span.Text, said, verdict.Number(most), verdict.Span(span.step))
 	c := newCanvas(wide, span, now, label)
 	top := niceTop(most)
 	c.axis([]tick{{0, "0"}, {0.5, short(top / 2)}, {1, short(top)}})
 	for i, m := range slots {
-		n, failed := good(m), bad(m)
+		n, failed := counts(m)
 		if n+failed == 0 {
 			continue
 		}
 		c.bar(i, "bar", 0, float64(n)/float64(top))
 		c.bar(i, "bar bad", float64(n)/float64(top), float64(n+failed)/float64(top))
-		text := count(n, noun)
+		text := verdict.Count(n, noun)
 		if failed > 0 {
-			text += ", " + number(failed) + " failed"
+			text += ", " + verdict.Number(failed) + " failed"
 		}
 		c.explain(i, text)
 	}
-	return chart{Title: title, Headline: number(total), SVG: c.done(), Wide: wide == rowWide}
+	return chart{Title: title, Headline: verdict.Number(total), SVG: c.done()}
 }
 
 func (c *canvas) bar(i int, class string, from, to float64) {
@@ -144,18 +140,12 @@ func (c *canvas) bar(i int, class string, from, to float64) {
 		class, c.x(float64(i))+gap/2, c.y(to), c.width()-gap, c.y(from)-c.y(to))
 }
 
-func none(store.Minute) int64 { return 0 }
-
-func delivered(m store.Minute) int64 { return m.Deliveries }
-
-func failedAttempts(m store.Minute) int64 { return m.FailedAttempts }
-
 // attemptBars draws how many attempts succeeded and failed, with the share of those that succeeded.
 func attemptBars(span timespan, slots []store.Minute, now time.Time) chart {
-	f := bars(rowWide, "Attempts", "delivery", span, slots, now, delivered, failedAttempts)
+	f := bars(rowWide, "Attempts", "delivery", span, slots, now, func(m store.Minute) (int64, int64) { return m.Deliveries, m.FailedAttempts })
 	total := store.Totals(slots)
 	f.Kind, f.Headline = "attempts", success(total.Deliveries, total.FailedAttempts)
-	f.About = "of " + count(total.Deliveries+total.FailedAttempts, "attempt") + " succeeded"
+	f.About = "of " + verdict.Count(total.Deliveries+total.FailedAttempts, "attempt") + " succeeded"
 	if f.Headline == "–" {
 		f.About = "no attempts"
 	}
@@ -181,9 +171,9 @@ func success(good, bad int64) string {
 func short(n int64) string {
 	switch {
 	case n >= 10_000_000:
-		return number(n/1_000_000) + " M"
+		return verdict.Number(n/1_000_000) + " M"
 	case n >= 10_000:
-		return number(n/1000) + " k"
+		return verdict.Number(n/1000) + " k"
 	}
-	return number(n)
+	return verdict.Number(n)
 }

@@ -9,7 +9,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -18,8 +17,8 @@ import (
 	"github.com/google/uuid"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
 
+	"github.com/memhook/memhook/internal/recent"
 	"github.com/memhook/memhook/store"
 )
 
@@ -34,15 +33,20 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
-//go:embed static pages
-var files embed.FS
+// The files that anybody can read, and the pages' templates.
+var (
+	//go:embed static
+	static embed.FS
+	//go:embed pages
+	pages embed.FS
+)
 
 type dashboard struct {
 	site
 
-	wrongTokens *lru.Cache[string, *rate.Limiter] // limits them, by client
-	endings     *lru.Cache[string, ending]        // by session
-	jobs        http.Handler                      // River's own pages
+	wrongTokens recent.Limiters[string]    // by client
+	endings     *lru.Cache[string, ending] // by session
+	jobs        http.Handler               // River's own pages
 }
 
 // contentSecurityPolicy lets pages load only files of this service.
@@ -51,17 +55,17 @@ const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 
 
 // New makes the handler of everything under /admin except /admin/v1. The background work of River's pages ends with ctx.
 func New(ctx context.Context, cfg Config) (http.Handler, error) {
-	pages, err := newSite("dashboard", "/admin", cfg)
+	shared, err := newSite("dashboard", "/admin", cfg)
 	if err != nil {
 		return nil, err
 	}
-	d := &dashboard{site: pages, wrongTokens: newCache[*rate.Limiter](), endings: newCache[ending]()}
+	d := &dashboard{site: shared, wrongTokens: recent.NewLimiters[string](), endings: recent.Cache[string, ending]()}
 	if d.jobs, err = startJobs(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("start the pages of River: %w", err)
 	}
 	r := chi.NewRouter()
 	r.Use(headers, d.sameOrigin, boundForms)
-	r.Handle("/static/*", static("/admin/static/"))
+	r.Handle("/static/*", http.StripPrefix("/admin", http.FileServerFS(static)))
 	r.Get("/sign-in", d.signInPage)
 	r.Post("/sign-in", d.signIn)
 	r.Group(func(r chi.Router) {
@@ -78,57 +82,55 @@ func New(ctx context.Context, cfg Config) (http.Handler, error) {
 func (d *dashboard) routes(r chi.Router) {
 	r.Get("/", d.page(d.overview))
 	r.Post("/sign-out", d.signOut)
-	r.Post("/{what:polling|deliveries}/{verb:pause|resume}", d.action(d.pause))
+	for what := range store.Pausable {
+		r.Post("/"+what+"/pause", d.action("pause-"+what, d.setPaused(what, true)))
+		r.Post("/"+what+"/resume", d.action("resume-"+what, d.setPaused(what, false)))
+	}
 
 	r.Get("/tasks", d.page(d.tasks))
 	r.Get("/tasks/{id}", d.page(d.task))
-	r.Post("/tasks/{id}/poll", d.action(d.pollTask))
-	r.Post("/tasks/{id}/cancel", d.action(d.cancelTask))
+	r.Post("/tasks/{id}/poll", d.change("poll-task", "/admin/tasks/", "The task is polled at the account's next slot", d.store.PollTask))
+	r.Post("/tasks/{id}/cancel", d.change("cancel-task", "/admin/tasks/", "The task was cancelled", d.store.CancelTask))
 
 	r.Get("/uploads", d.page(d.uploads))
 	r.Get("/uploads/{id}", d.page(d.upload))
 
 	r.Get("/deliveries", d.page(d.deliveries))
 	r.Get("/deliveries/{id}", d.page(d.delivery))
-	r.Post("/deliveries/{id}/resend", d.action(d.resend))
+	r.Post("/deliveries/{id}/resend",
+		d.change("resend-delivery", "/admin/deliveries/", "The delivery is sent again under the same webhook-id", d.store.Resend))
 	r.Get("/resends/new", d.page(d.newBulk))
-	r.Post("/resends", d.action(d.startBulk))
+	r.Post("/resends", d.action("create-resend", d.startBulk))
 	r.Get("/resends/{id}", d.page(d.bulk))
 	r.Get("/search", d.page(d.search))
 	r.Get("/audit", d.page(d.auditLog))
 
+	const endpoint = "/admin/endpoints/"
 	r.Get("/endpoints", d.page(d.endpoints))
 	r.Get("/endpoints/{id}", d.page(d.endpoint))
-	r.Post("/endpoints/{id}", d.action(d.updateEndpoint))
-	r.Post("/endpoints/{id}/retry", d.action(d.retryEndpoint))
-	r.Post("/endpoints/{id}/rotate", d.action(d.rotateSecret))
-	r.Post("/endpoints/{id}/delete", d.action(d.deleteEndpoint))
-	r.Post("/endpoints/{id}/test", d.action(d.testEndpoint))
-	r.Post("/endpoints/{id}/{verb:enable|disable}", d.action(d.setEnabled))
-	r.Post("/endpoints/{id}/recover", d.action(d.recoverEndpoint))
+	r.Post("/endpoints/{id}", d.action("update-endpoint", d.updateEndpoint))
+	r.Post("/endpoints/{id}/retry", d.action("retry-endpoint", d.retryEndpoint))
+	r.Post("/endpoints/{id}/rotate",
+		d.change("rotate-endpoint", endpoint, "The secret was rotated; for 24 hours the old one signs too", d.rotateSecret))
+	r.Post("/endpoints/{id}/delete", d.action("delete-endpoint", d.deleteEndpoint))
+	r.Post("/endpoints/{id}/test", d.action("test-endpoint", d.testEndpoint))
+	r.Post("/endpoints/{id}/enable", d.change("enable-endpoint", endpoint, "The endpoint was enabled", d.setEnabled(true)))
+	r.Post("/endpoints/{id}/disable", d.change("disable-endpoint", endpoint, "The endpoint was disabled", d.setEnabled(false)))
+	r.Post("/endpoints/{id}/recover", d.action("recover-endpoint", d.recoverEndpoint))
 
 	r.Get("/accounts", d.page(d.accounts))
 	r.Get("/accounts/{id}", d.page(d.account))
-	r.Post("/accounts", d.action(d.createAccount))
-	r.Post("/accounts/{id}", d.action(d.updateAccount))
-	r.Post("/accounts/{id}/delete", d.action(d.deleteAccount))
+	r.Post("/accounts", d.action("create-account", d.createAccount))
+	r.Post("/accounts/{id}", d.action("update-account", d.updateAccount))
+	r.Post("/accounts/{id}/delete", d.action("delete-account", d.deleteAccount))
 
 	r.Get("/apps", d.page(d.apps))
 	r.Get("/apps/{id}", d.page(d.app))
-	r.Post("/apps", d.action(d.createApp))
-	r.Post("/apps/{id}", d.action(d.updateApp))
-	r.Post("/apps/{id}/delete", d.action(d.deleteApp))
+	r.Post("/apps", d.action("create-app", d.createApp))
+	r.Post("/apps/{id}", d.action("update-app", d.updateApp))
+	r.Post("/apps/{id}/delete", d.action("delete-app", d.deleteApp))
 	r.Post("/apps/{id}/keys", d.page(d.createKey))
-	r.Post("/apps/{id}/keys/{key}/revoke", d.action(d.revokeKey))
-}
-
-// static serves the files of the pages below a path.
-func static(path string) http.Handler {
-	folder, err := fs.Sub(files, "static")
-	if err != nil { // only for a name that is not valid
-		panic(err)
-	}
-	return http.StripPrefix(path, http.FileServerFS(folder))
+	r.Post("/apps/{id}/keys/{key}/revoke", d.action("revoke-key", d.revokeKey))
 }
 
 func headers(next http.Handler) http.Handler {
@@ -142,7 +144,6 @@ func headers(next http.Handler) http.Handler {
 	})
 }
 
-// page makes the handler of a page from the function that reads its data.
 func (d *dashboard) page(read func(*http.Request) (*view, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		v, err := read(r)
@@ -155,10 +156,11 @@ func (d *dashboard) page(read func(*http.Request) (*view, error)) http.HandlerFu
 	}
 }
 
-// action makes the handler of a button. Afterwards the browser is redirected to a page that reports what was done.
-func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) http.HandlerFunc {
+// action makes the handler of a button. name is that of the action in the audit log. Afterwards the browser is redirected to a
+// page that reports what was done.
+func (d *dashboard) action(name string, do func(*http.Request) (to, done string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		r, e := d.auditing(r)
+		r, e := d.auditing(r, name)
 		to, done, err := do(r)
 		switch {
 		case err == nil:
@@ -192,16 +194,19 @@ func (d *dashboard) message(w http.ResponseWriter, r *http.Request, cookie strin
 	return strings.ToValidUTF8(string(text), "")
 }
 
-// auditing is the site's for what an operator does.
-func (d *dashboard) auditing(r *http.Request) (*http.Request, store.AuditEntry) {
-	session := sessionID(r)
-	return d.site.auditing(r, store.AuditEntry{Actor: store.ActorSession, Name: session[:min(len(session), 8)], Action: actionOf(r)})
+// change is action for what is one call of the store. It returns to the page of what was changed, below the path page.
+func (d *dashboard) change(name, page, done string, do func(context.Context, store.Scope, uuid.UUID) error) http.HandlerFunc {
+	return d.action(name, func(r *http.Request) (string, string, error) {
+		id := pathID(r)
+		return page + id.String(), done, do(r.Context(), store.Everything(), id)
+	})
 }
 
-func pathID(r *http.Request) (uuid.UUID, error) {
-	id, err := uuid.Parse(chi.URLParam(r, "id"))
-	if err != nil {
-		return id, store.ErrNotFound
-	}
-	return id, nil
+// auditing is the site's for what an operator does.
+func (d *dashboard) auditing(r *http.Request, action string) (*http.Request, store.AuditEntry) {
+	session := sessionID(r)
+	return d.site.auditing(r, store.AuditEntry{Actor: store.ActorSession, Name: session[:min(len(session), 8)], Action: action})
 }
+
+// pathID returns the id in the path. What is not an id finds nothing.
+func pathID(r *http.Request) uuid.UUID { return filterID(chi.URLParam(r, "id")) }

@@ -14,40 +14,39 @@ import (
 )
 
 func (d *dashboard) deliveries(r *http.Request) (*view, error) {
-	data := deliveriesData{listData: listData[store.Delivery]{Filter: filters(r, "status", "app_id", "endpoint_id", "task", "since", "until")}}
+	data := listData[deliveryLine]{Filter: filters(r, "status", "app_id", "endpoint_id", "task", "since", "until")}
 	f := store.DeliveryFilter{
 		Scope: filterScope(data.Filter["app_id"]), Status: data.Filter["status"],
 		EndpointID: filterID(data.Filter["endpoint_id"]), TaskID: filterID(data.Filter["task"]),
 	}
 	var err error
-	id := func(d *store.Delivery) uuid.UUID { return d.ID }
-	data.Rows, data.pager, err = paged(r, id, whole(func(p store.Page) ([]store.Delivery, error) {
-		return d.store.Deliveries(r.Context(), f, p)
-	}))
-	if err != nil {
+	if data.Rows, data.pager, err = d.deliveryPage(r, f); err != nil {
 		return nil, err
 	}
 	if data.Apps, err = d.appNames(r); err != nil {
 		return nil, err
 	}
-	if data.Lines, err = d.lines(r, data.Rows); err != nil {
-		return nil, err
-	}
 	return &view{template: "deliveries", Title: "Deliveries", Live: 3, Data: data}, nil
 }
 
-// deliveriesData is the list with what each delivery's last attempt said.
-type deliveriesData struct {
-	listData[store.Delivery]
-	Lines []deliveryLine
+// deliveryPage reads the page of a list of deliveries that a request asks for.
+func (s *site) deliveryPage(r *http.Request, f store.DeliveryFilter) ([]deliveryLine, pager, error) {
+	id := func(d *store.Delivery) uuid.UUID { return d.ID }
+	list, links, err := paged(r, id, whole(func(p store.Page) ([]store.Delivery, error) { return s.store.Deliveries(r.Context(), f, p) }))
+	if err != nil {
+		return nil, links, err
+	}
+	lines, err := s.deliveryLines(r, list)
+	return lines, links, err
 }
 
+// deliveryLine is a delivery in a list, with what its last attempt said.
 type deliveryLine struct {
 	store.Delivery
 	Last store.LastAttempt
 }
 
-func (s *site) lines(r *http.Request, deliveries []store.Delivery) ([]deliveryLine, error) {
+func (s *site) deliveryLines(r *http.Request, deliveries []store.Delivery) ([]deliveryLine, error) {
 	last, err := s.store.LastAttempts(r.Context(), deliveries)
 	lines := make([]deliveryLine, len(deliveries))
 	for i, del := range deliveries {
@@ -73,20 +72,16 @@ func indented(text string) string {
 	return b.String()
 }
 
-// quoted quotes a text for a POSIX shell.
-func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+// shellQuoted quotes a text for a POSIX shell.
+func shellQuoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 func curlOf(del store.Delivery, ev store.Event) string {
-	return "curl -i " + quoted(del.CallbackURL) + " \\\n  -H 'Content-Type: application/json' \\\n  -H 'webhook-id: " +
-		webhook.EventID(ev.ID.String()) + "' \\\n  --data-binary " + quoted(ev.Payload)
+	return "curl -i " + shellQuoted(del.CallbackURL) + " \\\n  -H 'Content-Type: application/json' \\\n  -H 'webhook-id: " +
+		webhook.EventID(ev.ID.String()) + "' \\\n  --data-binary " + shellQuoted(ev.Payload)
 }
 
 func (d *dashboard) delivery(r *http.Request) (*view, error) {
-	id, err := pathID(r)
-	if err != nil {
-		return nil, err
-	}
-	del, err := d.store.Delivery(r.Context(), store.Everything(), id)
+	del, err := d.store.Delivery(r.Context(), store.Everything(), pathID(r))
 	if err != nil {
 		return nil, err
 	}
@@ -110,12 +105,4 @@ func (s *site) details(r *http.Request, del store.Delivery) (deliveryData, error
 		data.Custom, err = s.store.HeaderNames(&ep)
 	}
 	return data, err
-}
-
-func (d *dashboard) resend(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err == nil {
-		err = d.store.Resend(r.Context(), store.Everything(), id)
-	}
-	return "/admin/deliveries/" + id.String(), "The delivery is sent again under the same webhook-id", err
 }

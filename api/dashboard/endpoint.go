@@ -1,14 +1,15 @@
 package dashboard
 
 import (
+	"context"
 	"html/template"
 	"net/http"
 	"strconv"
 	"time"
 
-	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
+	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 )
@@ -84,10 +85,7 @@ type endpointData struct {
 }
 
 func (d *dashboard) endpoint(r *http.Request) (*view, error) {
-	id, err := pathID(r)
-	if err != nil {
-		return nil, err
-	}
+	id := pathID(r)
 	ep, err := d.store.Endpoint(r.Context(), store.Everything(), id)
 	if err != nil {
 		return nil, err
@@ -139,28 +137,21 @@ func (d *dashboard) endpointCharts(r *http.Request, id uuid.UUID) (chartsData, e
 	if err != nil {
 		return chartsData{}, err
 	}
-	slots := span.foldAttempts(attempts[id], now)
-	return chartsData{
-		Choices: span.choices(r), Span: span, Figures: []chart{attemptBars(span, slots, now)}, Table: figures(slots), Moment: span.moment,
-		TableFor: "this endpoint",
-	}, nil
+	minutes := make([]store.Minute, len(attempts[id]))
+	for i, a := range attempts[id] {
+		minutes[i] = store.Minute{Minute: a.At, Deliveries: a.Delivered, FailedAttempts: a.Failed}
+	}
+	slots := span.fold(minutes, now)
+	return chartsData{Choices: span.choices(r), Span: span, Figures: []chart{attemptBars(span, slots, now)}, Table: figures(slots)}, nil
 }
 
 func (d *dashboard) testEndpoint(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err != nil {
-		return "", "", err
-	}
-	delivery, err := d.store.TestEndpoint(r.Context(), store.Everything(), id)
+	delivery, err := d.store.TestEndpoint(r.Context(), store.Everything(), pathID(r))
 	return "/admin/deliveries/" + delivery.String(), "webhook.test was sent to the queue", err
 }
 
 // updateEndpoint changes what an operator may want to: its description and its rate limit.
 func (d *dashboard) updateEndpoint(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err != nil {
-		return "", "", err
-	}
 	set := store.EndpointSettings{Description: new(formText(r, "description")), RateLimit: new(0.0)}
 	switch limit, err := formRate(r, "rate_limit", "Deliveries per second", 10_000); {
 	case err != nil:
@@ -168,58 +159,42 @@ func (d *dashboard) updateEndpoint(r *http.Request) (to, done string, err error)
 	case limit != nil:
 		set.RateLimit = limit
 	}
-	_, err = d.store.UpdateEndpoint(r.Context(), store.Everything(), id, set)
-	return "/admin/endpoints/" + id.String(), "The endpoint was updated", err
+	ep, err := d.store.UpdateEndpoint(r.Context(), store.Everything(), pathID(r), set)
+	return "/admin/endpoints/" + ep.ID.String(), "The endpoint was updated", err
 }
 
 func (d *dashboard) retryEndpoint(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err != nil {
-		return "", "", err
-	}
+	id := pathID(r)
 	n, err := d.store.RetryNow(r.Context(), store.Everything(), id)
 	to = withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n))
-	return to, count(n, "waiting delivery") + " sent as the endpoint takes them", err
+	return to, verdict.Count(n, "waiting delivery") + " sent as the endpoint takes them", err
 }
 
-func (d *dashboard) rotateSecret(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err == nil {
-		_, err = d.store.RotateSecret(r.Context(), store.Everything(), id, rotateOverlap)
-	}
-	return "/admin/endpoints/" + id.String(), "The secret was rotated; for 24 hours the old one signs too", err
+func (d *dashboard) rotateSecret(ctx context.Context, scope store.Scope, id uuid.UUID) error {
+	_, err := d.store.RotateSecret(ctx, scope, id, rotateOverlap)
+	return err
 }
 
 func (d *dashboard) deleteEndpoint(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err == nil {
-		err = d.store.DeleteEndpoint(r.Context(), store.Everything(), id)
-	}
-	return "/admin/endpoints", "The endpoint was deleted", err
+	return "/admin/endpoints", "The endpoint was deleted", d.store.DeleteEndpoint(r.Context(), store.Everything(), pathID(r))
 }
 
-func (d *dashboard) setEnabled(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err != nil {
-		return "", "", err
+func (d *dashboard) setEnabled(on bool) func(context.Context, store.Scope, uuid.UUID) error {
+	return func(ctx context.Context, scope store.Scope, id uuid.UUID) error {
+		_, err := d.store.EnableEndpoint(ctx, scope, id, on)
+		return err
 	}
-	verb := chi.URLParam(r, "verb")
-	_, err = d.store.EnableEndpoint(r.Context(), store.Everything(), id, verb == "enable")
-	return "/admin/endpoints/" + id.String(), "The endpoint was " + verb + "d", err
 }
 
 func (d *dashboard) recoverEndpoint(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err != nil {
-		return "", "", err
-	}
 	since, err := formHours(r)
 	if err != nil {
 		return "", "", err
 	}
+	id := pathID(r)
 	n, err := d.store.Recover(r.Context(), store.Everything(), id, since)
 	to = withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n))
-	return to, count(n, "failed delivery") + " sent again as the endpoint takes them", err
+	return to, verdict.Count(n, "failed delivery") + " sent again as the endpoint takes them", err
 }
 
 // formHours reads the field of a form that says for how many hours to look back.

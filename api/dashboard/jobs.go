@@ -5,12 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"log/slog"
 	"net/http"
 
 	"github.com/go-chi/chi/v5/middleware"
 	"riverqueue.com/riverui"
 
+	"github.com/memhook/memhook/internal/warnings"
 	"github.com/memhook/memhook/store"
 )
 
@@ -23,7 +23,7 @@ const riverPolicy = "default-src 'none'; script-src 'self' 'unsafe-eval'; style-
 // startJobs returns the handler of River's pages. Its background work ends with ctx.
 func startJobs(ctx context.Context, cfg Config) (http.Handler, error) {
 	jobs, err := riverui.NewHandler(&riverui.HandlerOpts{
-		Endpoints: riverui.NewEndpoints(cfg.Store.Jobs(), nil), Prefix: "/admin/jobs", Logger: warningsOnly(cfg.Logger),
+		Endpoints: riverui.NewEndpoints(cfg.Store.Jobs(), nil), Prefix: "/admin/jobs", Logger: warnings.Only(cfg.Logger),
 	})
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func (d *dashboard) jobPages(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	r, e := d.auditing(r)
+	r, e := d.auditing(r, jobAction(r))
 	var jobs struct {
 		IDs json.RawMessage `json:"ids"`
 	}
@@ -56,13 +56,4 @@ func (d *dashboard) jobPages(w http.ResponseWriter, r *http.Request) {
 	if answer.Status() < http.StatusBadRequest {
 		d.audit(r, e)
 	}
-}
-
-// warningsOnly keeps River's pages from logging each of their requests.
-func warningsOnly(log *slog.Logger) *slog.Logger { return slog.New(warnings{log.Handler()}) }
-
-type warnings struct{ slog.Handler }
-
-func (h warnings) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
 }

@@ -100,7 +100,6 @@ func storable(text string, most int) string {
 	return string(runes[:min(len(runes), most)])
 }
 
-// filters reads the named query parameters.
 func filters(r *http.Request, names ...string) map[string]string {
 	out := make(map[string]string, len(names))
 	for _, name := range names {
@@ -129,7 +128,6 @@ func filterScope(s string) store.Scope {
 	return store.OfApp(filterID(s))
 }
 
-// appNames returns the apps' names by id, for lists.
 func (d *dashboard) appNames(r *http.Request) (map[string]string, error) {
 	apps, err := d.store.Apps(r.Context(), store.Page{Limit: 500})
 	if err != nil {

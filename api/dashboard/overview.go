@@ -1,26 +1,22 @@
 package dashboard
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"time"
 
-	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
 
 	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/store"
 )
 
-const (
-	// overviewRows is the maximum number of accounts and of endpoints that the overview shows.
-	overviewRows = 12
-)
+// overviewRows is the maximum number of accounts and of endpoints that the overview shows.
+const overviewRows = 12
 
 type overviewData struct {
 	store.Stats
 	verdict.Verdict
-	Total    store.Minute // of the last hour
 	Lag      quantiles
 	Latency  quantiles
 	Charts   chartsData
@@ -30,16 +26,13 @@ type overviewData struct {
 
 // chartsData is what the charts of a page show, as pictures and as a table.
 type chartsData struct {
-	Choices  []choice
-	Span     timespan
-	Figures  []chart
-	Table    []store.Minute // by bar, the newest first, without those in which nothing happened
-	Bridge   bool           // the table also has what happened before attempts
-	Moment   string         // the format of its times
-	TableFor string
+	Choices []link
+	Span    timespan
+	Figures []chart
+	Table   []store.Minute // by bar, the newest first, without those in which nothing happened
+	AllApps bool           // not one endpoint: the table also has what happened before attempts
 }
 
-// figures returns the table of a chart's bars.
 func figures(slots []store.Minute) (table []store.Minute) {
 	for _, m := range slices.Backward(slots) {
 		if m.Registrations+m.Polls+m.Deliveries+m.FailedAttempts > 0 {
@@ -75,8 +68,8 @@ type accountLine struct {
 	Round   string
 }
 
-func accountLineOf(a store.Account, backlogs map[string]int64) accountLine {
-	l := accountLine{Account: a, Backlog: backlogs[a.ID.String()], Share: min(100, int(100*a.Used/a.RequestsPerSecond+0.5))}
+func accountLineOf(a store.Account, backlogs map[uuid.UUID]int64) accountLine {
+	l := accountLine{Account: a, Backlog: backlogs[a.ID], Share: min(100, int(100*a.Used/a.RequestsPerSecond+0.5))}
 	l.Round = verdict.Span(verdict.Round(&a, l.Backlog))
 	return l
 }
@@ -93,8 +86,8 @@ func (d *dashboard) overview(r *http.Request) (*view, error) {
 			return nil, err
 		}
 	}
-	data := overviewData{Stats: st, Total: store.Totals(st.Minutes), Queue: make(map[string]queueLine)}
-	data.Lag, data.Latency = quantilesOf(data.Total.DetectionLag), quantilesOf(data.Total.Latency)
+	data, total := overviewData{Stats: st, Queue: make(map[string]queueLine)}, store.Totals(st.Minutes)
+	data.Lag, data.Latency = quantilesOf(total.DetectionLag), quantilesOf(total.Latency)
 	data.Charts = charts(span, span.fold(minutes, now), now)
 	data.Charts.Choices = span.choices(r)
 	for name, queues := range store.Pausable {
@@ -116,39 +109,26 @@ func (d *dashboard) overview(r *http.Request) (*view, error) {
 		data.Queue[name] = line
 	}
 	for _, a := range st.Accounts {
-		data.Accounts = append(data.Accounts, accountLineOf(a, backlogsByName(st.Backlogs)))
+		data.Accounts = append(data.Accounts, accountLineOf(a, st.Backlogs))
 	}
 	data.Verdict = verdict.Of(&data.Stats, now)
 	return &view{template: "overview", Title: "Overview", Live: 5, Data: data}, nil
 }
 
-// charts draws what happened in a timespan.
 func charts(span timespan, slots []store.Minute, now time.Time) chartsData {
-	data := chartsData{Span: span, Table: figures(slots), Bridge: true, Moment: span.moment, TableFor: "all apps"}
-	data.Figures = []chart{
+	return chartsData{Span: span, Table: figures(slots), AllApps: true, Figures: []chart{
 		attemptBars(span, slots, now),
-		bars(halfWide, "Registrations", "registration", span, slots, now, func(m store.Minute) int64 { return m.Registrations }, none),
-		bars(halfWide, "Polls", "poll", span, slots, now, func(m store.Minute) int64 { return m.Polls }, none),
+		bars(halfWide, "Registrations", "registration", span, slots, now, func(m store.Minute) (int64, int64) { return m.Registrations, 0 }),
+		bars(halfWide, "Polls", "poll", span, slots, now, func(m store.Minute) (int64, int64) { return m.Polls, 0 }),
 		lines("Detection lag", "first video of a list → the poll that saw it", span, slots, now,
 			func(m store.Minute) store.Histogram { return m.DetectionLag }),
 		lines("Delivery latency", "event → delivered", span, slots, now, func(m store.Minute) store.Histogram { return m.Latency }),
-	}
-	return data
+	}}
 }
 
-func backlogsByName[K interface {
-	comparable
-	fmt.Stringer
-}](byID map[K]int64) map[string]int64 {
-	out := make(map[string]int64, len(byID))
-	for id, n := range byID {
-		out[id.String()] = n
+func (d *dashboard) setPaused(what string, paused bool) func(*http.Request) (to, done string, err error) {
+	state := map[bool]string{true: " paused", false: " resumed"}[paused]
+	return func(r *http.Request) (to, done string, err error) {
+		return "/admin/", what + state + " everywhere", d.store.PauseQueues(r.Context(), store.Pausable[what], paused)
 	}
-	return out
-}
-
-func (d *dashboard) pause(r *http.Request) (to, done string, err error) {
-	what, verb := chi.URLParam(r, "what"), chi.URLParam(r, "verb")
-	err = d.store.PauseQueues(r.Context(), store.Pausable[what], verb == "pause")
-	return "/admin/", what + " " + map[string]string{"pause": "paused", "resume": "resumed"}[verb] + " everywhere", err
 }

@@ -11,9 +11,8 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/time/rate"
 
+	"github.com/memhook/memhook/internal/recent"
 	"github.com/memhook/memhook/store"
 )
 
@@ -28,7 +27,7 @@ const portalCookie = "memhook_portal"
 type portal struct {
 	site
 
-	requests *lru.Cache[string, *rate.Limiter] // limits them, by what the token says
+	requests recent.Limiters[string] // limits them, by what the token says
 }
 
 // portalRate and portalBurst bound the requests with one link on this instance, per second and at once: several people look at pages
@@ -39,15 +38,15 @@ var errTooOften = errors.New("too many requests")
 
 // NewPortal makes the handler of everything under /portal.
 func NewPortal(cfg Config) (http.Handler, error) {
-	pages, err := newSite("portal", "/portal", cfg)
+	shared, err := newSite("portal", "/portal", cfg)
 	if err != nil {
 		return nil, err
 	}
-	p := &portal{pages, newCache[*rate.Limiter]()}
+	p := &portal{shared, recent.NewLimiters[string]()}
 	r := chi.NewRouter()
 	r.Use(headers, unlisted, boundForms)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) { p.fail(w, r, store.ErrNotFound) })
-	r.Handle("/static/*", static("/portal/static/"))
+	r.Handle("/static/*", http.StripPrefix("/portal", http.FileServerFS(static)))
 	r.Get("/{endpoint}", p.open)
 	r.Route("/{endpoint}/", func(r chi.Router) {
 		r.Use(p.opened, p.ownForms)
@@ -100,7 +99,7 @@ func (p *portal) find(r *http.Request, token string) (*visit, error) {
 	if err == nil && unsealed.EndpointID.String() != chi.URLParam(r, "endpoint") {
 		err = store.ErrNotFound
 	}
-	if err == nil && !limiterOf(p.requests, fmt.Sprint(unsealed), portalRate, portalBurst).Allow() {
+	if err == nil && !p.requests.Of(fmt.Sprint(unsealed), portalRate, portalBurst).Allow() {
 		err = errTooOften
 	}
 	if err != nil {
@@ -186,7 +185,6 @@ func (p *portal) ownForms(next http.Handler) http.Handler {
 	})
 }
 
-// page makes the handler of a page from the function that reads its data.
 func (p *portal) page(read func(*http.Request, *visit) (*view, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		v, err := read(r, visitOf(r))
@@ -201,7 +199,6 @@ func (p *portal) page(read func(*http.Request, *visit) (*view, error)) http.Hand
 	}
 }
 
-// action makes the handler of a button. Afterwards the browser is redirected to a page that reports what was done.
 func (p *portal) action(name string, do func(*http.Request, *visit) (to string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		v := visitOf(r)

@@ -7,8 +7,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
-
+	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 )
@@ -22,7 +21,7 @@ func done(r *http.Request) string {
 		return "The secret was rotated. Reveal it, and give it to your receiver"
 	case "recover-endpoint":
 		n, _ := strconv.Atoi(q.Get("n"))
-		return count(max(0, n), "delivery") + " sent again as the endpoint takes them"
+		return verdict.Count(max(0, n), "delivery") + " sent again as the endpoint takes them"
 	default:
 		return ""
 	}
@@ -30,10 +29,9 @@ func done(r *http.Request) string {
 
 // portalDeliveries is the first page: how the endpoint does, and its deliveries.
 type portalDeliveries struct {
-	deliveriesData
+	listData[deliveryLine]
 	store.Health
 
-	Enabled           bool
 	Condition, Advice string
 	Strip             template.HTML
 	Filtered          bool
@@ -44,21 +42,14 @@ func (p *portal) deliveries(r *http.Request, v *visit) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	data := portalDeliveries{Enabled: ep.Enabled}
+	var data portalDeliveries
 	data.Condition, data.Advice = condition(&ep)
 	data.Filter = filters(r, "status", "q", "since", "until")
 	for _, value := range data.Filter {
 		data.Filtered = data.Filtered || value != ""
 	}
 	f := store.DeliveryFilter{Scope: store.OfApp(v.AppID), EndpointID: v.EndpointID, Status: data.Filter["status"], About: data.Filter["q"]}
-	id := func(d *store.Delivery) uuid.UUID { return d.ID }
-	data.Rows, data.pager, err = paged(r, id, whole(func(page store.Page) ([]store.Delivery, error) {
-		return p.store.Deliveries(r.Context(), f, page)
-	}))
-	if err != nil {
-		return nil, err
-	}
-	if data.Lines, err = p.lines(r, data.Rows); err != nil {
+	if data.Rows, data.pager, err = p.deliveryPage(r, f); err != nil {
 		return nil, err
 	}
 	if data.Health, err = p.store.EndpointHealth(r.Context(), v.EndpointID, stripAttempts); err != nil {
@@ -84,11 +75,7 @@ func condition(ep *store.Endpoint) (state, advice string) {
 
 // own reads the delivery in the path. One of another endpoint does not exist here.
 func (p *portal) own(r *http.Request, v *visit) (store.Delivery, error) {
-	id, err := pathID(r)
-	if err != nil {
-		return store.Delivery{}, err
-	}
-	del, err := p.store.Delivery(r.Context(), store.OfApp(v.AppID), id)
+	del, err := p.store.Delivery(r.Context(), store.OfApp(v.AppID), pathID(r))
 	if err == nil && del.EndpointID != v.EndpointID {
 		return store.Delivery{}, store.ErrNotFound
 	}

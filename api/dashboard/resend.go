@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/store"
 )
 
@@ -72,15 +73,11 @@ func (d *dashboard) startBulk(r *http.Request) (to, done string, err error) {
 		return "", "", err
 	}
 	b, err := d.store.StartResend(r.Context(), f)
-	return "/admin/resends/" + b.ID.String(), count(b.Matched, "delivery") + " matched", err
+	return "/admin/resends/" + b.ID.String(), verdict.Count(b.Matched, "delivery") + " matched", err
 }
 
 func (d *dashboard) bulk(r *http.Request) (*view, error) {
-	id, err := pathID(r)
-	if err != nil {
-		return nil, err
-	}
-	b, err := d.store.BulkResend(r.Context(), store.Everything(), id)
+	b, err := d.store.BulkResend(r.Context(), store.Everything(), pathID(r))
 	if err != nil {
 		return nil, err
 	}

@@ -6,8 +6,8 @@ import (
 	"github.com/memhook/memhook/store"
 )
 
-// searchMost is how many of each kind a search shows, searchText how many bytes of text it takes.
-const searchMost, searchText = 20, 500
+// searchText is how many characters of a search are taken.
+const searchText = 500
 
 type searchData struct {
 	store.Found
@@ -16,7 +16,7 @@ type searchData struct {
 	Text        string
 }
 
-// search finds what an operator has an id, a URL or a value of. What was found alone is shown at once.
+// search finds what an operator has an id, a URL or a value of.
 func (d *dashboard) search(r *http.Request) (*view, error) {
 	data := searchData{Text: storable(r.URL.Query().Get("q"), searchText)}
 	v := &view{template: "search", Title: "Search"}
@@ -25,13 +25,13 @@ func (d *dashboard) search(r *http.Request) (*view, error) {
 		return v, nil
 	}
 	var err error
-	if data.Found, err = d.store.Search(r.Context(), store.Everything(), data.Text, searchMost); err != nil {
+	if data.Found, err = d.store.Search(r.Context(), store.Everything(), data.Text, store.SearchMost); err != nil {
 		return nil, err
 	}
 	for _, u := range data.Uploads {
 		data.UploadLines = append(data.UploadLines, uploadLine{Upload: u})
 	}
-	data.Lines, err = d.lines(r, data.Deliveries)
+	data.Lines, err = d.deliveryLines(r, data.Deliveries)
 	v.Data = data
 	return v, err
 }

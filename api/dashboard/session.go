@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 )
 
@@ -28,8 +27,6 @@ const (
 	// One client may send wrongBurst wrong tokens at once, and then one every wrongEvery.
 	wrongBurst = 10
 	wrongEvery = 6 * time.Second
-	// clientsKept bounds the limiters. When it is full, that of the client seen least recently is evicted.
-	clientsKept = 10_000
 	// maxForm is the maximum size of a form in bytes.
 	maxForm = 64 << 10
 )
@@ -50,30 +47,21 @@ func (d *dashboard) newSession(now time.Time) string {
 	return text + "." + d.mac(text)
 }
 
-// session returns why a request has no valid session, or "".
-func (d *dashboard) session(r *http.Request, now time.Time) (refused string) {
+// session returns the id of a request's session, or why it has no valid one.
+func (d *dashboard) session(r *http.Request, now time.Time) (id, refused string) {
 	c, err := r.Cookie(cookieName)
 	if err != nil {
-		return "no-session"
+		return "", "no-session"
 	}
 	i := strings.LastIndexByte(c.Value, '.')
 	if i < 0 || subtle.ConstantTimeCompare([]byte(c.Value[i+1:]), []byte(d.mac(c.Value[:i]))) != 1 {
-		return "forged-session"
+		return "", "forged-session"
 	}
-	if _, expires := sessionOf(c.Value); !now.Before(expires) {
-		return "expired-session"
+	expiry, id, _ := strings.Cut(c.Value[:i], ".")
+	if at, err := strconv.ParseInt(expiry, 10, 64); err != nil || now.Unix() >= at {
+		return "", "expired-session"
 	}
-	return ""
-}
-
-// sessionOf returns the id of a session and when it expires.
-func sessionOf(cookie string) (id string, expires time.Time) {
-	parts := strings.Split(cookie, ".")
-	at, err := strconv.ParseInt(parts[0], 10, 64)
-	if len(parts) != 3 || err != nil {
-		return "", time.Time{}
-	}
-	return parts[1], time.Unix(at, 0)
+	return id, ""
 }
 
 // ended reports whether a session was signed out. It asks the database once in endedFresh.
@@ -107,10 +95,8 @@ func sessionID(r *http.Request) string {
 func (d *dashboard) signedIn(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		now := time.Now()
-		refused := d.session(r, now)
+		id, refused := d.session(r, now)
 		if refused == "" {
-			c, _ := r.Cookie(cookieName)
-			id, _ := sessionOf(c.Value)
 			ended, err := d.ended(r.Context(), id, now)
 			if err != nil {
 				d.fail(w, r, err)
@@ -175,7 +161,7 @@ func (d *dashboard) signIn(w http.ResponseWriter, r *http.Request) {
 func (d *dashboard) refuseToken(w http.ResponseWriter, r *http.Request, to string) {
 	page := &view{template: "sign-in", Title: "Sign in", Data: to, Problem: "This is not the admin token."}
 	client := d.cfg.Client(r)
-	if limiterOf(d.wrongTokens, client, rate.Every(wrongEvery), wrongBurst).Allow() {
+	if d.wrongTokens.Of(client, rate.Every(wrongEvery), wrongBurst).Allow() {
 		d.refuse(r, "wrong-token")
 		d.render(w, r, http.StatusUnauthorized, page)
 		return
@@ -186,34 +172,10 @@ func (d *dashboard) refuseToken(w http.ResponseWriter, r *http.Request, to strin
 	d.render(w, r, http.StatusTooManyRequests, page)
 }
 
-// newCache makes a cache of clientsKept entries.
-func newCache[V any]() *lru.Cache[string, V] {
-	c, err := lru.New[string, V](clientsKept)
-	if err != nil { // only for a size that is not positive
-		panic(err)
-	}
-	return c
-}
-
-// limiterOf returns the limiter of a key in a set, a new one where there is none yet.
-func limiterOf(set *lru.Cache[string, *rate.Limiter], key string, perSecond rate.Limit, burst int) *rate.Limiter {
-	made := rate.NewLimiter(perSecond, burst)
-	if first, ok, _ := set.PeekOrAdd(key, made); ok {
-		set.Get(key) // it was used just now
-		return first
-	}
-	return made
-}
-
 // signOut ends the session on all instances: a cookie that was copied is worth nothing afterwards.
 func (d *dashboard) signOut(w http.ResponseWriter, r *http.Request) {
-	c, err := r.Cookie(cookieName)
-	if err != nil {
-		d.fail(w, r, err)
-		return
-	}
-	id, expires := sessionOf(c.Value)
-	if err := d.store.EndSession(r.Context(), id, expires); err != nil {
+	id := sessionID(r)
+	if err := d.store.EndSession(r.Context(), id, time.Now().Add(sessionLasts)); err != nil { // it expires by then
 		d.fail(w, r, err)
 		return
 	}

@@ -12,7 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"golang.org/x/time/rate"
+
+	"github.com/memhook/memhook/internal/recent"
 )
 
 func TestSessionsExpire(t *testing.T) {
@@ -34,7 +35,7 @@ func TestSessionsExpire(t *testing.T) {
 		{"one of half a day ago", d.newSession(now.Add(-sessionLasts - time.Second)), "expired-session"},
 		{"one of another token", (&dashboard{site: site{cfg: Config{Token: "another token of the operator"}}}).newSession(now), "forged-session"},
 	} {
-		if got := d.session(request(c.session), now); got != c.want {
+		if _, got := d.session(request(c.session), now); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -72,7 +73,7 @@ func TestWrongTokensNeverLockOutTheRightOne(t *testing.T) {
 			},
 			log: slog.New(slog.NewTextHandler(t.Output(), nil)), pages: pages,
 		},
-		wrongTokens: newCache[*rate.Limiter](),
+		wrongTokens: recent.NewLimiters[string](),
 	}
 	send := func(client, given string) int {
 		r := httptest.NewRequest(http.MethodPost, "/admin/sign-in", strings.NewReader(url.Values{"token": {given}}.Encode()))
@@ -100,7 +101,7 @@ func TestWrongTokensNeverLockOutTheRightOne(t *testing.T) {
 	if got := send("1.2.3.4", token); got != http.StatusSeeOther {
 		t.Errorf("the right token: %d", got)
 	}
-	for i := range 2 * clientsKept {
+	for i := range 2 * recent.Kept {
 		send(strconv.Itoa(i), "wrong")
 		if i%1000 == 0 {
 			send("9.9.9.9", "wrong")
@@ -109,7 +110,7 @@ func TestWrongTokensNeverLockOutTheRightOne(t *testing.T) {
 	for range wrongBurst {
 		send("9.9.9.9", "wrong")
 	}
-	if got := send("9.9.9.9", "wrong"); got != http.StatusTooManyRequests || d.wrongTokens.Len() != clientsKept {
+	if got := send("9.9.9.9", "wrong"); got != http.StatusTooManyRequests || d.wrongTokens.Len() != recent.Kept {
 		t.Errorf("a client beside many others: %d; %d are kept", got, d.wrongTokens.Len())
 	}
 }

@@ -1,7 +1,6 @@
 package dashboard
 
 import (
-	"context"
 	"errors"
 	"html/template"
 	"log/slog"
@@ -23,8 +22,8 @@ type site struct {
 
 // newSite makes the site whose pages are in the folder of the same name as its path.
 func newSite(name, root string, cfg Config) (site, error) {
-	pages, err := parsePages("pages" + root)
-	return site{name: name, root: root, cfg: cfg, store: cfg.Store, log: cfg.Logger, pages: pages}, err
+	parsed, err := parsePages("pages" + root)
+	return site{name: name, root: root, cfg: cfg, store: cfg.Store, log: cfg.Logger, pages: parsed}, err
 }
 
 // view is what a page shows.
@@ -108,9 +107,7 @@ func (s *site) auditing(r *http.Request, e store.AuditEntry) (*http.Request, sto
 // audit notes in the log, and in the audit log if it is not there yet, that somebody has changed something.
 func (s *site) audit(r *http.Request, e store.AuditEntry) {
 	s.log.Info("something was changed at the "+s.name, "path", e.Target, "client", e.Client)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
-	defer cancel()
-	if err := s.store.Audit(ctx, e); err != nil {
+	if err := s.store.Audit(r.Context(), e); err != nil {
 		s.log.Error("cannot write the audit log", "path", e.Target, "client", e.Client, "error", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 )
@@ -63,17 +64,11 @@ type taskData struct {
 // every other second.
 const maxShown, maxHistory = 200, 200
 
-// VideoCount is the number of the task's videos.
-func (d taskData) VideoCount() *int { return new(len(d.Videos)) }
-
 // Shown are the videos that the page shows.
 func (d taskData) Shown() []store.Video { return d.Videos[:min(len(d.Videos), maxShown)] }
 
 func (d *dashboard) task(r *http.Request) (*view, error) {
-	id, err := pathID(r)
-	if err != nil {
-		return nil, err
-	}
+	id := pathID(r)
 	t, err := d.store.Task(r.Context(), store.Everything(), id)
 	if err != nil {
 		return nil, err
@@ -110,7 +105,7 @@ func (d *dashboard) task(r *http.Request) (*view, error) {
 func timeline(t *store.Task, events []store.Event, deliveries []store.Delivery) []moment {
 	list := []moment{{
 		At: t.CreatedAt, Kind: "register", Title: "Registered",
-		Detail: fmt.Sprintf("with %s, until %s", count(len(t.Subscriptions), "subscriber"), t.Until),
+		Detail: fmt.Sprintf("with %s, until %s", verdict.Count(len(t.Subscriptions), "subscriber"), t.Until),
 	}}
 	if t.HintedAt != nil {
 		list = append(list, moment{At: *t.HintedAt, Kind: "hint", Title: "Hinted", Detail: "the next poll moved to the front"})
@@ -202,7 +197,6 @@ func times(n int) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-// poll reads an entry of the log.
 func poll(entry string) (at time.Time, outcome string) {
 	ms, outcome, _ := strings.Cut(entry, " ")
 	n, err := strconv.ParseInt(ms, 10, 64)
@@ -210,20 +204,4 @@ func poll(entry string) (at time.Time, outcome string) {
 		return at, outcome
 	}
 	return time.UnixMilli(n), outcome
-}
-
-func (d *dashboard) pollTask(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err == nil {
-		err = d.store.PollTask(r.Context(), store.Everything(), id)
-	}
-	return "/admin/tasks/" + id.String(), "The task is polled at the account's next slot", err
-}
-
-func (d *dashboard) cancelTask(r *http.Request) (to, done string, err error) {
-	id, err := pathID(r)
-	if err == nil {
-		err = d.store.CancelTask(r.Context(), store.Everything(), id)
-	}
-	return "/admin/tasks/" + id.String(), "The task was cancelled", err
 }

@@ -15,40 +15,40 @@ import (
 
 // parsePages reads each page of a folder with the folder's layout and the parts that all pages share.
 func parsePages(folder string) (map[string]*template.Template, error) {
-	names, err := files.ReadDir(folder)
+	names, err := pages.ReadDir(folder)
 	if err != nil {
 		return nil, err
 	}
-	pages := make(map[string]*template.Template)
+	parsed := make(map[string]*template.Template)
 	for _, entry := range names {
 		name := strings.TrimSuffix(entry.Name(), ".html")
 		if name == "layout" {
 			continue
 		}
-		t, err := template.New(name).Funcs(functions).ParseFS(files, "pages/parts.html", folder+"/layout.html", folder+"/"+entry.Name())
+		t, err := template.New(name).Funcs(functions).ParseFS(pages, "pages/parts.html", folder+"/layout.html", folder+"/"+entry.Name())
 		if err != nil {
 			return nil, fmt.Errorf("page %s: %w", name, err)
 		}
-		pages[name] = t
+		parsed[name] = t
 	}
-	return pages, nil
+	return parsed, nil
 }
 
-// navigation is one link in the header of the pages.
-type navigation struct {
+// link is one of a row of links to pages, or to one page with different parameters.
+type link struct {
 	Href, Text string
 	Here       bool
 }
 
 var functions = template.FuncMap{
-	"link": func(href, text, path string) navigation {
+	"link": func(href, text, path string) link {
 		here := path == href || (href != "/admin/" && strings.HasPrefix(path, href+"/"))
-		return navigation{href, text, here}
+		return link{href, text, here}
 	},
-	"links":   func(links ...navigation) []navigation { return links },
+	"links":   func(links ...link) []link { return links },
 	"strings": func(list ...string) []string { return list },
 	"ago":     ago, "due": due, "clock": clock, "stamp": stamp,
-	"number": number, "decimal": decimal, "count": count[int], "count64": count[int64],
+	"number": verdict.Number, "decimal": decimal, "count": verdict.Count,
 	"event": func(id fmt.Stringer) string { return webhook.EventID(id.String()) },
 	"deref": func(s *string) string {
 		if s == nil {
@@ -56,20 +56,13 @@ var functions = template.FuncMap{
 		}
 		return *s
 	},
-	"when": func(t *time.Time) time.Time {
-		if t == nil {
-			return time.Time{}
-		}
-		return *t
-	},
-	"countp":  func(n *int, noun string) string { return count(*n, noun) },
+	"countp":  func(n *int, noun string) string { return verdict.Count(*n, noun) },
 	"amount":  func(f *float64) string { return strconv.FormatFloat(*f, 'f', -1, 64) },
 	"seconds": func(s float64) string { return verdict.Span(time.Duration(s * float64(time.Second))) },
 	"ms":      millis,
 	"class":   stateClass,
 	"success": success, "quantiles": quantilesOf,
-	"cut":    cut,
-	"moment": func(t time.Time, format string) string { return t.UTC().Format(format) },
+	"cut": cut,
 }
 
 // cut shortens a text to what a button holds.
@@ -89,7 +82,6 @@ func millis(n int) string {
 	return verdict.Span(time.Duration(n) * time.Millisecond)
 }
 
-// stateClass returns the CSS class of a state.
 func stateClass(state string) string {
 	switch state {
 	case "ready", "delivered", "active", "closed", "enabled", "submitted", "working", "finished":
@@ -121,31 +113,11 @@ func due(t *time.Time) string {
 	return "due now"
 }
 
-// count writes a number with its noun in the singular or the plural.
-func count[N int | int64](n N, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	if stem, ok := strings.CutSuffix(noun, "y"); ok {
-		noun = stem + "ie"
-	}
-	return number(n) + " " + noun + "s"
-}
-
 func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 func decimal(f float64) string { return strconv.FormatFloat(f, 'f', 2, 64) }
-
-// number writes a number with its thousands separated.
-func number(n any) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "\u202f" + s[i:]
-	}
-	return s
-}
 
 // withQuery returns a path with one query parameter added or replaced.
 func withQuery(to, name, value string) string {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/memhook/memhook/api/verdict"
 	"github.com/memhook/memhook/store"
 )
 
@@ -28,7 +29,7 @@ func (l uploadLine) What() string {
 		what = string(runes[:whatMost]) + "…"
 	}
 	if others > 0 {
-		what += " and " + count(others, "other")
+		what += " and " + verdict.Count(others, "other")
 	}
 	return what
 }
@@ -78,11 +79,7 @@ type uploadData struct {
 }
 
 func (d *dashboard) upload(r *http.Request) (*view, error) {
-	id, err := pathID(r)
-	if err != nil {
-		return nil, err
-	}
-	u, err := d.store.Upload(r.Context(), store.Everything(), id)
+	u, err := d.store.Upload(r.Context(), store.Everything(), pathID(r))
 	if err != nil {
 		return nil, err
 	}

@@ -16,8 +16,8 @@ func TestWords(t *testing.T) {
 	t.Parallel()
 	in := func(d time.Duration) *time.Time { at := time.Now().Add(d); return &at }
 	for got, want := range map[string]string{
-		count(0, "video"): "0 videos", count(1, "video"): "1 video", count(2, "video"): "2 videos", count(1234, "task"): "1\u202f234 tasks",
-		count(1, "failed delivery"): "1 failed delivery", count(2, "failed delivery"): "2 failed deliveries",
+		verdict.Count(0, "video"): "0 videos", verdict.Count(1, "video"): "1 video", verdict.Count(2, "video"): "2 videos", verdict.Count(1234, "task"): "1\u202f234 tasks",
+		verdict.Count(1, "failed delivery"): "1 failed delivery", verdict.Count(2, "failed delivery"): "2 failed deliveries",
 		times(1): "once", times(2): "2 times",
 		millis(12):      "12 ms",
 		verdict.Span(0): "0 s", verdict.Span(-time.Second): "0 s", verdict.Span(300 * time.Microsecond): "< 1 ms", verdict.Span(7 * time.Millisecond): "7 ms",

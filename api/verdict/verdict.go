@@ -103,7 +103,6 @@ func Round(a *store.Account, backlog int64) time.Duration {
 	return time.Duration(float64(backlog) / a.RequestsPerSecond * float64(time.Second))
 }
 
-// account says what is wrong with an account.
 func (v *Verdict) account(a *store.Account, backlog int64) {
 	f := Finding{Bad: true, Link: "/admin/accounts/" + a.ID.String()}
 	reason := "."
@@ -121,14 +120,13 @@ func (v *Verdict) account(a *store.Account, backlog int64) {
 	case Round(a, backlog) > lateRound:
 		f.Code, f.Bad = "account-full", false
 		f.Text = fmt.Sprintf("Polling each of the %s of the account %s once takes %s at its budget of %s requests/s.",
-			counted(backlog, "task"), a.Name, Span(Round(a, backlog)), strconv.FormatFloat(a.RequestsPerSecond, 'f', 2, 64))
+			Count(backlog, "task"), a.Name, Span(Round(a, backlog)), strconv.FormatFloat(a.RequestsPerSecond, 'f', 2, 64))
 	default:
 		return
 	}
 	v.add(f)
 }
 
-// queue says whether deliveries wait for a worker.
 func (v *Verdict) queue(st *store.Stats) {
 	var oldest time.Duration
 	for _, j := range st.Jobs {
@@ -145,7 +143,6 @@ func (v *Verdict) queue(st *store.Stats) {
 	}
 }
 
-// attempts says whether many attempts fail.
 func (v *Verdict) attempts(st *store.Stats, now time.Time) {
 	var failed, all int64
 	for _, m := range st.Minutes {
@@ -159,7 +156,7 @@ func (v *Verdict) attempts(st *store.Stats, now time.Time) {
 	v.FailedShare = float64(failed) / float64(all)
 	if st.Failing > 0 && all >= failedLeast && v.FailedShare > failedMost {
 		v.add(Finding{
-			"attempts-failing", false, fmt.Sprintf("%.0f %% of the %s of the last five minutes failed.", 100*v.FailedShare, counted(all, "attempt")),
+			"attempts-failing", false, fmt.Sprintf("%.0f %% of the %s of the last five minutes failed.", 100*v.FailedShare, Count(all, "attempt")),
 			"/admin/endpoints?state=failing",
 		})
 	}
@@ -186,7 +183,7 @@ func (v *Verdict) endpoints(st *store.Stats, now time.Time) {
 			f.Code, f.Text = "endpoint-disabled", fmt.Sprintf("%s is disabled. %s.", w.URL, waiting)
 		case failing:
 			f.Code, f.Text = "endpoint-failing", fmt.Sprintf("%s has failed for %s (%s in a row). %s.",
-				w.URL, Span(now.Sub(*w.FailingSince)), counted(int64(w.Failures), "attempt"), waiting)
+				w.URL, Span(now.Sub(*w.FailingSince)), Count(w.Failures, "attempt"), waiting)
 		case w.Parked > 0:
 			f.Code, f.Text = "endpoint-behind", fmt.Sprintf("%s takes less than it is sent. %s.", w.URL, waiting)
 		default: // others were delivered in between
@@ -207,12 +204,5 @@ func waits(n int64) string {
 	if n == 1 {
 		return "1 webhook waits"
 	}
-	return fmt.Sprintf("%d webhooks wait", n)
-}
-
-func counted(n int64, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return Count(n, "webhook") + " wait"
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/memhook/memhook/cmd/internal/app"
-	"github.com/memhook/memhook/cmd/internal/proc"
+	"github.com/memhook/memhook/cmd/memhook-dev/proc"
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 	"github.com/memhook/memhook/worker"

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/memhook/memhook/cmd/internal/proc"
+	"github.com/memhook/memhook/cmd/memhook-dev/proc"
 )
 
 type benchIdleCommand struct {

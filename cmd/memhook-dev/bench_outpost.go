@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/memhook/memhook/cmd/internal/proc"
+	"github.com/memhook/memhook/cmd/memhook-dev/proc"
 )
 
 type benchOutpostCommand struct {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/memhook/memhook/cmd/internal/proc"
+	"github.com/memhook/memhook/cmd/memhook-dev/proc"
 	"github.com/memhook/memhook/memories/memoriestest"
 	"github.com/memhook/memhook/store"
 )

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/memhook/memhook/cmd/internal/proc"
+	"github.com/memhook/memhook/cmd/memhook-dev/proc"
 )
 
 type benchRegistrationsCommand struct {

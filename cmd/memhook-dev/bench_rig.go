@@ -16,7 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/memhook/memhook/cmd/internal/proc"
+	"github.com/memhook/memhook/cmd/memhook-dev/proc"
 	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/store/localpg"
 	"github.com/memhook/memhook/worker"

@@ -14,7 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/memhook/memhook/cmd/internal/proc"
+	"github.com/memhook/memhook/cmd/memhook-dev/proc"
 )
 
 // soakSample is the state at a moment.

@@ -86,7 +86,6 @@ func (r remote) print(v any, text func(io.Writer)) error {
 	return w.Flush()
 }
 
-// row writes a line of a table.
 func row(w io.Writer, cells ...any) {
 	for i, cell := range cells {
 		if i > 0 {

@@ -50,7 +50,6 @@ func (c listDeliveries) Run(ctx context.Context, api *client.Client) error {
 	})
 }
 
-// oneDelivery is a command about one delivery.
 type oneDelivery struct {
 	remote
 

@@ -14,7 +14,7 @@ func TestTheDepsOfMemhook(t *testing.T) {
 	unwanted := []string{
 		"github.com/fergusstrange/embedded-postgres", "github.com/lib/pq", "github.com/Shopify/toxiproxy",
 		ours + "store/localpg", ours + "store/storetest", ours + "memories/memoriestest",
-		ours + "worker/polling/simulate", ours + "cmd/internal/proc", "testing",
+		ours + "worker/polling/simulate", ours + "cmd/memhook-dev/proc", "testing",
 	}
 	deps := func(program string) (found []string) {
 		out, err := exec.Command("go", "list", "-deps", program).Output()

@@ -20,7 +20,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/memhook/memhook/cmd/internal/proc"
+	"github.com/memhook/memhook/cmd/memhook-dev/proc"
 	"github.com/memhook/memhook/memories/memoriestest"
 	"github.com/memhook/memhook/store/storetest"
 	"github.com/memhook/memhook/webhook"

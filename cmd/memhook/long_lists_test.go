@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/memhook/memhook/cmd/internal/proc"
+	"github.com/memhook/memhook/cmd/memhook-dev/proc"
 	"github.com/memhook/memhook/memories/memoriestest"
 )
 

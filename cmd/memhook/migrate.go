@@ -28,7 +28,7 @@ type (
 
 // Run migrates up and prints the versions.
 func (migrateUp) Run(ctx context.Context) error {
-	return withDatabase(ctx, func(pool *pgxpool.Pool) error {
+	return withDatabase(ctx, func(_ *app.Settings, pool *pgxpool.Pool) error {
 		if err := store.Migrate(ctx, pool, func(what string) { fmt.Fprintln(os.Stderr, "migrating:", what) }); err != nil {
 			return err
 		}
@@ -41,17 +41,17 @@ func (c migrateDown) Run(ctx context.Context) error {
 	if !c.Yes {
 		return errors.New("this deletes all tasks, events and deliveries; confirm with --yes")
 	}
-	return withDatabase(ctx, func(pool *pgxpool.Pool) error { return store.MigrateDown(ctx, pool) })
+	return withDatabase(ctx, func(_ *app.Settings, pool *pgxpool.Pool) error { return store.MigrateDown(ctx, pool) })
 }
 
 // Run prints the versions.
 func (migrateStatus) Run(ctx context.Context) error {
-	return withDatabase(ctx, func(pool *pgxpool.Pool) error { return printVersions(ctx, pool) })
+	return withDatabase(ctx, func(_ *app.Settings, pool *pgxpool.Pool) error { return printVersions(ctx, pool) })
 }
 
-// withDatabase calls do with a pool on DATABASE_URL.
-func withDatabase(ctx context.Context, do func(*pgxpool.Pool) error) error {
-	cfg, err := app.ReadSettings(os.Getenv, "DATABASE_URL")
+// withDatabase calls do with the settings, of which it requires some beside DATABASE_URL, and a pool on that.
+func withDatabase(ctx context.Context, do func(*app.Settings, *pgxpool.Pool) error, required ...string) error {
+	cfg, err := app.ReadSettings(os.Getenv, append(required, "DATABASE_URL")...)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func withDatabase(ctx context.Context, do func(*pgxpool.Pool) error) error {
 		return err
 	}
 	defer pool.Close()
-	return do(pool)
+	return do(cfg, pool)
 }
 
 func printVersions(ctx context.Context, pool *pgxpool.Pool) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -382,6 +383,14 @@ func posted(name, target, body string, status int, field string, says ...string)
 
 func endpointWith(rest string) string { return `{"url":"https://customer.example/new",` + rest + `}` }
 
+func manyHeaders(n int) string {
+	text := ""
+	for i := range n {
+		text += fmt.Sprintf(`,"X-%d":"x"`, i)
+	}
+	return "{" + text[1:] + "}"
+}
+
 var endpointMistakes = []mistake{
 	posted("an endpoint's callback_url", "POST /v1/endpoints", `{"callback_url":"https://customer.example/"}`, 422, "callback_url", "url is required", "did you mean url?"),
 	posted("an endpoint with a query", "POST /v1/endpoints", `{"url":"https://customer.example/?a=b"}`, 422, "url", "must not have a query"),
@@ -400,6 +409,7 @@ var endpointMistakes = []mistake{
 	posted("webhook-id", "POST /v1/endpoints", endpointWith(`"headers":{"Webhook-Id":"x"}`), 422, "headers.Webhook-Id", "is set by memhook"),
 	posted("a colon in a header", "POST /v1/endpoints", endpointWith(`"headers":{"X-A:":"x"}`), 422, "headers.X-A:", "must be the name of an HTTP header", "without colon"),
 	posted("a line end in a header", "POST /v1/endpoints", endpointWith(`"headers":{"X-A":"a\r\nb"}`), 422, "headers.X-A", "printable ASCII characters, without line ends"),
+	posted("21 headers", "POST /v1/endpoints", endpointWith(`"headers":`+manyHeaders(21)), 422, "headers", "must have at most 20 members"),
 	posted("a list of headers", "POST /v1/endpoints", endpointWith(`"headers":[{"name":"X-A","value":"b"}]`), 422, "headers", "must be an object, not an array"),
 	posted("a masked value", "POST /v1/endpoints", endpointWith(`"headers":{"X-A":"***"}`), 422, "headers.X-A", "needs a value: *** stands for the stored one"),
 	posted("a password as a secret", "POST /v1/endpoints", endpointWith(`"secret":"hunter2"`), 422, "secret", "must be whsec_ followed by base64 of 24 to 64 bytes"),

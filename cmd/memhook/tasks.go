@@ -64,7 +64,6 @@ func (c registerTask) Run(ctx context.Context, api *client.Client) error {
 	return c.printTask(client.Read[client.Task](api.CreateTask(ctx, params, body)))
 }
 
-// oneTask is a command about one task.
 type oneTask struct {
 	remote
 

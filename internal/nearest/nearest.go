@@ -19,7 +19,6 @@ func Of(name string, known []string) string {
 	return best
 }
 
-// plainly returns a name without its case and separators.
 func plainly(name string) string {
 	return separators.Replace(strings.ToLower(name[:min(len(name), 100)]))
 }

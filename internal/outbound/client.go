@@ -89,30 +89,22 @@ func (c *Client) Do(ctx context.Context, req *http.Request) (*Response, error) {
 		return nil, &Error{Kind: Unsendable, Err: err}
 	}
 	if conn := c.pool.take(route.key); conn != nil {
-		resp, answered, fault := c.exchange(ctx, conn, req, message)
+		resp, answered, err := c.exchange(ctx, conn, req, message)
 		if answered || !c.cfg.Resend || ctx.Err() != nil {
-			return resp, nilable(fault)
+			return resp, err
 		}
 	}
 	conn, err := c.dial(ctx, route)
 	if err != nil {
 		return nil, c.failed(ctx, route, connecting, err)
 	}
-	resp, _, fault := c.exchange(ctx, conn, req, message)
-	return resp, nilable(fault)
-}
-
-// nilable returns nil where there is no error: a nil pointer in an error is not a nil error.
-func nilable(e *Error) error {
-	if e == nil {
-		return nil
-	}
-	return e
+	resp, _, err := c.exchange(ctx, conn, req, message)
+	return resp, err
 }
 
 // exchange sends message on a connection and reads what is answered. It keeps the connection or closes it. answered
 // reports whether a byte of an answer came.
-func (c *Client) exchange(ctx context.Context, conn *conn, req *http.Request, message []byte) (_ *Response, answered bool, fault *Error) {
+func (c *Client) exchange(ctx context.Context, conn *conn, req *http.Request, message []byte) (_ *Response, answered bool, err error) {
 	release := context.AfterFunc(ctx, conn.abort)
 	// The request is written beside reading: a peer may answer without reading it. What a failed write means is seen by
 	// reading, since an answer may have come before the connection broke.

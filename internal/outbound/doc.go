@@ -2,18 +2,15 @@
 // Whoever answers is somebody else's program, so every exchange is bounded in time and in bytes, whatever the
 // answer is. It imports nothing else of memhook.
 //
-// The package keeps its own connections instead of using [net/http.Transport]. The transport hides what this
-// package must decide: it hands the connection of a 101 answer to the caller without a deadline, it sends some
-// requests again on its own and refuses to send others again, it takes bytes that a peer sent beyond one answer
-// for the beginning of the next one, it gives up an answer that came before the request was written, and it prints
-// a peer's bytes. Requests are written and responses are parsed by net/http all the same.
+// The package keeps its own connections instead of using [net/http.Transport], which sends some requests again on
+// its own, takes bytes that a peer sent beyond one answer for the beginning of the next one, and gives up an answer
+// that came before the request was written. Requests are written and responses are parsed by net/http all the same.
 //
 // # HTTP/1.1 only
 //
 // A connection carries one exchange at a time. A connection that went silent therefore costs one attempt, while a
 // silent HTTP/2 connection costs all requests to its host. The whole connection can be closed when the exchange's
-// time is over. A GET carries no body, which an HTTP/2 client may announce before it knows. Every server that speaks
-// HTTP/2 over TLS speaks HTTP/1.1 where ALPN asks for it, and polls are one request a second.
+// time is over. Every server that speaks HTTP/2 over TLS speaks HTTP/1.1 where ALPN asks for it.
 //
 // # Bounds
 //

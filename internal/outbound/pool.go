@@ -28,7 +28,7 @@ type pool struct {
 func (p *pool) take(key string) *conn {
 	for {
 		c := p.pop(key)
-		if c == nil || c.silent() {
+		if c == nil || c.usable() {
 			return c
 		}
 		c.abort()
@@ -64,7 +64,6 @@ func (p *pool) put(c *conn) {
 	}
 }
 
-// drop closes the idle connections of one key.
 func (p *pool) drop(key string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,7 +75,7 @@ func (p *pool) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key := range p.idle {
-		p.retain(key, func(c *conn) bool { return time.Since(c.idleSince) < idleFor && c.silent() })
+		p.retain(key, func(c *conn) bool { return time.Since(c.idleSince) < idleFor && c.usable() })
 	}
 	if p.sweeping = p.count > 0; p.sweeping {
 		time.AfterFunc(sweepEvery, p.sweep)

@@ -124,7 +124,7 @@ func (c *conn) reason(parser error) error {
 	}
 }
 
-// abort closes the socket at once, without TLS's farewell, which a peer that does not read holds up.
+// abort closes the socket at once, without TLS's close_notify, which a peer that does not read holds up.
 func (c *conn) abort() { _ = c.socket.Close() }
 
 // dial opens a connection. The error is a [proxyError] if the proxy is to blame.
@@ -140,7 +140,7 @@ func (c *Client) dial(ctx context.Context, r *route) (*conn, error) {
 		start := time.Now()
 		if out.Conn, err = c.throughProxy(ctx, socket, r); err != nil {
 			out.abort()
-			return nil, c.blame(err, start)
+			return nil, c.faultOf(err, start)
 		}
 	}
 	if r.secure {
@@ -219,10 +219,10 @@ func (e tunnelError) Error() string { return fmt.Sprintf("the proxy answers CONN
 // proxyWorks is for how long an open tunnel shows that the proxy works.
 const proxyWorks = time.Minute
 
-// blame decides whether the proxy or the target is to blame for a missing tunnel. A proxy that answers 500, 502, 503 or 504, or
+// faultOf decides whether the proxy or the target is to blame for a missing tunnel. A proxy that answers 500, 502, 503 or 504, or
 // nothing, either has failed or cannot reach the target. It is the target if the proxy opened tunnels to others: within
 // [proxyWorks] for an answer, and since the start for none, since the proxy may have stopped just then.
-func (c *Client) blame(err error, start time.Time) error {
+func (c *Client) faultOf(err error, start time.Time) error {
 	last := time.Unix(0, c.tunnelled.Load())
 	status, answered := errors.AsType[tunnelError](err)
 	switch {

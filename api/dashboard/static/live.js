@@ -21,9 +21,8 @@
     stale.hidden = !failed;
     if (failed) stale.textContent = `Not updated since ${read.toISOString().slice(11, 19)} UTC: memhook does not answer. What you see may be out of date.`;
   };
-  // A part with the focus, an open form or typed text is left as it is.
-  const busy = (part) => (part.contains(document.activeElement) && document.activeElement !== part) || part.querySelector("details[open]") ||
-    [...part.querySelectorAll("input, textarea")].some((field) => field.value !== field.defaultValue);
+  // A part with the focus or an open form is left as it is. No part has fields outside of such forms.
+  const busy = (part) => (part.contains(document.activeElement) && document.activeElement !== part) || part.querySelector("details[open]");
   const refresh = async () => {
     if (document.visibilityState !== "visible") return;
     const answer = await fetch(location.href, { credentials: "same-origin", redirect: "error", signal: AbortSignal.timeout(5000) });

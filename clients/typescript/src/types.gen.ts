@@ -197,7 +197,7 @@ export interface paths {
         put?: never;
         /**
          * Resend all deliveries that match
-         * @description As resend-deliveries, across apps.
+         * @description Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
          */
         post: operations["admin-resend-deliveries"];
         delete?: never;
@@ -249,7 +249,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Resend a delivery */
+        /**
+         * Resend a delivery
+         * @description Sends it under the same webhook-id and starts the retry schedule anew.
+         */
         post: operations["admin-resend-delivery"];
         delete?: never;
         options?: never;
@@ -323,7 +326,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Enable an endpoint */
+        /**
+         * Enable an endpoint
+         * @description Closes its breaker and sends at once, within its cap and rate, what has waited for it.
+         */
         post: operations["admin-enable-endpoint"];
         delete?: never;
         options?: never;
@@ -415,7 +421,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Get the progress of a bulk resend */
+        /**
+         * Get the progress of a bulk resend
+         * @description Kept for a week after it has finished.
+         */
         get: operations["admin-get-resend"];
         put?: never;
         post?: never;
@@ -525,7 +534,7 @@ export interface paths {
         };
         /**
          * List the uploads of all apps
-         * @description Newest first.
+         * @description Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
          */
         get: operations["admin-list-uploads"];
         put?: never;

@@ -153,7 +153,7 @@ func (s *Service) serve(background context.Context) error {
 	handler, err := api.New(background, api.Config{
 		Store: s.store, Guard: s.guard, AdminToken: token, PublicURL: s.cfg.PublicURL, ExpiresIn: s.cfg.TaskExpiresIn, Version: Version(),
 		KeyLimit: s.cfg.KeyRateLimit, Proxies: s.cfg.TrustedProxies,
-		Ready: s.ready, Draining: s.draining.Load, Metrics: metrics, Registry: s.registry, Logger: s.log,
+		Ready: s.ready, Metrics: metrics, Registry: s.registry, Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -198,7 +198,7 @@ func (s *Service) startWorker(ctx, background context.Context) error {
 // ready returns an error if this instance cannot serve requests.
 func (s *Service) ready(ctx context.Context) error {
 	if s.draining.Load() {
-		return errors.New("shutting down")
+		return api.ErrStopping
 	}
 	if !s.started.Load() {
 		return api.ErrStarting

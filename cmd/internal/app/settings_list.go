@@ -95,9 +95,9 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 		{
 			"MEMHOOK_TLS_CERT", "", "/etc/memhook/tls.crt",
 			"PEM file with a certificate chain; MEMHOOK_ADDR then serves TLS; a changed file is reloaded within a minute",
-			text(&s.TLSCert, 1),
+			text(&s.TLSCert),
 		},
-		{"MEMHOOK_TLS_KEY", "", "/etc/memhook/tls.key", "PEM file with the private key of MEMHOOK_TLS_CERT", text(&s.TLSKey, 1)},
+		{"MEMHOOK_TLS_KEY", "", "/etc/memhook/tls.key", "PEM file with the private key of MEMHOOK_TLS_CERT", text(&s.TLSKey)},
 		{
 			"MEMHOOK_TRUSTED_PROXIES", "", "10.0.0.0/8",
 			"networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto headers are trusted", networks(&s.TrustedProxies),
@@ -249,11 +249,8 @@ func address(field *string) func(string) error {
 	}
 }
 
-func text(field *string, least int) func(string) error {
+func text(field *string) func(string) error {
 	return func(v string) error {
-		if len(v) < least {
-			return fmt.Errorf("must have at least %d characters", least)
-		}
 		*field = v
 		return nil
 	}
@@ -265,7 +262,11 @@ func secret(field *string, least int) func(string) error {
 		if !store.ValidKey(v) {
 			return errors.New("must have only printable ASCII characters and no spaces inside")
 		}
-		return text(field, least)(v)
+		if len(v) < least {
+			return fmt.Errorf("must have at least %d characters", least)
+		}
+		*field = v
+		return nil
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// silent reports whether an idle connection can be used again: the peer has neither closed it nor sent anything.
-func (c *conn) silent() bool {
+// usable reports whether an idle connection can be used again: the peer has neither closed it nor sent anything.
+func (c *conn) usable() bool {
 	socket, ok := c.socket.(syscall.Conn)
 	if !ok {
 		return true

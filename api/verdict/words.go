@@ -2,6 +2,7 @@ package verdict
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -25,4 +26,25 @@ func Span(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%d d %d h", int(d.Hours())/24, int(d.Hours())%24)
 	}
+}
+
+// Count writes a whole number with its noun, in the singular or the plural.
+func Count(n any, noun string) string {
+	text := Number(n)
+	if text == "1" {
+		return text + " " + noun
+	}
+	if stem, ok := strings.CutSuffix(noun, "y"); ok {
+		noun = stem + "ie"
+	}
+	return text + " " + noun + "s"
+}
+
+// Number writes a whole number with its thousands separated.
+func Number(n any) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "\u202f" + s[i:]
+	}
+	return s
 }
