@@ -2,7 +2,6 @@ package api
 
 import (
 	"bufio"
-	"crypto/sha256"
 	"encoding/json"
 	"io"
 	"net"
@@ -209,34 +208,6 @@ func exchange(t *testing.T, addr, request string) (status int, body string) {
 		t.Fatal(err)
 	}
 	return resp.StatusCode, string(raw)
-}
-
-// A request may take longer than its body had time to arrive: a repetition waits for the first request to end, and says so.
-func TestWaitingForTheFirstRequestIsAnswered(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	server := httptest.NewServer(b.served(b.operations))
-	defer server.Close()
-	body := `{"task_id":"slow","callback_url":"https://customer.example/"}`
-	hash := sha256.Sum256([]byte("/v1/tasks\n" + body))
-	if claim, err := b.store.ClaimIdempotent(t.Context(), b.app, "slow", hash[:]); err != nil || !claim.Mine {
-		t.Fatalf("%+v, %v", claim, err)
-	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/v1/tasks", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, value := range map[string]string{"Authorization": "Bearer " + b.key, "Content-Type": "application/json", headerIdempotency: "slow"} {
-		req.Header.Set(name, value)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if answer, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusConflict || !strings.Contains(string(answer), codeKeyInUse) {
-		t.Errorf("%d %s", resp.StatusCode, answer)
-	}
 }
 
 // All times of all answers have six digits of a second.

@@ -17,7 +17,6 @@ func TestThePythonClient(t *testing.T) {
 	in := b.start("")
 	b.sim.Add(readyAfter("py-task", 0, "PI-1"))
 	b.sim.Add(memoriestest.Task{TaskID: "never"})
-	b.sim.Add(memoriestest.Task{TaskID: "py-indexed", Steps: []memoriestest.Step{{Videos: []memoriestest.Video{{ID: "PI-2", Status: "PARSE"}}}}})
 	drive := exec.CommandContext(t.Context(), "python3", "testdata/drive.py")
 	drive.Env = append(os.Environ(), "BASE="+in.url, "API_KEY="+testAPIKey, "CLIENT="+repository(t, "clients/python"))
 	out, err := drive.CombinedOutput()
