@@ -193,7 +193,7 @@ func (b *browser) layoutFaults() []string {
 		for (const label of all(".chart .tick[text-anchor]"))
 			if (label.textContent && (box(label).left < 0 || box(label).right > innerWidth)) faults.push("the axis is out of sight: " + label.textContent);
 		for (const date of all(".filters [type=datetime-local]"))
-			if (box(date).width < 200) faults.push("a date does not fit into " + box(date).width + " px");
+			if (box(date).width < 216) faults.push("a date does not fit into " + box(date).width + " px");
 		if (innerWidth < 640) for (const e of all("button, .button, nav a, input, select, .buttons summary"))
 			if (box(e).height > 0 && box(e).height < 36) faults.push("too low for a thumb: " + e.outerHTML.slice(0, 120));
 		return faults.join("\n");
