@@ -247,6 +247,8 @@ func TestTheDashboardInABrowser(t *testing.T) {
 // picture keeps a picture of the whole page.
 func (b *browser) picture(file string) {
 	b.t.Helper()
+	// A change of the window's size is drawn first.
+	b.do(chromedp.Evaluate[chromedp.Void](`new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(() => drawn())))`, chromedp.EvalAwaitPromise))
 	picture, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
 	if err == nil {
 		err = os.WriteFile(file, picture, 0o644)

@@ -85,12 +85,13 @@ func hostile(t *testing.T) (*instance, []pageNamed) {
 	b.exec(`update accounts set state = 'refused', state_reason = '0401 ` + strings.ReplaceAll(markup, "'", "''") + unbreakable + `' where name <> 'default'`)
 	b.history(failing)
 	bulkID := id(`select id::text from resends limit 1`)
+	upload := in.upload("page", videoURL("page")).ID
 	return in, []pageNamed{
 		{"overview", "/admin/"}, {"overview-day", "/admin/?range=day"}, {"overview-week", "/admin/?range=week"},
 		{"tasks", "/admin/tasks"}, {"tasks-none", "/admin/tasks?task_id=nothing&since=2026-01-01T00:00"}, {"task", "/admin/tasks/" + task.ID}, {"task-waiting", "/admin/tasks/" + waiting.ID},
 		{"deliveries", "/admin/deliveries"}, {"deliveries-none", "/admin/deliveries?status=cancelled"}, {"delivery", "/admin/deliveries/" + delivered}, {"delivery-retried", "/admin/deliveries/" + retried},
 		{"endpoints", "/admin/endpoints"}, {"endpoint", "/admin/endpoints/" + failing + "?range=day"}, {"endpoint-disabled", "/admin/endpoints/" + made.ID},
-		{"uploads", "/admin/uploads"}, {"accounts", "/admin/accounts"}, {"account", "/admin/accounts/" + account.ID}, {"apps", "/admin/apps"}, {"app", "/admin/apps/" + appID},
+		{"uploads", "/admin/uploads"}, {"uploads-none", "/admin/uploads?status=failed"}, {"upload", "/admin/uploads/" + upload}, {"accounts", "/admin/accounts"}, {"account", "/admin/accounts/" + account.ID}, {"apps", "/admin/apps"}, {"app", "/admin/apps/" + appID},
 		{"search", "/admin/search?q=long-task"}, {"search-endpoints", "/admin/search?q=disabled.example"}, {"search-nothing", "/admin/search?q=" + url.QueryEscape(markup)}, {"search-short", "/admin/search"},
 		{"audit", "/admin/audit"}, {"audit-none", "/admin/audit?actor=key&action=nothing"},
 		{"resend-new", "/admin/resends/new?action=resend&status=delivered"}, {"resend-new-none", "/admin/resends/new?action=cancel&status=pending&event_type=nothing"}, {"resend", "/admin/resends/" + bulkID},
@@ -159,6 +160,9 @@ func TestEveryPageIsAccessible(t *testing.T) {
 		if loud := b.eval(`[...document.querySelectorAll(".buttons")].filter(e => e.querySelectorAll(":scope > button:not(.second), :scope > form > button:not(.second)").length > 1).length`); loud != "0" {
 			t.Errorf("%s has buttons of one rank beside each other", name)
 		}
+		for _, fault := range b.layoutFaults() {
+			t.Errorf("%s: %s", name, fault)
+		}
 		if dark != (width == 390) && !long { // half of them, twice a page
 			return
 		}
@@ -167,20 +171,43 @@ func TestEveryPageIsAccessible(t *testing.T) {
 			t.Errorf("%s: %s", name, v)
 		}
 	}
-	for _, dark := range []bool{false, true} {
-		b.dark(dark)
-		for _, width := range []int64{1440, 390} {
-			b.do(chromedp.EmulateViewport(width, 900))
-			if !dark && width == 1440 {
-				check(pageNamed{"sign-in", "/admin/sign-in"}, width, dark)
-				b.signIn()
-			}
-			for _, p := range pages {
-				check(p, width, dark)
+	checkAll := func(pages ...pageNamed) {
+		for _, dark := range []bool{false, true} {
+			b.dark(dark)
+			for _, width := range []int64{1440, 390} {
+				b.do(chromedp.EmulateViewport(width, 900))
+				for _, p := range pages {
+					check(p, width, dark)
+				}
 			}
 		}
 	}
+	checkAll(pageNamed{"sign-in", "/admin/sign-in"})
+	b.signIn()
+	checkAll(pages...)
 	b.clean()
+}
+
+// layoutFaults says where the header's name does not stand over the page's heading, which axis of a chart or which date is out of
+// sight, and on a phone what is too low for a thumb.
+func (b *browser) layoutFaults() []string {
+	b.t.Helper()
+	const faults = `(() => {
+		const box = (e) => e.getBoundingClientRect(), all = (selector) => [...document.querySelectorAll(selector)], faults = [];
+		const aside = box(document.querySelector(".brand")).left - box(document.querySelector("h1")).left;
+		if (!document.querySelector(".narrow") && Math.abs(aside) > 1) faults.push("the header stands " + aside + " px beside the heading");
+		for (const label of all(".chart .tick[text-anchor]"))
+			if (label.textContent && (box(label).left < 0 || box(label).right > innerWidth)) faults.push("the axis is out of sight: " + label.textContent);
+		for (const date of all(".filters [type=datetime-local]"))
+			if (box(date).width < 216) faults.push("a date does not fit into " + box(date).width + " px");
+		if (innerWidth < 640) for (const e of all("button, .button, nav a, input, select, .buttons summary"))
+			if (box(e).height > 0 && box(e).height < 36) faults.push("too low for a thumb: " + e.outerHTML.slice(0, 120));
+		return faults.join("\n");
+	})()`
+	if out := b.eval(faults); out != "" {
+		return strings.Split(out, "\n")
+	}
+	return nil
 }
 
 // violations runs axe-core on the page.

@@ -48,6 +48,9 @@ func TestThePortalInABrowser(t *testing.T) {
 			if wide := b.eval(`document.documentElement.scrollWidth > document.documentElement.clientWidth`); wide == "true" {
 				t.Errorf("%s is wider than %d pixels", name, width)
 			}
+			for _, fault := range b.layoutFaults() {
+				t.Errorf("%s at %d pixels: %s", name, width, fault)
+			}
 		}
 		for _, dark := range []bool{false, true} {
 			b.dark(dark)
