@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"html"
 	"log/slog"
@@ -48,8 +49,14 @@ func (p *pages) post(target string, form ...string) (w *httptest.ResponseRecorde
 		values.Set(form[i], form[i+1])
 	}
 	w = ask(p, http.MethodPost, target, "", values.Encode(), "Cookie", p.session, "Content-Type", "application/x-www-form-urlencoded")
-	if to, err := url.Parse(w.Header().Get("Location")); err == nil {
-		problem = to.Query().Get("problem")
+	for _, c := range w.Result().Cookies() {
+		if c.Name == "memhook_problem" {
+			text, err := base64.RawURLEncoding.DecodeString(c.Value)
+			if err != nil {
+				p.t.Errorf("%s: %v", target, err)
+			}
+			problem = string(text)
+		}
 	}
 	return w, problem
 }

@@ -3,13 +3,16 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"embed"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -147,10 +150,7 @@ func (d *dashboard) page(read func(*http.Request) (*view, error)) http.HandlerFu
 			d.fail(w, r, err)
 			return
 		}
-		if v.Flash == "" {
-			v.Flash = r.URL.Query().Get("done")
-		}
-		v.Problem = r.URL.Query().Get("problem")
+		v.Flash, v.Problem = cmp.Or(v.Flash, d.message(w, r, doneCookie)), d.message(w, r, problemCookie)
 		d.render(w, r, http.StatusOK, v)
 	}
 }
@@ -163,13 +163,33 @@ func (d *dashboard) action(do func(*http.Request) (to, done string, err error)) 
 		switch {
 		case err == nil:
 			d.audit(r, e)
-			http.Redirect(w, r, withQuery(to, "done", done), http.StatusSeeOther)
+			d.setMessage(w, r, doneCookie, done)
+			http.Redirect(w, r, to, http.StatusSeeOther)
 		case errors.Is(err, store.ErrConflict) || errors.As(err, new(badInput)):
-			http.Redirect(w, r, withQuery(back(r), "problem", reason(err)), http.StatusSeeOther) //nolint:gosec // localPath keeps it here
+			d.setMessage(w, r, problemCookie, reason(err))
+			http.Redirect(w, r, back(r), http.StatusSeeOther) //nolint:gosec // localPath keeps it here
 		default:
 			d.fail(w, r, err)
 		}
 	}
+}
+
+// setMessage keeps what a button did for the page that it leads to. In the page's address, anybody's link could hold a text that
+// the dashboard would show as its own.
+func (d *dashboard) setMessage(w http.ResponseWriter, r *http.Request, cookie, text string) {
+	text = text[:min(len(text), maxMessage)]
+	d.setCookie(w, r, cookie, base64.RawURLEncoding.EncodeToString([]byte(text)), messageLasts)
+}
+
+// message returns a message, which is then gone, or "".
+func (d *dashboard) message(w http.ResponseWriter, r *http.Request, cookie string) string {
+	c, err := r.Cookie(cookie)
+	if err != nil || r.Header.Get("Sec-Fetch-Dest") == "empty" { // a page that refreshes itself is not the one it is for
+		return ""
+	}
+	d.setCookie(w, r, cookie, "", -1)
+	text, _ := base64.RawURLEncoding.DecodeString(c.Value)
+	return strings.ToValidUTF8(string(text), "")
 }
 
 // auditing is the site's for what an operator does.

@@ -25,20 +25,6 @@ type listData[T any] struct {
 // pager has the links to the pages beside one, or empty texts where there are none.
 type pager struct{ Newest, Newer, Older string }
 
-// shown returns the URL of what a page shows, without what the last button did.
-func shown(r *http.Request) string { return without(r, "done", "problem") }
-
-// without returns the request's URL without some parameters.
-func without(r *http.Request, parameters ...string) string {
-	u := *r.URL
-	q := u.Query()
-	for _, name := range parameters {
-		q.Del(name)
-	}
-	u.RawQuery = q.Encode()
-	return u.RequestURI()
-}
-
 // cursor reads an id from a request's URL.
 func cursor(r *http.Request, name string) (id uuid.UUID) {
 	if raw, err := base64.RawURLEncoding.DecodeString(r.URL.Query().Get(name)); err == nil && len(raw) == len(id) {
@@ -64,7 +50,11 @@ func paged[T any](r *http.Request, id func(*T) uuid.UUID, read func(store.Page) 
 		return nil, pager{}, err
 	}
 	var p pager
-	base := without(r, "done", "problem", "before", "after")
+	u, q := *r.URL, r.URL.Query()
+	q.Del("before")
+	q.Del("after")
+	u.RawQuery = q.Encode()
+	base := u.RequestURI()
 	link := func(name string, row *T) string {
 		last := id(row)
 		return withQuery(base, name, base64.RawURLEncoding.EncodeToString(last[:]))

@@ -20,6 +20,9 @@ import (
 const (
 	cookieName   = "memhook_session"
 	sessionLasts = 12 * time.Hour
+	// These hold what a button did, for messageLasts seconds, or until a page shows it. Browsers drop cookies of more than 4 KB.
+	doneCookie, problemCookie = "memhook_done", "memhook_problem"
+	messageLasts, maxMessage  = 10, 2000
 	// endedFresh is how long an instance does not ask again whether a session was signed out on another.
 	endedFresh = time.Second
 	// One client may send wrongBurst wrong tokens at once, and then one every wrongEvery.
@@ -163,7 +166,7 @@ func (d *dashboard) signIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d.wrongTokens.Remove(d.cfg.Client(r))
-	d.setCookie(w, r, d.newSession(time.Now()), int(sessionLasts.Seconds()))
+	d.setCookie(w, r, cookieName, d.newSession(time.Now()), int(sessionLasts.Seconds()))
 	d.log.Info("an operator signed in", "client", d.cfg.Client(r))
 	http.Redirect(w, r, to, http.StatusSeeOther) //nolint:gosec // localPath keeps it here
 }
@@ -215,13 +218,13 @@ func (d *dashboard) signOut(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d.endings.Add(id, ending{ended: true})
-	d.setCookie(w, r, "", -1)
+	d.setCookie(w, r, cookieName, "", -1)
 	http.Redirect(w, r, "/admin/sign-in", http.StatusSeeOther)
 }
 
-func (d *dashboard) setCookie(w http.ResponseWriter, r *http.Request, value string, maxAge int) {
+func (d *dashboard) setCookie(w http.ResponseWriter, r *http.Request, name, value string, maxAge int) {
 	http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure wherever the request came over TLS
-		Name: cookieName, Value: value, Path: "/admin", MaxAge: maxAge,
+		Name: name, Value: value, Path: "/admin", MaxAge: maxAge,
 		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: d.cfg.Secure(r),
 	})
 }

@@ -165,9 +165,5 @@ func back(r *http.Request) string {
 	if err != nil || u.Path == "" {
 		return "/admin/"
 	}
-	q := u.Query()
-	q.Del("done")
-	q.Del("problem")
-	u.RawQuery = q.Encode()
 	return localPath(u.RequestURI())
 }

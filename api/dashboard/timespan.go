@@ -43,7 +43,7 @@ type choice struct {
 func (s timespan) choices(r *http.Request) []choice {
 	links := make([]choice, len(timespans))
 	for i, other := range timespans {
-		links[i] = choice{withQuery(shown(r), "range", other.Key), "Last " + other.Text, other.Key == s.Key}
+		links[i] = choice{withQuery(r.URL.RequestURI(), "range", other.Key), "Last " + other.Text, other.Key == s.Key}
 	}
 	return links
 }

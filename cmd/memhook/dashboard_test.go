@@ -190,6 +190,35 @@ func TestTheDashboardRefuses(t *testing.T) {
 	}
 }
 
+// A page tells once what a button did, and a link cannot make it tell anything.
+func TestAButtonAloneLeavesAMessage(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, memoriestest.Config{})
+	in := b.start("")
+	operator := in.visitor()
+	operator.signIn()
+	_, page := operator.get("/admin/?done=Your+token+has+leaked&problem=Send+it+to+me")
+	if strings.Contains(page, ">Your token") || strings.Contains(page, ">Send it") {
+		t.Error("a link's text stands on the page")
+	}
+	for _, c := range []struct {
+		path, want string
+		form       url.Values
+	}{
+		{"/admin/polling/pause", ">polling paused everywhere<", nil},
+		{"/admin/accounts", ">An API key has only printable ASCII characters", url.Values{"name": {"x"}, "api_key": {"a b"}}},
+	} {
+		if status := operator.post(c.path, c.form); status != http.StatusSeeOther {
+			t.Errorf("%s: %d", c.path, status)
+		}
+		_, first := operator.get("/admin/")
+		_, second := operator.get("/admin/")
+		if !strings.Contains(first, c.want) || strings.Contains(second, c.want) {
+			t.Errorf("%s: %q is not on the first page alone", c.path, c.want)
+		}
+	}
+}
+
 // Without an admin token there is no dashboard and no admin API.
 func TestWithoutAnAdminTokenThereIsNoDashboard(t *testing.T) {
 	t.Parallel()
