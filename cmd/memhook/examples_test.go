@@ -117,6 +117,12 @@ createServer(async (request, response) => {
 			}
 			stop := run(first)
 			const n = 30
+			long := make([]string, 9000) // more than 1 MiB
+			for i := range long {
+				long[i] = fmt.Sprintf("PI-6030687752852%05d", i)
+			}
+			b.sim.Add(readyAfter("long", 0, long...))
+			in.want(http.StatusCreated, testAPIKey, http.MethodPost, "/v1/tasks", map[string]any{"task_id": "long", "callback_url": url}, nil)
 			var rotated struct{ Secret string }
 			for i := range n {
 				in.registerAt(fmt.Sprintf("task-%d", i), url)
@@ -127,15 +133,15 @@ createServer(async (request, response) => {
 				}
 				if i == 2*n/3 {
 					delivered := func() bool {
-						return b.query(`select count(*) from deliveries where status = 'delivered'`) == i+1
+						return b.query(`select count(*) from deliveries where status = 'delivered'`) == i+2 // with the long list's
 					}
 					until(t, 20*time.Second, "what was sent so far is delivered", delivered)
 					stop()
 					stop = run(rotated.Secret)
 				}
 			}
-			until(t, 30*time.Second, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == n })
-			until(t, 20*time.Second, "all were worked on", func() bool { return strings.Count(out.String(), "working on") == n })
+			until(t, 30*time.Second, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == n+1 })
+			until(t, 20*time.Second, "all were worked on", func() bool { return strings.Count(out.String(), "working on") == n+1 })
 			if failed := b.query(`select count(*) from attempts where response_status = 401`); failed != 0 {
 				t.Errorf("%d webhooks were not verified", failed)
 			}

@@ -23,7 +23,7 @@ type listenCommand struct {
 	Addr     string   `default:"127.0.0.1:9000" help:"Address to listen on."`
 	Secret   []string `help:"Secret (whsec_…) or public key (whpk_…) to verify webhooks with; may be repeated."`
 	Status   int      `default:"204" help:"HTTP status to answer with."`
-	URL      string   `env:"MEMHOOK_URL" help:"A memhook to register at as an endpoint, if there is no --secret. The secret is read from it."`
+	URL      string   `env:"MEMHOOK_URL" help:"Without --secret: the memhook at which to register this receiver as an endpoint, and from which to read its secret."`
 	Key      string   `env:"MEMHOOK_API_KEY" help:"The app's API key at --url."`
 	Callback string   `help:"The URL at which memhook reaches this receiver. Default: http://ADDR/hooks, with 127.0.0.1 for all interfaces."`
 }
@@ -118,7 +118,7 @@ func (c listenCommand) handler(out io.Writer, secrets func(anew bool) []string) 
 		return err
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(io.LimitReader(r.Body, 4<<20))
+		body, err := io.ReadAll(io.LimitReader(r.Body, 8<<20))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_POST
 from memhook import verify
 
 if not settings.configured:
-    settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="of this example alone")
+    settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="of this example alone", DATA_UPLOAD_MAX_MEMORY_SIZE=8 << 20)
 
 seen = set()  # keep it in your database, together with what you do
 

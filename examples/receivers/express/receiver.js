@@ -10,7 +10,7 @@ const seen = new Set(); // keep it in your database, together with what you do
 const app = express();
 
 // The signature is of the bytes as they came: no express.json() before this route.
-app.post("/hooks", express.raw({ type: "application/json", limit: "1mb" }), (request, response) => {
+app.post("/hooks", express.raw({ type: "application/json", limit: "8mb" }), (request, response) => {
   let event;
   try {
     event = webhook.verify(request.body.toString("utf8"), request.headers);

@@ -28,7 +28,7 @@ func main() {
 		}
 	}()
 	http.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 8<<20))
 		if err != nil || verifier.Verify(body, r.Header) != nil {
 			w.WriteHeader(http.StatusUnauthorized)
 			return

@@ -37,7 +37,7 @@ def verify(headers, body):
 
 class Receiver(BaseHTTPRequestHandler):
     def do_POST(self):
-        body = self.rfile.read(min(int(self.headers.get("content-length", 0)), 1 << 20))
+        body = self.rfile.read(min(int(self.headers.get("content-length", 0)), 8 << 20))
         if not verify(self.headers, body):
             self.send_response(401)
             self.end_headers()
