@@ -18,7 +18,7 @@ type Account struct {
 	API               string    `json:"api" enum:"v1,datalake" doc:"The generation of memories.ai's API."`
 	RequestsPerSecond float64   `json:"requests_per_second" doc:"The account's budget."`
 	UploadsPerMinute  float64   `json:"uploads_per_minute" doc:"The account's budget of submissions."`
-	State             string    `json:"state" enum:"active,rate_limited,refused,unavailable" doc:"Whether memories.ai answers: rate_limited and unavailable pass by themselves, refused needs another key."`
+	State             string    `json:"state" enum:"active,rate_limited,refused,unavailable" doc:"Whether memories.ai answers: rate_limited and unavailable pass by themselves, refused needs another key or credits."`
 	StateReason       *string   `json:"state_reason" doc:"What memories.ai said."`
 	PausedUntil       *Time     `json:"paused_until" nullable:"true" doc:"No request is made before this time; null if the account is not paused."`
 	Used              float64   `json:"used" doc:"Requests per second, averaged over about the last minute."`
@@ -67,7 +67,7 @@ func (s *server) createAccount(ctx context.Context, in *body[NewAccount]) (*body
 // checkKey refuses a key that cannot be sent in a header as it is, which memories.ai would refuse too, later and in worse words.
 func checkKey(field string, key *string) error {
 	if key != nil && !store.ValidKey(*key) {
-		return invalid(FieldError{field, "must have only printable ASCII characters and no blanks or line ends"})
+		return invalid(FieldError{field, "must have only printable ASCII characters, without spaces or line breaks"})
 	}
 	return nil
 }

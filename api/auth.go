@@ -101,7 +101,7 @@ func adminDisabled() *Problem {
 // hint URL takes them.
 func refuseWebhooks(ctx huma.Context, next func(huma.Context)) {
 	if ctx.Header(webhook.HeaderID) != "" {
-		refuse(ctx, problemFor(http.StatusBadRequest, codeWebhook, "the API takes no webhooks: leave out the header "+webhook.HeaderID))
+		refuse(ctx, problemFor(http.StatusBadRequest, codeWebhook, "the API does not accept webhooks: leave out the header "+webhook.HeaderID))
 		return
 	}
 	next(ctx)
@@ -128,13 +128,13 @@ func wrongForm(ctx huma.Context) string {
 	case header == "":
 		return "is missing"
 	case !strings.EqualFold(scheme, "Bearer"):
-		return "must begin with Bearer and a blank"
+		return "must begin with Bearer and a space"
 	case token == "":
 		return "must have the key after Bearer"
 	case strings.HasPrefix(strings.ToLower(token), "bearer "):
 		return "must have Bearer only once"
 	case strings.ContainsAny(token, " \"'<>{}\\$"):
-		return "must have the key as it is, without quotes, brackets, blanks and line ends"
+		return "must have the key as it is, without quotes, brackets, spaces or line breaks"
 	case strings.HasPrefix(token, "sk-m"):
 		return "holds a key of memories.ai, not of memhook"
 	case strings.HasPrefix(token, webhook.SecretPrefix):

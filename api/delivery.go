@@ -14,7 +14,7 @@ type Delivery struct {
 	ID            uuid.UUID  `json:"id" doc:"The id of the delivery."`
 	EventID       string     `json:"event_id" example:"evt_01993c1e-6f3a-7cc0-9d4e-0a4ab7f3c1d2" doc:"The webhook-id. It is the same for every attempt."`
 	EventType     string     `json:"event_type" example:"task.ready" doc:"The type of the event."`
-	Task          *uuid.UUID `json:"task" nullable:"true" doc:"The id of the task in memhook; null for events about endpoints."`
+	Task          *uuid.UUID `json:"task" nullable:"true" doc:"The id of the task in memhook; null for events about endpoints and uploads."`
 	EndpointID    uuid.UUID  `json:"endpoint_id" doc:"The endpoint that it goes to."`
 	CallbackURL   string     `json:"callback_url" doc:"The URL that it is sent to."`
 	Status        string     `json:"status" enum:"pending,delivered,failed,cancelled" doc:"pending: it is or will be attempted; failed: its retries are used up."`

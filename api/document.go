@@ -26,8 +26,9 @@ func OpenAPI(version string) ([]byte, error) {
 func openAPI(version string) huma.Config {
 	cfg := huma.DefaultConfig("memhook", version)
 	cfg.Info.Description = "Registers tasks of memories.ai and sends signed webhooks when their videos are available.\n\n" +
-		"Errors are `application/problem+json` (RFC 9457) with a stable `code`. Lists are newest first; `cursor` continues them. " +
-		"Times are UTC with six digits of a second. An unknown field or query parameter is an error. A body has at most 1 MiB and 20 levels " +
+		"Errors are `application/problem+json` (RFC 9457) with a stable `code`. " +
+		"Lists are newest first, those of events oldest first; `cursor` continues them, `after` the feed. " +
+		"Times are UTC with six digits of a second, in webhooks with three. An unknown field or query parameter is an error. A body has at most 1 MiB and 20 levels " +
 		"of JSON and arrives within 5 s; a URL has at most 8 KiB."
 	cfg.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	cfg.Tags = []*huma.Tag{
@@ -36,7 +37,7 @@ func openAPI(version string) huma.Config {
 		{Name: "events", Description: "What happened to tasks and endpoints. The feed lets a customer catch up by pulling."},
 		{Name: "endpoints", Description: "Callback URLs with their settings, secrets and health."},
 		{Name: "deliveries", Description: "One event for one endpoint, with every attempt."},
-		{Name: "search", Description: "Tasks, deliveries and endpoints by what is known of them."},
+		{Name: "search", Description: "Finds tasks, deliveries, endpoints and uploads."},
 		{Name: "admin", Description: "For the operator. Requires the admin token."},
 	}
 	cfg.CreateHooks = nil // they add a $schema member to every answer

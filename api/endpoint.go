@@ -22,7 +22,7 @@ type Endpoint struct {
 	Headers        map[string]string `json:"headers" doc:"Sent with every webhook. The values are masked."`
 	RateLimit      *float64          `json:"rate_limit" doc:"Deliveries per second; null for no limit."`
 	Signatures     []string          `json:"signatures" nullable:"false" doc:"v1: HMAC-SHA256 with the secret. v1a: ed25519 with the key that /public-key answers."`
-	Breaker        string            `json:"breaker" enum:"closed,open,half-open" doc:"closed: it works; open: it is failing and rests; half-open: it is being tried."`
+	Breaker        string            `json:"breaker" enum:"closed,open,half-open" doc:"closed: it works; open: it is failing, and only probes are sent; half-open: a probe is on its way."`
 	Queued         *int              `json:"queued,omitempty" doc:"The number of deliveries that wait for the endpoint; absent in lists."`
 	CreatedAt      Time              `json:"created_at" doc:"When the endpoint was created."`
 }

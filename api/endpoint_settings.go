@@ -124,7 +124,7 @@ func checkHeaders(headers map[string]string) (wrong []FieldError) {
 			wrong = append(wrong, FieldError{"headers." + name, "is given twice: the case of a header's name does not matter"})
 		case !headerName.MatchString(name):
 			wrong = append(wrong, FieldError{"headers." + name[:min(len(name), 100)],
-				"must be the name of an HTTP header: up to 100 letters, digits and hyphens, without colon and blanks"})
+				"must be the name of an HTTP header: up to 100 letters, digits and hyphens, without colons or spaces"})
 		case slices.Contains(reservedHeaders, lower) || strings.HasPrefix(lower, "webhook-"):
 			wrong = append(wrong, FieldError{"headers." + name, "is set by memhook and cannot be changed; leave it out"})
 		case len(value) > maxHeaderValue || strings.ContainsFunc(value, notInHeader):

@@ -30,11 +30,11 @@ type (
 	}
 	// RecoverSince asks for failed deliveries to be sent again.
 	RecoverSince struct {
-		Since time.Time `json:"since" doc:"Deliveries that failed at or after this time are taken up again."`
+		Since time.Time `json:"since" doc:"Deliveries that failed at or after this time are sent again."`
 	}
 	// Recovery is what a recovery took up.
 	Recovery struct {
-		Recovered int `json:"recovered" doc:"The number of deliveries taken up again. The endpoint's queued is the number of those that still wait."`
+		Recovered int `json:"recovered" doc:"The number of failed deliveries that are sent again. The endpoint's queued is the number of those that still wait."`
 	}
 	rotateInput struct {
 		IDInput

@@ -17,7 +17,7 @@ type APIKey struct {
 	CreatedAt  Time      `json:"created_at" doc:"When the key was created."`
 	LastUsedAt *Time     `json:"last_used_at" nullable:"true" doc:"When the key was last used; null if never."`
 	RevokedAt  *Time     `json:"revoked_at" nullable:"true" doc:"When the key was revoked; null if it works."`
-	RateLimit  *float64  `json:"rate_limit" doc:"Requests per second to each instance; null for the service's default."`
+	RateLimit  *float64  `json:"rate_limit" doc:"Requests per second that each instance accepts; null for the service's default."`
 }
 
 // NewKey is a key to be created.

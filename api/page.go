@@ -109,7 +109,7 @@ func requiredID(field, s string) (uuid.UUID, error) {
 	case err != nil:
 		return id, invalid(FieldError{field, "must be an id (a UUID)" + notThisID(s)})
 	case id == uuid.Nil:
-		return id, invalid(FieldError{field, "must be an id (a UUID), and the zero UUID is none"})
+		return id, invalid(FieldError{field, "must be an id (a UUID) other than the zero UUID"})
 	}
 	return id, nil
 }

@@ -111,7 +111,7 @@ func (s *server) problemOfStore(ctx context.Context, err error, subject string) 
 	case errors.Is(err, store.ErrConflict):
 		return problemFor(http.StatusConflict, codeConflict, store.ConflictReason(err))
 	case errors.As(err, &noHeader):
-		return invalid(FieldError{"headers." + noHeader.Name, "must have its value: " + masked + " stands for a stored one, and there is none"})
+		return invalid(FieldError{"headers." + noHeader.Name, "needs a value: " + masked + " stands for the stored one, and none is stored"})
 	case errors.Is(err, store.ErrFull):
 		return invalid(FieldError{"callback_url", "is one too many: " + store.ErrFull.Error()})
 	case store.IsUnstorable(err):
@@ -119,7 +119,7 @@ func (s *server) problemOfStore(ctx context.Context, err error, subject string) 
 	case errors.Is(err, store.ErrSearchTimeout):
 		return problemFor(http.StatusServiceUnavailable, codeUnavailable, store.ErrSearchTimeout.Error()+"; search for more of the text")
 	case ctx.Err() != nil:
-		return problemFor(http.StatusServiceUnavailable, codeUnavailable, "the client gave up the request, or the service is stopping")
+		return problemFor(http.StatusServiceUnavailable, codeUnavailable, "the client cancelled the request, or the service is stopping")
 	case store.IsUnavailable(err):
 		s.log.Warn("the database is unavailable", "error", err, "request_id", requestIDOf(ctx))
 		return problemFor(http.StatusServiceUnavailable, codeUnavailable, "the database cannot be reached; try again in a few seconds")

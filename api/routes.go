@@ -123,14 +123,14 @@ func (s *server) adminRoutes() []route {
 var descriptions = map[string]string{
 	"create-task": "Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. " +
 		"Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, " +
-		"does not change. A new subscriber receives the events that the task has already had at once. Registering a task that failed, " +
+		"does not change. A new subscriber receives at once the events that the task has already had. Registering a task that failed, " +
 		"expired or was cancelled starts it anew.",
 	"create-tasks": "Registers each task as create-task does, in one transaction. Results are in the order of registrations.",
 	"create-upload": "Submits videos to memories.ai within the account's budget of submissions, and registers the task that comes of " +
 		"it, as create-task does. Answers at once; get the upload to see what became of it. If memories.ai refuses the submission, the " +
 		"callback URL receives upload.failed; if its answer is lost, upload.unknown. With the Datalake a submission whose answer is lost " +
 		"is repeated safely; with v1 it is never repeated.",
-	"list-uploads": "Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there " +
+	"list-uploads": "Newest first. memories.ai cannot be asked whether it accepted an upload that is unknown. Check there " +
 		"whether the video has arrived: if so, register its task with create-task; if not, create another upload.",
 	"list-tasks": "Newest first.",
 	"cancel-task": "Stops polling the task. A task that has ended already answers 409. With purge=true the task is deleted, " +

@@ -188,7 +188,7 @@ func videoURLFault(text string) string {
 	case utf8.RuneCountInString(text) > maxUploadURL:
 		return fmt.Sprintf("must have at most %d characters", maxUploadURL)
 	case strings.ContainsFunc(text, unicode.IsSpace):
-		return "must not contain blanks; a blank inside a URL is written %20"
+		return "must not contain spaces; a space inside a URL is written %20"
 	case !printable(text):
 		return "must be printable characters"
 	case err != nil && strings.Contains(err.Error(), "invalid URL escape"):

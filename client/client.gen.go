@@ -744,7 +744,7 @@ type APIKey struct {
 	// Prefix The first characters of the key, to recognise it by.
 	Prefix string `json:"prefix"`
 
-	// RateLimit Requests per second to each instance; null for the service's default.
+	// RateLimit Requests per second that each instance accepts; null for the service's default.
 	RateLimit *float64 `json:"rate_limit"`
 
 	// RevokedAt When the key was revoked; null if it works.
@@ -783,7 +783,7 @@ type Account struct {
 	// RequestsPerSecond The account's budget.
 	RequestsPerSecond float64 `json:"requests_per_second"`
 
-	// State Whether memories.ai answers: rate_limited and unavailable pass by themselves, refused needs another key.
+	// State Whether memories.ai answers: rate_limited and unavailable pass by themselves, refused needs another key or credits.
 	State AccountState `json:"state"`
 
 	// StateReason What memories.ai said.
@@ -799,7 +799,7 @@ type Account struct {
 // AccountApi The generation of memories.ai's API.
 type AccountApi string
 
-// AccountState Whether memories.ai answers: rate_limited and unavailable pass by themselves, refused needs another key.
+// AccountState Whether memories.ai answers: rate_limited and unavailable pass by themselves, refused needs another key or credits.
 type AccountState string
 
 // AccountList defines model for AccountList.
@@ -1016,7 +1016,7 @@ type Delivery struct {
 	// Status pending: it is or will be attempted; failed: its retries are used up.
 	Status DeliveryStatus `json:"status"`
 
-	// Task The id of the task in memhook; null for events about endpoints.
+	// Task The id of the task in memhook; null for events about endpoints and uploads.
 	Task *openapi_types.UUID `json:"task"`
 }
 
@@ -1034,7 +1034,7 @@ type DeliveryList struct {
 
 // Endpoint defines model for Endpoint.
 type Endpoint struct {
-	// Breaker closed: it works; open: it is failing and rests; half-open: it is being tried.
+	// Breaker closed: it works; open: it is failing, and only probes are sent; half-open: a probe is on its way.
 	Breaker EndpointBreaker `json:"breaker"`
 
 	// CreatedAt When the endpoint was created.
@@ -1071,7 +1071,7 @@ type Endpoint struct {
 	Url string `json:"url"`
 }
 
-// EndpointBreaker closed: it works; open: it is failing and rests; half-open: it is being tried.
+// EndpointBreaker closed: it works; open: it is failing, and only probes are sent; half-open: a probe is on its way.
 type EndpointBreaker string
 
 // EndpointDisabledEvent Another endpoint of the app was disabled.
@@ -1535,13 +1535,13 @@ type Rates struct {
 
 // RecoverSince defines model for RecoverSince.
 type RecoverSince struct {
-	// Since Deliveries that failed at or after this time are taken up again.
+	// Since Deliveries that failed at or after this time are sent again.
 	Since time.Time `json:"since"`
 }
 
 // Recovery defines model for Recovery.
 type Recovery struct {
-	// Recovered The number of deliveries taken up again. The endpoint's queued is the number of those that still wait.
+	// Recovered The number of failed deliveries that are sent again. The endpoint's queued is the number of those that still wait.
 	Recovered int64 `json:"recovered"`
 }
 
@@ -3617,7 +3617,7 @@ type ClientInterface interface {
 
 	// CreateTaskWithBody Register a task
 	//
-	// Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, does not change. A new subscriber receives the events that the task has already had at once. Registering a task that failed, expired or was cancelled starts it anew.
+	// Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, does not change. A new subscriber receives at once the events that the task has already had. Registering a task that failed, expired or was cancelled starts it anew.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3626,7 +3626,7 @@ type ClientInterface interface {
 
 	// CreateTask Register a task
 	//
-	// Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, does not change. A new subscriber receives the events that the task has already had at once. Registering a task that failed, expired or was cancelled starts it anew.
+	// Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, does not change. A new subscriber receives at once the events that the task has already had. Registering a task that failed, expired or was cancelled starts it anew.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3672,7 +3672,7 @@ type ClientInterface interface {
 
 	// ListUploads List uploads
 	//
-	// Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
+	// Newest first. memories.ai cannot be asked whether it accepted an upload that is unknown. Check there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
 	//
 	// Corresponds with GET /v1/uploads (the `ListUploads` operationId).
 	ListUploads(ctx context.Context, params *ListUploadsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -4916,7 +4916,7 @@ func (c *Client) ListTasks(ctx context.Context, params *ListTasksParams, reqEdit
 
 // CreateTaskWithBody Register a task
 //
-// Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, does not change. A new subscriber receives the events that the task has already had at once. Registering a task that failed, expired or was cancelled starts it anew.
+// Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, does not change. A new subscriber receives at once the events that the task has already had. Registering a task that failed, expired or was cancelled starts it anew.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4935,7 +4935,7 @@ func (c *Client) CreateTaskWithBody(ctx context.Context, params *CreateTaskParam
 
 // CreateTask Register a task
 //
-// Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, does not change. A new subscriber receives the events that the task has already had at once. Registering a task that failed, expired or was cancelled starts it anew.
+// Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, does not change. A new subscriber receives at once the events that the task has already had. Registering a task that failed, expired or was cancelled starts it anew.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -5041,7 +5041,7 @@ func (c *Client) ListTaskEvents(ctx context.Context, id string, params *ListTask
 
 // ListUploads List uploads
 //
-// Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
+// Newest first. memories.ai cannot be asked whether it accepted an upload that is unknown. Check there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
 //
 // Corresponds with GET /v1/uploads (the `ListUploads` operationId).
 func (c *Client) ListUploads(ctx context.Context, params *ListUploadsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {

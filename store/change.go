@@ -52,7 +52,7 @@ func raise(ctx context.Context, tx pgx.Tx, changes []Change, at time.Time) error
 		case EventEndpointDisabled:
 			a.Summary = "The endpoint " + c.URL + " was disabled: " + c.Reason + ". Its webhooks wait until it is enabled."
 		case EventEndpointRecovered:
-			a.Summary = "The endpoint " + c.URL + " is well again."
+			a.Summary = "The endpoint " + c.URL + " works again."
 		case ChangeUsedUp: // told once until the endpoint has recovered
 			a.Subject, a.Link = "used-up:"+c.EndpointID.String(), "/admin/deliveries?status=failed&endpoint_id="+c.EndpointID.String()
 			a.Summary = "Retries are used up: webhooks for " + c.URL + " have failed for good: " + c.Reason +

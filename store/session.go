@@ -82,7 +82,7 @@ func sessionSetup(cfg *pgx.ConnConfig, pooler string) pgconn.ValidateConnectFunc
 		encoding, isolation := row[1], row[len(row)-1]
 		switch {
 		case encoding != "UTF8":
-			return refusal("the database's encoding is " + encoding + ", in which not every text can be stored: make one with encoding UTF8")
+			return refusal("the database's encoding is " + encoding + ", which cannot store every text: create a database with the encoding UTF8")
 		case row[0] == "t":
 			return errReadOnly
 		case settings == nil && isolation != "read committed":

@@ -14,7 +14,7 @@ import (
 // callback URL gets an endpoint of its own, as the version before makes them.
 
 // errUpgrading says that a request must wait for the end of an upgrade.
-var errUpgrading = errors.New("an instance of the version before still runs; try again when it has stopped")
+var errUpgrading = errors.New("an instance of the previous version is still running; try again when it has stopped")
 
 // FinishUpgrade does what had to wait for the end of the version before. It returns how many endpoints it has merged into
 // others, and reports whether the upgrade is finished; if not, the caller tries again later. normalize returns a URL's normal

@@ -63,7 +63,7 @@ func accountForm(r *http.Request) (c store.AccountChange, err error) {
 	}
 	if key := formText(r, "api_key"); key != "" {
 		if !store.ValidKey(key) {
-			return c, badInput("An API key has only printable ASCII characters and no blanks.")
+			return c, badInput("An API key has only printable ASCII characters and no spaces.")
 		}
 		c.APIKey = &key
 	}

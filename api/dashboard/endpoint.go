@@ -219,7 +219,7 @@ func (d *dashboard) recoverEndpoint(r *http.Request) (to, done string, err error
 	}
 	n, err := d.store.Recover(r.Context(), store.Everything(), id, since)
 	to = withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n))
-	return to, count(n, "failed delivery") + " taken up again", err
+	return to, count(n, "failed delivery") + " sent again as the endpoint takes them", err
 }
 
 // formHours reads the field of a form that says for how many hours to look back.

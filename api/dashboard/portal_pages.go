@@ -74,7 +74,7 @@ func condition(ep *store.Endpoint) (state, advice string) {
 	case !ep.Enabled:
 		return "disabled", "Nothing is sent: " + *ep.DisabledReason + ". New webhooks wait. Ask the sender to enable the endpoint again."
 	case ep.Breaker != store.BreakerClosed:
-		return "failing", "New webhooks wait. The endpoint is tried every few minutes; Recover tries it at once."
+		return "failing", "New webhooks wait. The endpoint is probed at growing intervals of up to five minutes; Recover tries it at once."
 	case ep.Failures > 0:
 		return "failing", "The last attempts failed and will be retried."
 	default:

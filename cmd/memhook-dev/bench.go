@@ -1,7 +1,7 @@
 package main
 
 type benchCommand struct {
-	Polling       benchPollingCommand       `cmd:"" help:"Compare polling policies on virtual time."`
+	Polling       benchPollingCommand       `cmd:"" help:"Compare polling policies in virtual time."`
 	Deliveries    benchDeliveriesCommand    `cmd:"" help:"Measure accepting and delivering events: rate, CPU, latency."`
 	Floor         benchFloorCommand         `cmd:"" help:"Measure a delivery beside its floor: a bare signed POST and its rows."`
 	Idle          benchIdleCommand          `cmd:"" help:"Measure CPU and memory of an idle service."`

@@ -11,7 +11,7 @@ import (
 )
 
 type commands struct {
-	Demo  demoCommand  `cmd:"" help:"Run the whole bridge with nothing configured."`
+	Demo  demoCommand  `cmd:"" help:"Run all of memhook with nothing configured."`
 	Sim   simCommand   `cmd:"" help:"Run a simulated memories.ai."`
 	Bench benchCommand `cmd:"" help:"Run a benchmark."`
 

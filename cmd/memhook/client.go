@@ -40,7 +40,7 @@ func (r remote) ProvideClient() (*client.Client, error) {
 	case key == "":
 		wrong = append(wrong, "MEMHOOK_API_KEY is required: the app's API key, such as "+store.KeyPrefix+"…")
 	case !store.ValidKey(key):
-		wrong = append(wrong, "MEMHOOK_API_KEY must have only printable ASCII characters and no blanks inside, such as "+store.KeyPrefix+"…")
+		wrong = append(wrong, "MEMHOOK_API_KEY must have only printable ASCII characters and no spaces inside, such as "+store.KeyPrefix+"…")
 	}
 	if u, err := url.Parse(base); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		wrong = append(wrong, "MEMHOOK_URL must be the http or https URL of a memhook, such as https://memhook.example")

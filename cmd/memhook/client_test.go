@@ -155,7 +155,7 @@ func TestTheClientCommands(t *testing.T) {
 		c.read(&deliveries, "deliveries", "list", "--status", "failed")
 		return len(deliveries) == 1
 	})
-	if out := c.ok("endpoints", "recover", endpoints[0].ID, "--since", "1h"); !strings.Contains(out, "again: 1") {
+	if out := c.ok("endpoints", "recover", endpoints[0].ID, "--since", "1h"); !strings.Contains(out, "recovered: 1") {
 		t.Errorf("recover printed %s", out)
 	}
 	if status, _, errs := c.run("endpoints", "recover", endpoints[0].ID, "--since", "yesterday"); status != 1 || !strings.Contains(errs, "--since") {

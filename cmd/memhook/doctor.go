@@ -132,7 +132,7 @@ func (d *doctor) database(ctx context.Context) *pgxpool.Pool {
 		Scan(&version, &text, &connections)
 	switch {
 	case err != nil:
-		d.failf("database", "look into PostgreSQL's log", "%v", err)
+		d.failf("database", "look at PostgreSQL's log", "%v", err)
 	case version < leastPostgres:
 		d.failf("database", "upgrade to PostgreSQL 14 or newer", "PostgreSQL %s is too old", text)
 	default:
@@ -150,7 +150,7 @@ func (d *doctor) rights(ctx context.Context, pool *pgxpool.Pool) {
 	r, err := store.ReadRights(ctx, pool)
 	switch {
 	case err != nil:
-		d.failf("rights", "look into PostgreSQL's log", "%v", err)
+		d.failf("rights", "look at PostgreSQL's log", "%v", err)
 	case r.Migrated && !r.Serve:
 		d.failf("rights", "as the owner of the tables, run: grant select, insert, update, delete on all tables, and usage on all sequences, "+
 			"in schema "+r.Schema+" to "+r.User, "the user %s may not read and change all of memhook's tables", r.User)
@@ -174,7 +174,7 @@ func (d *doctor) clock(ctx context.Context, pool *pgxpool.Pool) {
 	var theirs time.Time
 	before := time.Now()
 	if err := pool.QueryRow(ctx, `select clock_timestamp()`).Scan(&theirs); err != nil {
-		d.failf("clock", "look into PostgreSQL's log", "%v", err)
+		d.failf("clock", "look at PostgreSQL's log", "%v", err)
 		return
 	}
 	ours := before.Add(time.Since(before) / 2)
@@ -221,7 +221,7 @@ func (d *doctor) keys(ctx context.Context, pool *pgxpool.Pool) {
 	d.okf("encryption key", "fits this database")
 	accounts, err := st.AllAccounts(ctx)
 	if err != nil {
-		d.failf("memories.ai", "look into PostgreSQL's log", "%v", err)
+		d.failf("memories.ai", "look at PostgreSQL's log", "%v", err)
 		return
 	}
 	if len(accounts) == 0 {
@@ -241,7 +241,7 @@ func (d *doctor) memoriesKey(ctx context.Context, st *store.Store, account store
 		status, err = ask(ctx, st, client, account)
 	}
 	if err != nil {
-		d.failf("memories.ai", "look into PostgreSQL's log", "%v", err)
+		d.failf("memories.ai", "look at PostgreSQL's log", "%v", err)
 		return
 	}
 	d.printAnswer(account.Name, status)

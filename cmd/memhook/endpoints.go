@@ -49,7 +49,7 @@ type recoverEndpoint struct {
 	remote
 
 	Endpoint string `arg:"" help:"The id of the endpoint."`
-	Since    string `default:"24h" help:"Take up what failed since then: a time (2026-01-02T15:04:05Z), or how long ago (24h)."`
+	Since    string `default:"24h" help:"Send again what has failed since then: a time (2026-01-02T15:04:05Z), or how long ago (24h)."`
 }
 
 // Run has memhook send the endpoint's failed deliveries again and prints their number.
@@ -63,7 +63,7 @@ func (c recoverEndpoint) Run(ctx context.Context, api *client.Client) error {
 		return err
 	}
 	return c.print(got, func(w io.Writer) {
-		_, _ = fmt.Fprintf(w, "deliveries taken up again: %d\n", got.Recovered)
+		_, _ = fmt.Fprintf(w, "deliveries recovered: %d\n", got.Recovered)
 	})
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 type eventsCommands struct {
-	Tail tailEvents `cmd:"" help:"Print events as they happen, about two seconds later."`
+	Tail tailEvents `cmd:"" help:"Print events as they happen, within about a second."`
 }
 
 // tailInterval is the time between two looks at the feed.

@@ -22,10 +22,10 @@ type commands struct {
 	Listen     listenCommand     `cmd:"" help:"Receive, verify and print webhooks."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 
-	Tasks      tasksCommands      `cmd:"" group:"Of a running memhook (MEMHOOK_URL, MEMHOOK_API_KEY)" help:"Register, show, await and cancel tasks."`
-	Deliveries deliveriesCommands `cmd:"" group:"Of a running memhook (MEMHOOK_URL, MEMHOOK_API_KEY)" help:"Show and resend deliveries."`
-	Endpoints  endpointsCommands  `cmd:"" group:"Of a running memhook (MEMHOOK_URL, MEMHOOK_API_KEY)" help:"Show, test and recover endpoints."`
-	Events     eventsCommands     `cmd:"" group:"Of a running memhook (MEMHOOK_URL, MEMHOOK_API_KEY)" help:"Follow what happens."`
+	Tasks      tasksCommands      `cmd:"" group:"Client of a running memhook (MEMHOOK_URL, MEMHOOK_API_KEY)" help:"Register, show, await and cancel tasks."`
+	Deliveries deliveriesCommands `cmd:"" group:"Client of a running memhook (MEMHOOK_URL, MEMHOOK_API_KEY)" help:"Show and resend deliveries."`
+	Endpoints  endpointsCommands  `cmd:"" group:"Client of a running memhook (MEMHOOK_URL, MEMHOOK_API_KEY)" help:"Show, test and recover endpoints."`
+	Events     eventsCommands     `cmd:"" group:"Client of a running memhook (MEMHOOK_URL, MEMHOOK_API_KEY)" help:"Follow what happens."`
 
 	VersionFlag kong.VersionFlag `name:"version" help:"Print the version."`
 }

@@ -14,14 +14,14 @@ import (
 
 type migrateCommand struct {
 	Up     migrateUp     `cmd:"" help:"Migrate memhook's schema and River's to the versions that this memhook needs."`
-	Down   migrateDown   `cmd:"" help:"Drop both schemas with all their data."`
+	Down   migrateDown   `cmd:"" help:"Drop memhook's tables and River's with all their data."`
 	Status migrateStatus `cmd:"" help:"Print the schema versions."`
 }
 
 type (
 	migrateUp   struct{}
 	migrateDown struct {
-		Yes bool `help:"Confirm that all data shall be deleted."`
+		Yes bool `help:"Confirm that all data will be deleted."`
 	}
 	migrateStatus struct{}
 )

@@ -27,7 +27,7 @@ func TestCommandMistakesAreExplained(t *testing.T) {
 		{"tasks wait a --timeout 10", "", "missing unit"},
 		{"tasks list", "MEMHOOK_API_KEY=", "MEMHOOK_API_KEY is required: the app's API key, such as mh_"},
 		{"tasks list", "MEMHOOK_API_KEY=\r\n", "MEMHOOK_API_KEY is required: the app's API key, such as mh_"},
-		{"tasks list", "MEMHOOK_API_KEY=mh_a\nmh_b", "MEMHOOK_API_KEY must have only printable ASCII characters and no blanks inside, such as mh_"},
+		{"tasks list", "MEMHOOK_API_KEY=mh_a\nmh_b", "MEMHOOK_API_KEY must have only printable ASCII characters and no spaces inside, such as mh_"},
 		{"tasks list", "MEMHOOK_URL=localhost:8080", "MEMHOOK_URL must be the http or https URL of a memhook, such as https://"},
 		{"serve", "DATABASE_URL=", "DATABASE_URL: missing; for example postgres://"},
 		{"serve", "DATABASE_URL=localhost/memhook", "must begin with postgres://"},

@@ -280,7 +280,7 @@ func TestAlertsAreSentOnceForEachChange(t *testing.T) {
 			if err := json.Unmarshal(r.body, &text); err != nil || len(text) != 1 || !strings.HasPrefix(text["text"], "memhook: ") {
 				t.Errorf("%v: %s", err, r.body)
 			}
-			for word, state := range map[string]string{"is failing": "endpoint.failing", "Retries are used up": "delivery.failed", "is well again": "endpoint.recovered"} {
+			for word, state := range map[string]string{"is failing": "endpoint.failing", "Retries are used up": "delivery.failed", "works again": "endpoint.recovered"} {
 				if strings.Contains(text["text"], word) {
 					states = append(states, state)
 				}

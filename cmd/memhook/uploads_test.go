@@ -282,7 +282,7 @@ func TestUploadsAreChecked(t *testing.T) {
 		"": "absolute", "ftp://a.example/": "absolute", "file:///etc/passwd": "absolute", "javascript:1": "absolute", "/v": "absolute",
 		"a.example/v": "absolute", "//a.example/v": "absolute", "https:///v": "absolute", "https://:443/v": "absolute", "http://[::1/v": "absolute",
 		"https://a.example:x/": "absolute", "https://a.example:0/": "port", "https://a.example:65536/": "port",
-		"https://a.example/a b": "%20", "https://a.example/v ": "blanks", "https://a.example/\n": "blanks", "https://a.example/%zz": "%25",
+		"https://a.example/a b": "%20", "https://a.example/v ": "spaces", "https://a.example/\n": "spaces", "https://a.example/%zz": "%25",
 		"https://a.example/\x00": "printable", "https://a.example/\u202e": "printable",
 		"https://a.example/" + strings.Repeat("x", 2048): "2048",
 	} {

@@ -25,7 +25,7 @@ import (
 // worst are the peers that hold an attempt for as long as they can.
 func worst() (out []badpeers.Peer) {
 	for _, p := range badpeers.Table() {
-		if p.Serve != nil && !p.Keeps && !p.LargeRequest && (p.Status == 101 || (&outbound.Error{Kind: p.Kind}).Timeout()) && !strings.HasPrefix(string(p.Kind), "time-out while connecting") {
+		if p.Serve != nil && !p.Keeps && !p.LargeRequest && (p.Status == 101 || (&outbound.Error{Kind: p.Kind}).Timeout()) && !strings.HasPrefix(string(p.Kind), "timeout while connecting") {
 			out = append(out, p)
 		}
 	}

@@ -30,10 +30,10 @@ const (
 	TLSClosed      Kind = "TLS: the connection was closed in the handshake"
 	TLSBroken      Kind = "TLS: the server ended the connection with an error; no client certificate is sent"
 	TLSOther       Kind = "TLS: the handshake failed; TLS 1.2 or newer is needed"
-	TimeoutConnect Kind = "time-out while connecting"
-	TimeoutTLS     Kind = "time-out while connecting: the TLS handshake did not end"
-	TimeoutAnswer  Kind = "time-out while waiting for the answer"
-	TimeoutRead    Kind = "time-out while reading the answer"
+	TimeoutConnect Kind = "timeout while connecting"
+	TimeoutTLS     Kind = "timeout while connecting: the TLS handshake did not end"
+	TimeoutAnswer  Kind = "timeout while waiting for the answer"
+	TimeoutRead    Kind = "timeout while reading the answer"
 	Closed         Kind = "the connection was closed before an answer"
 	ClosedRead     Kind = "the connection was closed in the middle of the answer"
 	Malformed      Kind = "the answer is not HTTP/1.1"
@@ -41,7 +41,7 @@ const (
 	Proxy          Kind = "the proxy that requests leave through failed"
 	Unsendable     Kind = "the request could not be made"
 	Cancelled      Kind = "the attempt was given up"
-	NotReached     Kind = "the host could not be connected to"
+	NotReached     Kind = "could not connect to the host"
 	MalformedBody  Kind = "the answer's body is not HTTP/1.1"
 )
 

@@ -948,7 +948,7 @@ export interface paths {
         put?: never;
         /**
          * Register a task
-         * @description Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, does not change. A new subscriber receives the events that the task has already had at once. Registering a task that failed, expired or was cancelled starts it anew.
+         * @description Registers a task of memories.ai and a callback URL that receives its events. Repeating a registration answers 200. Registering a known task with another callback URL adds a subscription (201); what the task already has, such as its metadata, does not change. A new subscriber receives at once the events that the task has already had. Registering a task that failed, expired or was cancelled starts it anew.
          */
         post: operations["create-task"];
         delete?: never;
@@ -1027,7 +1027,7 @@ export interface paths {
         };
         /**
          * List uploads
-         * @description Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
+         * @description Newest first. memories.ai cannot be asked whether it accepted an upload that is unknown. Check there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
          */
         get: operations["list-uploads"];
         put?: never;
@@ -1308,7 +1308,7 @@ export interface components {
             prefix: string;
             /**
              * Format: double
-             * @description Requests per second to each instance; null for the service's default.
+             * @description Requests per second that each instance accepts; null for the service's default.
              */
             rate_limit: number | null;
             /**
@@ -1357,7 +1357,7 @@ export interface components {
              */
             requests_per_second: number;
             /**
-             * @description Whether memories.ai answers: rate_limited and unavailable pass by themselves, refused needs another key.
+             * @description Whether memories.ai answers: rate_limited and unavailable pass by themselves, refused needs another key or credits.
              * @enum {string}
              */
             state: "active" | "rate_limited" | "refused" | "unavailable";
@@ -1594,7 +1594,7 @@ export interface components {
             status: "pending" | "delivered" | "failed" | "cancelled";
             /**
              * Format: uuid
-             * @description The id of the task in memhook; null for events about endpoints.
+             * @description The id of the task in memhook; null for events about endpoints and uploads.
              */
             task: string | null;
         };
@@ -1606,7 +1606,7 @@ export interface components {
         };
         Endpoint: {
             /**
-             * @description closed: it works; open: it is failing and rests; half-open: it is being tried.
+             * @description closed: it works; open: it is failing, and only probes are sent; half-open: a probe is on its way.
              * @enum {string}
              */
             breaker: "closed" | "open" | "half-open";
@@ -2105,14 +2105,14 @@ export interface components {
         RecoverSince: {
             /**
              * Format: date-time
-             * @description Deliveries that failed at or after this time are taken up again.
+             * @description Deliveries that failed at or after this time are sent again.
              */
             since: string;
         };
         Recovery: {
             /**
              * Format: int64
-             * @description The number of deliveries taken up again. The endpoint's queued is the number of those that still wait.
+             * @description The number of failed deliveries that are sent again. The endpoint's queued is the number of those that still wait.
              */
             recovered: number;
         };

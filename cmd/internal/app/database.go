@@ -78,7 +78,7 @@ func (s *Service) upgrade(ctx, background context.Context) error {
 	if err != nil || finished {
 		return err
 	}
-	s.log.Info("the version before still runs; its endpoints are merged when it has stopped")
+	s.log.Info("the previous version is still running; its endpoints are merged when it has stopped")
 	s.activity.Go(func() {
 		for logged := ""; !finished; {
 			select {

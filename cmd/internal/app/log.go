@@ -36,7 +36,7 @@ func logChange(log *slog.Logger, c store.Change) {
 	case store.EventEndpointDisabled:
 		what = "an endpoint was disabled: its deliveries wait until it is enabled"
 	case store.EventEndpointRecovered:
-		level, what = slog.LevelInfo, "an endpoint's breaker closed: it is well again"
+		level, what = slog.LevelInfo, "an endpoint's breaker closed: it works again"
 	case store.ChangeUsedUp:
 		what = "a delivery failed for good: it has no retries left"
 	}

@@ -33,7 +33,7 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 		},
 		{
 			"MEMHOOK_DATABASE_POOLER", "", "transaction",
-			"transaction, if memhook connects through a pooler in that mode",
+			"must be transaction if memhook connects through a pooler in transaction mode",
 			func(v string) error {
 				if s.DatabasePooler = v; v != store.TransactionPooler {
 					return errors.New("must be transaction, or unset")
@@ -130,7 +130,7 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 		},
 		{
 			"MEMHOOK_CALLBACK_CA", "", "/etc/memhook/ca.pem",
-			"PEM file of certificates that are trusted for callbacks, beside the system's", s.callbackCA,
+			"PEM file of certificates that are trusted for callbacks in addition to the system's", s.callbackCA,
 		},
 		{
 			"MEMHOOK_RETRY_SCHEDULE", "5s,5m,30m,2h,5h,10h,14h,20h,24h", "5s,5m,30m",
@@ -164,8 +164,8 @@ func settingList(s *Settings) []setting { //nolint:funlen // it is a table
 		},
 		{
 			"MEMHOOK_ALERT_URL", "", "https://hooks.slack.com/services/…",
-			"URL that is sent a webhook once for each change: an account is refused, an endpoint is failing, disabled or well again, retries are " +
-				`used up, deliveries wait for a worker; Slack's hooks, and URLs that end in #text, get {"text":"…"}`, s.alertURL,
+			"URL that receives one webhook for each change of state: an account is refused, an endpoint fails, is disabled or works again, " +
+				`retries are used up, deliveries wait for a worker; Slack's hooks, and URLs that end in #text, get {"text":"…"}`, s.alertURL,
 		},
 		{
 			"MEMHOOK_ALERT_SECRET", "", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
@@ -263,7 +263,7 @@ func text(field *string, least int) func(string) error {
 func secret(field *string, least int) func(string) error {
 	return func(v string) error {
 		if !store.ValidKey(v) {
-			return errors.New("must have only printable ASCII characters and no blanks inside")
+			return errors.New("must have only printable ASCII characters and no spaces inside")
 		}
 		return text(field, least)(v)
 	}
