@@ -157,7 +157,7 @@ func (p *portal) closed(w http.ResponseWriter, r *http.Request, err error) {
 		p.cfg.Refused.WithLabelValues("too-many-requests").Inc()
 		w.Header().Set("Retry-After", "1")
 		p.render(w, r, http.StatusTooManyRequests, &view{
-			template: "problem", Title: "Too many requests", Data: "These pages were asked for too often. Wait a second and load the page again.",
+			template: "problem", Title: "Too many requests", Data: "Too many requests for these pages. Wait a second and load the page again.",
 		})
 	case errors.Is(err, store.ErrNotFound):
 		p.cfg.Refused.WithLabelValues("closed-portal").Inc()
