@@ -62,6 +62,11 @@ func tryReceiver(t *testing.T, command func(addr string) []string) {
 		t.Fatalf("endpoint: %d", status)
 	}
 	var out safeBuffer
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the receiver says:\n%.20000s", out.String())
+		}
+	})
 	dir := t.TempDir()
 	run := func(secret string) (stop func()) {
 		args := command(addr)
@@ -73,11 +78,6 @@ func tryReceiver(t *testing.T, command func(addr string) []string) {
 		}
 		stop = func() { _ = cmd.Process.Signal(syscall.SIGKILL); _ = cmd.Wait() }
 		t.Cleanup(stop)
-		t.Cleanup(func() {
-			if said := out.String(); t.Failed() {
-				t.Logf("the receiver says:\n%.20000s", said)
-			}
-		})
 		until(t, time.Minute, "the receiver listens", func() bool {
 			resp, err := http.Post(url, "application/json", strings.NewReader("{}"))
 			if err == nil {
@@ -90,6 +90,12 @@ func tryReceiver(t *testing.T, command func(addr string) []string) {
 	stop := run(first)
 	malformed(t, url)
 	taken := signed(t, url, first, &out)
+	worked := func(n int) {
+		t.Helper()
+		delivered := func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == n }
+		until(t, 30*time.Second, fmt.Sprint(n, " webhooks are delivered"), delivered)
+		until(t, 20*time.Second, fmt.Sprint(n, " webhooks were worked on"), func() bool { return strings.Count(out.String(), "working on") == n+taken })
+	}
 	const n = 30
 	var rotated struct{ Secret string }
 	for i := range n {
@@ -100,16 +106,12 @@ func tryReceiver(t *testing.T, command func(addr string) []string) {
 			}
 		}
 		if i == 2*n/3 {
-			delivered := func() bool {
-				return b.query(`select count(*) from deliveries where status = 'delivered'`) == i+1
-			}
-			until(t, 20*time.Second, "what was sent so far is delivered", delivered)
+			worked(i + 1) // a killed receiver loses what it has in memory
 			stop()
 			stop = run(rotated.Secret)
 		}
 	}
-	until(t, 30*time.Second, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == n })
-	until(t, 20*time.Second, "all were worked on", func() bool { return strings.Count(out.String(), "working on") == n+taken })
+	worked(n)
 	if times := strings.Count(out.String(), "in order"); times != 1 {
 		t.Errorf("a webhook that came twice was worked on %d times", times)
 	}
