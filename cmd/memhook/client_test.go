@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/memhook/memhook/memories/memoriestest"
+	"github.com/memhook/memhook/webhook"
 )
 
 // commandLine runs client commands of the real binary against an instance.
@@ -75,6 +78,28 @@ func (c commandLine) listen(addr string) (said *safeBuffer, stop func()) {
 	c.t.Cleanup(stop)
 	until(c.t, 10*time.Second, "the receiver is registered", func() bool { return strings.Contains(said.String(), "registered at") })
 	return said, stop
+}
+
+// listen takes a webhook as long as memhook sends any.
+func TestListenTakesALongWebhook(t *testing.T) {
+	t.Parallel()
+	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
+	key, err := webhook.ParseSecret(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out safeBuffer
+	handler := listenCommand{Status: http.StatusNoContent}.handler(&out, func(bool) []string { return []string{secret} })
+	body, at := `{"type":"`+strings.Repeat("x", 7<<20)+`"}`, time.Now()
+	req := httptest.NewRequest(http.MethodPost, "/hooks", strings.NewReader(body))
+	req.Header.Set(webhook.HeaderID, "evt_1")
+	req.Header.Set(webhook.HeaderTimestamp, strconv.FormatInt(at.Unix(), 10))
+	req.Header.Set(webhook.HeaderSignature, webhook.Sign("evt_1", at, []byte(body), [][]byte{key}))
+	answer := httptest.NewRecorder()
+	handler.ServeHTTP(answer, req)
+	if answer.Code != http.StatusNoContent {
+		t.Errorf("listen answers %d and prints %.200s", answer.Code, out.String())
+	}
 }
 
 type deliveryJSON struct {

@@ -272,6 +272,15 @@ func TestTheDeploymentsFiles(t *testing.T) {
 	} else {
 		t.Log("systemd-analyze is not to be had: the unit was not checked")
 	}
+	composed, err := os.ReadFile(repository(t, "docker-compose.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ports := range regexp.MustCompile(`ports: \[.*`).FindAllString(string(composed), -1) { // a proxy adds TLS
+		if !strings.HasPrefix(ports, `ports: ["127.0.0.1:`) {
+			t.Errorf("docker-compose.yml publishes %s", ports)
+		}
+	}
 	if compose, err := exec.LookPath("docker-compose"); err == nil {
 		dir := t.TempDir()
 		config := func() (string, error) {
@@ -280,11 +289,7 @@ func TestTheDeploymentsFiles(t *testing.T) {
 			out, err := cmd.CombinedOutput()
 			return string(out), err
 		}
-		file, err := os.ReadFile(repository(t, "docker-compose.yml"))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, "docker-compose.yml"), file, 0o600)
-		}
-		if err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "docker-compose.yml"), composed, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if out, err := config(); err == nil || !strings.Contains(out, "make env") {

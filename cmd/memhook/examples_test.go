@@ -18,17 +18,211 @@ import (
 )
 
 // The example receivers verify a live run with a rotation of the secret in the middle, and the one who switches to
-// the new secret in the overlap misses nothing.
+// the new secret in the overlap misses nothing. They take what is signed, however long it is, and refuse everything else.
 func TestTheExampleReceivers(t *testing.T) {
 	t.Parallel()
-	goReceiver := filepath.Join(t.TempDir(), "receiver")
-	if out, err := exec.Command("go", "build", "-o", goReceiver, repository(t, "examples/receivers/go")).CombinedOutput(); err != nil {
+	installed := nodeModules(t)
+	for name, prepare := range map[string]func(t *testing.T) func(addr string) []string{
+		"go": goReceiver, "rails": railsReceiver, "laravel": laravelReceiver, "spring": springReceiver,
+		"node": func(t *testing.T) func(string) []string {
+			return javaScript(beside(t, installed, "node/receiver.js", "receiver.mjs"))
+		},
+		"express": func(t *testing.T) func(string) []string {
+			return javaScript(beside(t, installed, "express/receiver.js", "express.mjs"))
+		},
+		"nextjs": func(t *testing.T) func(string) []string { return nextReceiver(t, installed) },
+		"python": func(t *testing.T) func(string) []string {
+			return python(t, "python", repository(t, "examples/receivers/python/receiver.py"))
+		},
+		"fastapi": func(t *testing.T) func(string) []string {
+			return python(t, "fastapi", "-m", "uvicorn", "receiver:app", "--port")
+		},
+		"django": func(t *testing.T) func(string) []string {
+			return python(t, "django", repository(t, "examples/receivers/django/receiver.py"), "runserver", "--noreload")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tryReceiver(t, prepare(t))
+		})
+	}
+}
+
+// tryReceiver runs a receiver, by the command for an address, with webhooks of a real memhook and with others.
+func tryReceiver(t *testing.T, command func(addr string) []string) {
+	t.Helper()
+	b := newBench(t, memoriestest.Config{})
+	b.fast()
+	in := b.start("")
+	addr := freeAddr(t)
+	url := "http://" + addr + "/hooks"
+	var ep struct{ ID string }
+	const first = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
+	if status := in.call(http.MethodPost, "/v1/endpoints", map[string]any{"url": url, "secret": first}, &ep); status != http.StatusCreated {
+		t.Fatalf("endpoint: %d", status)
+	}
+	var out safeBuffer
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the receiver says:\n%.20000s", out.String())
+		}
+	})
+	dir := t.TempDir()
+	run := func(secret string) (stop func()) {
+		args := command(addr)
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "MEMHOOK_SECRET="+secret)
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		stop = func() { _ = cmd.Process.Signal(syscall.SIGKILL); _ = cmd.Wait() }
+		t.Cleanup(stop)
+		until(t, time.Minute, "the receiver listens", func() bool {
+			resp, err := http.Post(url, "application/json", strings.NewReader("{}"))
+			if err == nil {
+				_ = resp.Body.Close()
+			}
+			return err == nil && resp.StatusCode == http.StatusUnauthorized // it is not signed
+		})
+		return stop
+	}
+	stop := run(first)
+	malformed(t, url)
+	taken := signed(t, url, first, &out)
+	worked := func(n int) {
+		t.Helper()
+		delivered := func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == n }
+		until(t, 30*time.Second, fmt.Sprint(n, " webhooks are delivered"), delivered)
+		until(t, 20*time.Second, fmt.Sprint(n, " webhooks were worked on"), func() bool { return strings.Count(out.String(), "working on") == n+taken })
+	}
+	const n = 30
+	var rotated struct{ Secret string }
+	for i := range n {
+		in.registerAt(fmt.Sprintf("task-%d", i), url)
+		if i == n/3 {
+			if status := in.call(http.MethodPost, "/v1/endpoints/"+ep.ID+"/secret/rotate", nil, &rotated); status != http.StatusOK {
+				t.Errorf("rotate: %d", status)
+			}
+		}
+		if i == 2*n/3 {
+			worked(i + 1) // a killed receiver loses what it has in memory
+			stop()
+			stop = run(rotated.Secret)
+		}
+	}
+	worked(n)
+	if times := strings.Count(out.String(), "in order"); times != 1 {
+		t.Errorf("a webhook that came twice was worked on %d times", times)
+	}
+	if failed := b.query(`select count(*) from attempts where response_status = 401`); failed != 0 {
+		t.Errorf("%d webhooks were not verified", failed)
+	}
+}
+
+// post sends a receiver one request and expects a status.
+func post(t *testing.T, url, what string, header http.Header, body string, want int) {
+	t.Helper()
+	req, _ := http.NewRequest(http.MethodPost, url, strings.NewReader(body))
+	req.Header = header
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Errorf("%s: %v", what, err)
+		return
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != want {
+		t.Errorf("%s answers %d, want %d", what, resp.StatusCode, want)
+	}
+}
+
+// malformed sends a receiver headers that no memhook sends.
+func malformed(t *testing.T, url string) {
+	t.Helper()
+	for name, values := range map[string][]string{
+		"webhook-timestamp": {"", "abc", strings.Repeat("9", 400), strings.Repeat("9", 5000), "-9223372036854775808"},
+		"webhook-signature": {"", "v1,é", "v1", "é"},
+	} {
+		for _, value := range values {
+			header := http.Header{"Webhook-Id": {"evt_1"}, "Webhook-Signature": {"v1,AAAA"}, "Webhook-Timestamp": {strconv.FormatInt(time.Now().Unix(), 10)}}
+			header.Set(name, value)
+			post(t, url, fmt.Sprintf("%s: %.20s", name, value), header, "{}", http.StatusUnauthorized)
+		}
+	}
+}
+
+// signed sends a receiver webhooks with proper headers and returns how many it must have worked on.
+func signed(t *testing.T, url, secret string, out *safeBuffer) (taken int) {
+	t.Helper()
+	key, err := webhook.ParseSecret(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := []byte("another secret of 24 bytes")
+	const refused = http.StatusUnauthorized
+	accepted, refusals := make(map[string]bool), []string(nil)
+	for _, c := range []struct {
+		what string // also the event's id and, in its body, a word to find
+		age  time.Duration
+		keys [][]byte
+		size int // bytes that the body has at least
+		want int
+	}{
+		{"in order", 0, [][]byte{key}, 0, http.StatusNoContent},
+		{"in order", 0, [][]byte{key}, 0, http.StatusNoContent}, // again: not worked on twice
+		{"four minutes old", 4 * time.Minute, [][]byte{key}, 0, http.StatusNoContent},
+		{"old signature first", 0, [][]byte{other, key}, 0, http.StatusNoContent},
+		{"old signature last", 0, [][]byte{key, other}, 0, http.StatusNoContent},
+		{"long", 0, [][]byte{key}, 3_000_000, http.StatusNoContent}, // as with 20,000 videos
+		{"wrong secret", 0, [][]byte{other}, 0, refused},
+		{"too old", 6 * time.Minute, [][]byte{key}, 0, refused},
+		{"of the future", -6 * time.Minute, [][]byte{key}, 0, refused},
+		{"altered", 0, [][]byte{key}, 0, refused},
+	} {
+		at, id := time.Now().Add(-c.age), "evt_"+strings.ReplaceAll(c.what, " ", "-")
+		body := fmt.Sprintf(`{"type":"webhook.test","data":{"word":"%s","more":"é%s"}}`, c.what, strings.Repeat("x", c.size))
+		header := http.Header{"Webhook-Id": {id}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)}}
+		header.Set("webhook-signature", webhook.Sign(id, at, []byte(body), c.keys))
+		if c.what == "altered" {
+			body = strings.Replace(body, "webhook.test", "webhook.tost", 1)
+		}
+		post(t, url, c.what, header, body, c.want)
+		if c.want == refused {
+			refusals = append(refusals, c.what)
+			continue
+		}
+		accepted[c.what] = true
+		until(t, 20*time.Second, c.what+" is worked on", func() bool { return strings.Contains(out.String(), c.what) })
+	}
+	for _, what := range refusals {
+		if strings.Contains(out.String(), what) {
+			t.Errorf("%s was worked on", what)
+		}
+	}
+	return len(accepted)
+}
+
+func goReceiver(t *testing.T) func(addr string) []string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "receiver")
+	if out, err := exec.Command("go", "build", "-o", program, repository(t, "examples/receivers/go")).CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
-	installed := nodeModules(t)
-	express, next := beside(t, installed, "express/receiver.js", "express.mjs"), beside(t, installed, "nextjs/route.ts", "route.mts")
-	npx(t, installed, "tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node", next)
-	next = filepath.Join(installed, "next.mjs") // what Next.js does around the handler
+	return func(addr string) []string { return []string{program, addr} }
+}
+
+func portOf(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
+
+func javaScript(file string) func(addr string) []string {
+	return func(addr string) []string { return []string{"node", file, portOf(addr)} }
+}
+
+// nextReceiver compiles the handler for Next.js; what Next.js does around it is a few lines here.
+func nextReceiver(t *testing.T, installed string) func(addr string) []string {
+	t.Helper()
+	npx(t, installed, "tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--types", "node", beside(t, installed, "nextjs/route.ts", "route.mts"))
+	next := filepath.Join(installed, "next.mjs")
 	const around = `import { createServer } from "node:http";
 import { POST } from "./route.mjs";
 createServer(async (request, response) => {
@@ -38,115 +232,61 @@ createServer(async (request, response) => {
 	if err := os.WriteFile(next, []byte(around), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	packages := repository(t, "clients/python")
-	python := func(name string, args ...string) func(addr string) []string {
-		return func(addr string) []string {
-			return slices.Concat([]string{"env", "PYTHONDONTWRITEBYTECODE=1", "PYTHONPATH=" + packages + ":" + repository(t, "examples/receivers/"+name), pythonProgram},
-				args, []string{addr[strings.LastIndexByte(addr, ':')+1:]})
-		}
+	return javaScript(next)
+}
+
+// python runs an example with the system's Python, which has Debian's packages.
+func python(t *testing.T, name string, args ...string) func(addr string) []string {
+	t.Helper()
+	if name != "python" && exec.Command(pythonProgram, "-c", "import fastapi, uvicorn, django").Run() != nil {
+		t.Skip(pythonProgram + " has no FastAPI, uvicorn and Django (Debian: python3-fastapi python3-uvicorn python3-django)")
 	}
-	javaScript := func(file string) func(addr string) []string {
-		return func(addr string) []string { return []string{"node", file, addr[strings.LastIndexByte(addr, ':')+1:]} }
+	path := repository(t, "clients/python") + ":" + repository(t, "examples/receivers/"+name)
+	return func(addr string) []string {
+		return slices.Concat([]string{"env", "PYTHONDONTWRITEBYTECODE=1", "PYTHONPATH=" + path, pythonProgram}, args, []string{portOf(addr)})
 	}
-	for name, command := range map[string]func(addr string) []string{
-		"go":      func(addr string) []string { return []string{goReceiver, addr} },
-		"node":    javaScript(beside(t, installed, "node/receiver.js", "receiver.mjs")),
-		"express": javaScript(express),
-		"nextjs":  javaScript(next),
-		"python":  python("python", repository(t, "examples/receivers/python/receiver.py")),
-		"fastapi": python("fastapi", "-m", "uvicorn", "receiver:app", "--port"),
-		"django":  python("django", repository(t, "examples/receivers/django/receiver.py"), "runserver", "--noreload"),
-	} {
-		if name == "fastapi" || name == "django" { // Debian's packages
-			if exec.Command(pythonProgram, "-c", "import fastapi, uvicorn, django").Run() != nil {
-				t.Logf("%s has no FastAPI, uvicorn and Django: the %s receiver was not run", pythonProgram, name)
-				continue
-			}
+}
+
+func railsReceiver(t *testing.T) func(addr string) []string {
+	t.Helper()
+	const needs = `%w[rails active_record active_job action_controller sqlite3 puma].each { |name| require name }`
+	if exec.Command("ruby", "-e", needs).Run() != nil {
+		t.Skip("there is no Rails with Puma and SQLite (Debian: ruby-railties ruby-activejob ruby-activerecord ruby-sqlite3 puma)")
+	}
+	host, controller := repository(t, "cmd/memhook/testdata/receivers/rails.rb"), repository(t, "examples/receivers/rails/hooks_controller.rb")
+	return func(addr string) []string { return []string{"ruby", host, controller, portOf(addr)} }
+}
+
+func laravelReceiver(t *testing.T) func(addr string) []string {
+	t.Helper()
+	if exec.Command("php", "-r", `require "Illuminate/autoload.php";`).Run() != nil {
+		t.Skip("there is no Laravel (Debian: php-cli php-laravel-framework)")
+	}
+	host, controller := repository(t, "cmd/memhook/testdata/receivers/laravel.php"), repository(t, "examples/receivers/laravel/HooksController.php")
+	return func(addr string) []string {
+		return []string{"env", "CONTROLLER=" + controller, "php", "-S", addr, host}
+	}
+}
+
+func springReceiver(t *testing.T) func(addr string) []string {
+	t.Helper()
+	var classPath []string
+	for _, needs := range []string{"spring3-web.servlet", "spring3-*", "tomcat9-catalina", "tomcat9-*", "commons-logging"} {
+		jars, _ := filepath.Glob("/usr/share/java/" + needs + ".jar")
+		if _, err := exec.LookPath("javac"); err != nil || len(jars) == 0 {
+			t.Skip("there is no Java with Spring and Tomcat (Debian: default-jdk-headless libspring-web-servlet-java libtomcat9-java)")
 		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := newBench(t, memoriestest.Config{})
-			b.fast()
-			in := b.start("")
-			addr := freeAddr(t)
-			url := "http://" + addr + "/hooks"
-			var ep struct{ ID string }
-			const first = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
-			if status := in.call(http.MethodPost, "/v1/endpoints", map[string]any{"url": url, "secret": first}, &ep); status != http.StatusCreated {
-				t.Fatalf("endpoint: %d", status)
-			}
-			var out safeBuffer
-			run := func(secret string) (stop func()) {
-				args := command(addr)
-				cmd := exec.Command(args[0], args[1:]...)
-				cmd.Env = append(os.Environ(), "MEMHOOK_SECRET="+secret)
-				cmd.Stdout, cmd.Stderr = &out, &out
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				until(t, 20*time.Second, "the receiver listens", func() bool {
-					resp, err := http.Post(url, "application/json", strings.NewReader("{}"))
-					if err == nil {
-						_ = resp.Body.Close()
-					}
-					return err == nil && resp.StatusCode == http.StatusUnauthorized // it is not signed
-				})
-				for header, values := range map[string][]string{
-					"webhook-timestamp": {"", "abc", strings.Repeat("9", 400), strings.Repeat("9", 5000), "-9223372036854775808"},
-					"webhook-signature": {"", "v1,é", "v1", "é"},
-				} {
-					for _, value := range values {
-						req, _ := http.NewRequest(http.MethodPost, url, strings.NewReader("{}"))
-						req.Header = http.Header{
-							"Content-Type": {"application/json"}, "Webhook-Id": {"evt_1"}, "Webhook-Signature": {"v1,AAAA"},
-							"Webhook-Timestamp": {strconv.FormatInt(time.Now().Unix(), 10)},
-						}
-						req.Header.Set(header, value)
-						resp, err := http.DefaultClient.Do(req)
-						if err != nil {
-							t.Errorf("%s: %.20s: %v", header, value, err)
-							continue
-						}
-						_ = resp.Body.Close()
-						if resp.StatusCode != http.StatusUnauthorized {
-							t.Errorf("%s: %.20s answers %d", header, value, resp.StatusCode)
-						}
-					}
-				}
-				return func() { _ = cmd.Process.Signal(syscall.SIGKILL); _ = cmd.Wait() }
-			}
-			stop := run(first)
-			const n = 30
-			long := make([]string, 9000) // more than 1 MiB
-			for i := range long {
-				long[i] = fmt.Sprintf("PI-6030687752852%05d", i)
-			}
-			b.sim.Add(readyAfter("long", 0, long...))
-			in.want(http.StatusCreated, testAPIKey, http.MethodPost, "/v1/tasks", map[string]any{"task_id": "long", "callback_url": url}, nil)
-			var rotated struct{ Secret string }
-			for i := range n {
-				in.registerAt(fmt.Sprintf("task-%d", i), url)
-				if i == n/3 {
-					if status := in.call(http.MethodPost, "/v1/endpoints/"+ep.ID+"/secret/rotate", nil, &rotated); status != http.StatusOK {
-						t.Errorf("rotate: %d", status)
-					}
-				}
-				if i == 2*n/3 {
-					delivered := func() bool {
-						return b.query(`select count(*) from deliveries where status = 'delivered'`) == i+2 // with the long list's
-					}
-					until(t, 20*time.Second, "what was sent so far is delivered", delivered)
-					stop()
-					stop = run(rotated.Secret)
-				}
-			}
-			until(t, 30*time.Second, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == n+1 })
-			until(t, 20*time.Second, "all were worked on", func() bool { return strings.Count(out.String(), "working on") == n+1 })
-			if failed := b.query(`select count(*) from attempts where response_status = 401`); failed != 0 {
-				t.Errorf("%d webhooks were not verified", failed)
-			}
-			stop()
-		})
+		classPath = append(classPath, jars...)
+	}
+	classes := t.TempDir()
+	classPath = append(classPath, classes)
+	compile := exec.Command("javac", "-d", classes, "-cp", strings.Join(classPath, ":"),
+		repository(t, "examples/receivers/spring/HooksController.java"), repository(t, "cmd/memhook/testdata/receivers/Host.java"))
+	if out, err := compile.CombinedOutput(); err != nil {
+		t.Fatalf("javac: %v: %s", err, out)
+	}
+	return func(addr string) []string {
+		return []string{"java", "-cp", strings.Join(classPath, ":"), "example.Host", portOf(addr)}
 	}
 }
 

@@ -117,7 +117,8 @@ func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 // Run starts the server on its cluster, which Start does at first, and Kill or Stop leave to be done again.
 func (s *Server) Run(ctx context.Context) error {
 	settings := map[string]string{
-		"listen_addresses": "", "unix_socket_directories": s.dir, "unix_socket_permissions": "0700", "max_connections": "300",
+		"listen_addresses": "", "port": s.port(), // whatever PGPORT of the environment says
+		"unix_socket_directories": s.dir, "unix_socket_permissions": "0700", "max_connections": "300",
 		"shared_buffers": "256MB", "max_wal_size": "4GB", "log_min_messages": "fatal", "log_min_error_statement": "panic",
 	}
 	if !s.opts.Durable {

@@ -1,7 +1,8 @@
 <?php
 
-// app/Http/Controllers/HooksController.php: a receiver of memhook's webhooks with Laravel 11 or newer.
-// routes/api.php: Route::post('/hooks', HooksController::class);
+// app/Http/Controllers/HooksController.php: a receiver of memhook's webhooks with Laravel 8 or newer, at /api/hooks.
+// routes/api.php (`php artisan install:api` makes it), without its limit of 60 requests per minute:
+// Route::post('/hooks', HooksController::class)->withoutMiddleware('throttle:api');
 // config/services.php: 'memhook' => ['secret' => env('MEMHOOK_SECRET')],
 
 namespace App\Http\Controllers;

@@ -1,4 +1,4 @@
-# app/controllers/hooks_controller.rb: a receiver of memhook's webhooks with Rails 7 or newer and its own OpenSSL.
+# app/controllers/hooks_controller.rb: a receiver of memhook's webhooks with Rails 6.1 or newer and its own OpenSSL.
 # config/routes.rb: post "/hooks", to: "hooks#receive"
 class HooksController < ActionController::API
   TOLERANCE = 300 # seconds

@@ -1,4 +1,4 @@
-// A receiver of memhook's webhooks with Spring Boot 3; MEMHOOK_SECRET is in the environment.
+// A receiver of memhook's webhooks with Spring 4.3 or newer, also Spring Boot; MEMHOOK_SECRET is in the environment.
 package example;
 
 import java.nio.charset.StandardCharsets;
@@ -24,12 +24,12 @@ class HooksController {
 
   @PostMapping("/hooks")
   ResponseEntity<Void> receive(
-      @RequestHeader("webhook-id") String id,
-      @RequestHeader("webhook-timestamp") long timestamp,
-      @RequestHeader("webhook-signature") String signatures,
+      @RequestHeader(name = "webhook-id", defaultValue = "") String id,
+      @RequestHeader(name = "webhook-timestamp", defaultValue = "") String timestamp,
+      @RequestHeader(name = "webhook-signature", defaultValue = "") String signatures,
       @RequestBody byte[] body) // the signature is of the body as it came
       throws GeneralSecurityException {
-    if (Math.abs(Instant.now().getEpochSecond() - timestamp) > TOLERANCE || !signed(id, timestamp, signatures, body)) {
+    if (!recent(timestamp) || !signed(id, timestamp, signatures, body)) {
       return ResponseEntity.status(401).build();
     }
     if (seen.add(id)) {
@@ -39,7 +39,16 @@ class HooksController {
     return ResponseEntity.noContent().build();
   }
 
-  private boolean signed(String id, long timestamp, String signatures, byte[] body) throws GeneralSecurityException {
+  private static boolean recent(String timestamp) {
+    try {
+      long seconds = Long.parseLong(timestamp), now = Instant.now().getEpochSecond();
+      return seconds >= now - TOLERANCE && seconds <= now + TOLERANCE;
+    } catch (NumberFormatException e) {
+      return false;
+    }
+  }
+
+  private boolean signed(String id, String timestamp, String signatures, byte[] body) throws GeneralSecurityException {
     Mac mac = Mac.getInstance("HmacSHA256");
     mac.init(new SecretKeySpec(key, "HmacSHA256"));
     mac.update((id + "." + timestamp + ".").getBytes(StandardCharsets.UTF_8));
