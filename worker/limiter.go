@@ -113,13 +113,6 @@ func newLimiters(s *store.Store, maxInFlight int, log *slog.Logger) *limiters {
 	return l
 }
 
-// of returns the endpoint's limiter.
-func (l *limiters) of(endpoint uuid.UUID) *limiter {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.find(endpoint)
-}
-
 // find returns the endpoint's limiter, under the mutex.
 func (l *limiters) find(endpoint uuid.UUID) *limiter {
 	lim := l.byID[endpoint]
