@@ -104,8 +104,3 @@ func (s *Store) Backlogs(ctx context.Context) (map[uuid.UUID]int64, error) {
 	found, err := s.backlog.get(ctx)
 	return found, wrapped("count backlogs", err)
 }
-
-func (s *Store) countBacklogs(ctx context.Context) (map[uuid.UUID]int64, error) {
-	rows, err := s.pool.Query(ctx, `select account_id, count(*) from tasks where polling group by account_id`)
-	return pairs[uuid.UUID, int64](rows, err)
-}

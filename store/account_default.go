@@ -1,8 +1,8 @@
 package store
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strconv"
@@ -72,7 +72,7 @@ func (s *Store) accountOf(ctx context.Context, d Defaults) (foundAccount, error)
 		from accounts
 		where key_hash = $1 or name = $2 or key_hash = $3
 		order by has_key desc, name = $2 desc
-		limit 1`, keyHash(d.MemoriesKey), DefaultName, before)
+		limit 1`, digest(d.MemoriesKey), DefaultName, before)
 	return one[foundAccount](rows, err)
 }
 
@@ -138,16 +138,14 @@ func (s *Store) changedSetting(ctx context.Context, name, value string) (changed
 	if err != nil {
 		return false, nil, fmt.Errorf("read applied setting: %w", err)
 	}
-	hash := sha256.Sum256([]byte(value))
-	return string(before) != string(hash[:]), before, nil
+	return !bytes.Equal(before, digest(value)), before, nil
 }
 
 func (s *Store) noteApplied(ctx context.Context, name, value string) error {
-	hash := sha256.Sum256([]byte(value))
 	_, err := s.pool.Exec(ctx, `
 		insert into applied_settings (name, hash) values ($1, $2)
 		on conflict (name) do update
-		set hash = excluded.hash, at = now()`, name, hash[:])
+		set hash = excluded.hash, at = now()`, name, digest(value))
 	return wrapped("note applied setting", err)
 }
 
@@ -158,14 +156,14 @@ func (s *Store) ensureKey(ctx context.Context, d Defaults) error {
 	if err != nil || !changed {
 		return err
 	}
-	hash := sha256.Sum256([]byte(d.APIKey))
+	hash := digest(d.APIKey)
 	rows, err := s.pool.Query(ctx, `
 		select `+appColumns+`
 		from apps p
 		where p.deleted_at is null
 			and (p.name = $1 or exists (select 1 from api_keys k where k.app_id = p.id and k.hash in ($2, $3)))
 		order by exists (select 1 from api_keys k where k.app_id = p.id and k.hash in ($2, $3)) desc
-		limit 1`, DefaultName, hash[:], before)
+		limit 1`, DefaultName, hash, before)
 	app, err := one[App](rows, err)
 	if errors.Is(err, ErrNotFound) {
 		app, err = s.createDefaultApp(ctx, d)
@@ -180,7 +178,7 @@ func (s *Store) ensureKey(ctx context.Context, d Defaults) error {
 	_, err = s.pool.Exec(ctx, `
 		update api_keys
 		set app_id = $1, revoked_at = case when hash = $2 then null else coalesce(revoked_at, now()) end
-		where hash = $2 or (app_id = $1 and hash = $3)`, app.ID, hash[:], before)
+		where hash = $2 or (app_id = $1 and hash = $3)`, app.ID, hash, before)
 	if err != nil {
 		return fmt.Errorf("replace key: %w", err)
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -15,16 +14,10 @@ import (
 // NewAccount is an account to be created.
 type NewAccount struct {
 	Name              string
-	APIKey            string // of memories.ai
+	APIKey            string // of memories.ai; one key is one budget, so its digest is unique
 	API               string // the generation of memories.ai's API: AccountV1 (also for "") or AccountDatalake
 	RequestsPerSecond float64
 	UploadsPerMinute  *float64 // nil: what is known of the generation
-}
-
-// keyHash identifies a key of memories.ai: one key is one budget.
-func keyHash(apiKey string) []byte {
-	hash := sha256.Sum256([]byte(apiKey))
-	return hash[:]
 }
 
 // firstSlot is how far ahead the first slot of a key or a budget is: an interval behind the last slot that can have been given
@@ -40,7 +33,7 @@ func (s *Store) CreateAccount(ctx context.Context, n NewAccount) (Account, error
 			insert into accounts as a (id, name, api_key, key_hash, api, requests_per_second, uploads_per_minute, next_slot_at)
 			values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + $8::interval)
 			returning `+accountColumns,
-			newID(), n.Name, s.keys.Seal("account.api_key", []byte(n.APIKey)), keyHash(n.APIKey), cmp.Or(n.API, AccountV1), n.RequestsPerSecond,
+			newID(), n.Name, s.keys.Seal("account.api_key", []byte(n.APIKey)), digest(n.APIKey), cmp.Or(n.API, AccountV1), n.RequestsPerSecond,
 			n.UploadsPerMinute, min(firstSlot(n.RequestsPerSecond), slotHorizon+time.Second+slotJitter)) // see firstSlot
 		if a, err = one[Account](rows, err); err != nil {
 			return err
@@ -57,7 +50,7 @@ func (s *Store) CreateAccount(ctx context.Context, n NewAccount) (Account, error
 func (s *Store) accountTaken(ctx context.Context, id uuid.UUID, name string, apiKey *string) error {
 	if apiKey != nil {
 		var other string
-		err := s.pool.QueryRow(ctx, `select name from accounts where key_hash = $1 and id <> $2`, keyHash(*apiKey), id).Scan(&other)
+		err := s.pool.QueryRow(ctx, `select name from accounts where key_hash = $1 and id <> $2`, digest(*apiKey), id).Scan(&other)
 		if err == nil {
 			return conflict("the account %q has this API key: one key of memories.ai is one budget", other)
 		}
@@ -78,7 +71,7 @@ func (s *Store) HashKeys(ctx context.Context) (doubled []string, err error) {
 		if err != nil {
 			return doubled, fmt.Errorf("account %s: %w", a.Name, err)
 		}
-		_, err = s.pool.Exec(ctx, `update accounts set key_hash = $2 where id = $1`, a.ID, keyHash(string(key)))
+		_, err = s.pool.Exec(ctx, `update accounts set key_hash = $2 where id = $1`, a.ID, digest(string(key)))
 		if isUnique(err) {
 			doubled = append(doubled, a.Name)
 			continue
@@ -96,7 +89,7 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 	err = s.tx(ctx, "update account", func(tx pgx.Tx) error {
 		var sealed, hash []byte
 		if c.APIKey != nil {
-			sealed, hash = s.keys.Seal("account.api_key", []byte(*c.APIKey)), keyHash(*c.APIKey)
+			sealed, hash = s.keys.Seal("account.api_key", []byte(*c.APIKey)), digest(*c.APIKey)
 		}
 		rows, err := tx.Query(ctx, `select `+accountColumns+` from accounts a where a.id = $1 for no key update`, id)
 		before, err := one[Account](rows, err)

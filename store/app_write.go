@@ -3,8 +3,6 @@ package store
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
-	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -12,17 +10,14 @@ import (
 
 // CreateApp creates an app on an account. A taken name is ErrConflict, an unknown account ErrNotFound.
 func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (App, error) {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return App{}, fmt.Errorf("make signing key: %w", err)
-	}
+	key := ed25519.NewKeyFromSeed(randomBytes(ed25519.SeedSize))
 	var a App
-	err = s.tx(ctx, "create app", func(tx pgx.Tx) error {
+	err := s.tx(ctx, "create app", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			insert into apps (id, name, account_id, hint_token, signing_key, public_key)
 			select $1, $2, id, $4, $5, $6 from accounts where id = $3
 			returning `+appColumns,
-			newID(), name, account, randomText(24), s.keys.Seal("app.signing_key", private.Seed()), []byte(public))
+			newID(), name, account, randomText(24), s.keys.Seal("app.signing_key", key.Seed()), []byte(key[ed25519.SeedSize:]))
 		if a, err = one[App](rows, err); err != nil {
 			return err
 		}

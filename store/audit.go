@@ -131,7 +131,7 @@ type AuditFilter struct {
 // AuditLog lists the audit log, newest first.
 func (s *Store) AuditLog(ctx context.Context, f AuditFilter, p Page) ([]AuditEntry, error) {
 	object := uuid.NullUUID{UUID: f.Object, Valid: f.Object != uuid.Nil}
-	// Plans are made for the values at hand (see Open), so that a filter that is not there costs nothing.
+	// Plans are made for the values at hand (see sessionSettings), so that a filter that is not there costs nothing.
 	rows, err := s.pool.Query(ctx, `
 		select id, at, actor, name, client, app_id, action, target, object, changes
 		from audit

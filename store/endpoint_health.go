@@ -61,7 +61,6 @@ func (e *Endpoint) succeed(r AttemptResult) (events []string) {
 	return events
 }
 
-// recovered forgets all failures.
 func (e *Endpoint) recovered() {
 	e.Breaker, e.Failures, e.Probes, e.FailingSince, e.HoldUntil = BreakerClosed, 0, 0, nil, nil
 }

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -15,17 +14,11 @@ import (
 // secretSize is the size of the signing secrets that are made here, in bytes.
 const secretSize = 32
 
-func (s *Store) newSecret() []byte {
-	secret := make([]byte, secretSize)
-	_, _ = rand.Read(secret) // never fails: it ends the program instead
-	return s.keys.Seal("endpoint.secret", secret)
-}
+func (s *Store) newSecret() []byte { return s.keys.Seal("endpoint.secret", randomBytes(secretSize)) }
 
 // newSigningKey returns the sealed seed of a new ed25519 key.
 func (s *Store) newSigningKey() []byte {
-	seed := make([]byte, ed25519.SeedSize)
-	_, _ = rand.Read(seed)
-	return s.keys.Seal("endpoint.signing_key", seed)
+	return s.keys.Seal("endpoint.signing_key", randomBytes(ed25519.SeedSize))
 }
 
 // sealedSecrets are the secrets and keys of an endpoint as they are stored.

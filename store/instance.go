@@ -40,7 +40,7 @@ func (s *Store) RegisterInstance(ctx context.Context, in Instance) (freed int64,
 		if err != nil {
 			return err
 		}
-		if freed, err = freeJobs(ctx, tx, dead); err != nil {
+		if freed, err = freeJobs(ctx, tx, dead, nil); err != nil {
 			return err
 		}
 		return s.beat(ctx, tx, in)
@@ -107,7 +107,7 @@ func (s *Store) ReapInstances(ctx context.Context) (freed int64, err error) {
 		if err != nil {
 			return err
 		}
-		freed, err = freeJobs(ctx, tx, dead)
+		freed, err = freeJobs(ctx, tx, dead, nil)
 		return err
 	})
 	return freed, err
@@ -120,21 +120,22 @@ func (s *Store) DeregisterInstance(ctx context.Context, id uuid.UUID) (freed int
 		if _, err := tx.Exec(ctx, `delete from instances where id = $1`, id); err != nil {
 			return err
 		}
-		freed, err = freeJobs(ctx, tx, []string{id.String()})
+		freed, err = freeJobs(ctx, tx, []string{id.String()}, nil)
 		return err
 	})
 	return freed, err
 }
 
-// freeJobs makes the running jobs of River clients available again.
-func freeJobs(ctx context.Context, tx pgx.Tx, clients []string) (int64, error) {
+// freeJobs makes the running jobs of River clients available again, only those with the given ids unless that is nil.
+func freeJobs(ctx context.Context, q querier, clients []string, only []int64) (int64, error) {
 	if len(clients) == 0 {
 		return 0, nil
 	}
-	tag, err := tx.Exec(ctx, `
+	tag, err := q.Exec(ctx, `
 		update river_job
 		set state = 'available', scheduled_at = now()
-		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = any($1)`, clients)
+		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = any($1) and ($2::bigint[] is null or id = any($2))`,
+		clients, only)
 	return tag.RowsAffected(), wrapped("free jobs", err)
 }
 
@@ -152,11 +153,7 @@ func (s *Store) RunningJobs(ctx context.Context, instance uuid.UUID, atLeast tim
 // ReclaimJobs makes those of the given running jobs of an instance available again that the instance does not run, and
 // returns their number.
 func (s *Store) ReclaimJobs(ctx context.Context, instance uuid.UUID, jobs []int64) (int64, error) {
-	tag, err := s.pool.Exec(ctx, `
-		update river_job
-		set state = 'available', scheduled_at = now()
-		where id = any($1) and state = 'running' and attempted_by[array_upper(attempted_by, 1)] = $2`, jobs, instance.String())
-	return tag.RowsAffected(), wrapped("reclaim jobs", err)
+	return freeJobs(ctx, s.pool, []string{instance.String()}, append([]int64{}, jobs...)) // never nil, which means all
 }
 
 // Instances lists the instances that beat.

@@ -54,12 +54,11 @@ func (s *Store) Keys(ctx context.Context, app uuid.UUID, p Page) ([]APIKey, erro
 
 // Authenticate returns the identity that a key belongs to, or ErrNotFound where the key is unknown or revoked.
 func (s *Store) Authenticate(ctx context.Context, plain string) (Identity, error) {
-	hash := sha256.Sum256([]byte(plain))
 	rows, err := s.pool.Query(ctx, `
 		select k.id as key_id, k.app_id, k.rate_limit
 		from api_keys k
 		join apps a on a.id = k.app_id
-		where k.hash = $1 and k.revoked_at is null and a.deleted_at is null`, hash[:])
+		where k.hash = $1 and k.revoked_at is null and a.deleted_at is null`, digest(plain))
 	return one[Identity](rows, err)
 }
 
@@ -78,13 +77,12 @@ func (s *Store) CreateKey(ctx context.Context, app uuid.UUID, name string, rateL
 }
 
 func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, plain string, rateLimit *float64) (APIKey, error) {
-	hash := sha256.Sum256([]byte(plain))
 	var k APIKey
 	err := s.tx(ctx, "create key", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			insert into api_keys (id, app_id, name, prefix, hash, rate_limit)
 			values ($1, $2, $3, $4, $5, $6)
-			returning `+keyColumns, newID(), app, name, plain[:6], hash[:], rateLimit)
+			returning `+keyColumns, newID(), app, name, plain[:6], digest(plain), rateLimit)
 		if k, err = one[APIKey](rows, err); err != nil {
 			return err
 		}
@@ -121,9 +119,17 @@ func (s *Store) TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) err
 	return wrapped("note key use", s.pool.SendBatch(ctx, batch).Close())
 }
 
-// randomText returns n random bytes as URL-safe text.
-func randomText(n int) string {
+// digest returns the SHA-256 of a text, by which a key or a setting is known without being stored.
+func digest(text string) []byte {
+	sum := sha256.Sum256([]byte(text))
+	return sum[:]
+}
+
+func randomBytes(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails: it ends the program instead
-	return base64.RawURLEncoding.EncodeToString(b)
+	return b
 }
+
+// randomText returns n random bytes as URL-safe text.
+func randomText(n int) string { return base64.RawURLEncoding.EncodeToString(randomBytes(n)) }

@@ -25,7 +25,7 @@ const wholeDays = 3 * 24 * time.Hour
 // Purge deletes what has been finished for longer than a retention by the database's clock: tasks with their subscriptions by
 // their end, uploads by theirs, deliveries by their last attempt, events and attempts by their day once their deliveries are
 // gone, and then what has no purpose any more: idle endpoints that no app has created or changed and whose secret nobody has read,
-// deleted endpoints and apps, expired secrets, idempotency keys, activity and alerts. It returns the number of rows and partitions.
+// deleted endpoints and apps, expired secrets and sessions, idempotency keys, activity and alerts. It returns the number of rows and partitions.
 func (s *Store) Purge(ctx context.Context, retention time.Duration) (total int64, err error) {
 	ctx = allowing(ctx, longTimeout)
 	now, err := s.databaseTime(ctx)
@@ -117,7 +117,6 @@ const oldDeliveries = `
 	)
 	select count(*), (select id from old order by id desc limit 1) from old`
 
-// oldUploads deletes a batch of uploads for [Store.deleteOld].
 const oldUploads = `
 	with old as materialized (
 		select id from uploads where id > $1 and id < $2 and status <> 'queued' and finished_at < $3 order by id limit $4
@@ -183,13 +182,17 @@ func (s *Store) deleteRest(ctx context.Context, before time.Time, all bool, name
 			delete from %[1]s a using old where a.delivery_id = old.delivery_id and a.number = old.number
 		)
 		select count(*), (select delivery_id from old order by delivery_id desc limit 1) from old`
+	suffixes := []string{"_before", "_default"}
+	if all {
+		suffixes = []string{""}
+	}
 	rows, err := s.pool.Query(ctx, `
 		select t.name, t.name || p.suffix
 		from unnest($1::text[]) as t (name)
 		cross join unnest($2::text[]) as p (suffix)
 		where to_regclass(t.name || p.suffix) is not null
 		union
-		select parent, name from partitions where name = any($3)`, partitioned, restOf(all), names)
+		select parent, name from partitions where name = any($3)`, partitioned, suffixes, names)
 	if err != nil {
 		return 0, err
 	}
@@ -209,14 +212,6 @@ func (s *Store) deleteRest(ctx context.Context, before time.Time, all bool, name
 	return total, err
 }
 
-// restOf returns what follows a table's name in the names of its partitions whose rows are deleted one by one.
-func restOf(all bool) []string {
-	if all {
-		return []string{""}
-	}
-	return []string{"_before", "_default"}
-}
-
 // purgeByAge deletes what is kept for a time of its own.
 func (s *Store) purgeByAge(ctx context.Context, now time.Time) (total int64, err error) {
 	for sql, kept := range map[string]time.Duration{
@@ -225,6 +220,7 @@ func (s *Store) purgeByAge(ctx context.Context, now time.Time) (total int64, err
 		`delete from activity where minute < $1`:                                                          activityKept,
 		`delete from activity_hours where minute < $1`:                                                    hoursKept,
 		`delete from endpoint_activity where at < $1`:                                                     hoursKept,
+		`delete from ended_sessions where expires_at < $1`:                                                0,
 		`delete from endpoint_secrets where expires_at < $1`:                                              0,
 		`delete from audit where at < $1`:                                                                 auditKept,
 		`delete from alerts where at < $1`:                                                                auditKept,

@@ -41,7 +41,8 @@ func (s *Store) Search(ctx context.Context, scope Scope, text string, most int) 
 		if err != nil {
 			return err
 		}
-		q := search{tx, scope, text, most}
+		q := search{tx: tx, scope: scope, text: text, most: most}
+		q.from, q.to, q.isID = idRange(text)
 		if found.Tasks, err = q.tasks(ctx); err != nil {
 			return err
 		}
@@ -65,6 +66,9 @@ type search struct {
 	scope Scope
 	text  string
 	most  int
+
+	from, to uuid.UUID // the ids that begin as text does
+	isID     bool      // text may be the beginning of an id
 }
 
 // short reports whether the text is searched for as a whole.
@@ -122,7 +126,6 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 	if q.short() {
 		recent = 0
 	}
-	from, to, isID := idRange(q.text)
 	rows, err := q.tx.Query(ctx, `
 		with valued as materialized (
 			select id from tasks
@@ -150,7 +153,7 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 			limit $4
 		), `+sizedTasks+`
 		select `+sizedTaskColumns+` from sized order by task_id = $2 desc, id desc`,
-		q.scope.arg(), q.text, q.above(q.text), q.most, "$.* ? (@ == "+string(literal)+")", recent, isID, from, to,
+		q.scope.arg(), q.text, q.above(q.text), q.most, "$.* ? (@ == "+string(literal)+")", recent, q.isID, q.from, q.to,
 		"$.* ? (@ starts with "+string(literal)+")") // a twelfth of the time that jsonb_each_text takes
 	list, err := many[Task](rows, err)
 	return list, wrapped("search tasks", err)
@@ -158,7 +161,6 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 
 // deliveries finds deliveries by their own ids and those of their events, and those of tasks that were found.
 func (q search) deliveries(ctx context.Context, tasks []Task) ([]Delivery, error) {
-	from, to, isID := idRange(q.text)
 	ids := distinct(tasks, func(t Task) uuid.UUID { return t.ID })
 	rows, err := q.tx.Query(ctx, `
 		with found as materialized (
@@ -176,13 +178,12 @@ func (q search) deliveries(ctx context.Context, tasks []Task) ([]Delivery, error
 		join endpoints e on e.id = d.endpoint_id
 		where d.id in (select id from hits)
 		order by d.id desc
-		limit $2`, q.scope.arg(), q.most, ids, isID, from, to)
+		limit $2`, q.scope.arg(), q.most, ids, q.isID, q.from, q.to)
 	list, err := many[Delivery](rows, err)
 	return list, wrapped("search deliveries", err)
 }
 
 func (q search) endpoints(ctx context.Context) ([]Endpoint, error) {
-	from, to, isID := idRange(q.text)
 	prefixes := []string{asURL(q.text), asURL("https://" + q.text), asURL("http://" + q.text)}
 	ends := make([]string, len(prefixes))
 	for i, p := range prefixes {
@@ -212,13 +213,12 @@ func (q search) endpoints(ctx context.Context) ([]Endpoint, error) {
 		from endpoints e
 		where e.id in (select id from hits)
 		order by e.id desc
-		limit $2`, q.scope.arg(), q.most, prefixes, ends, isID, from, to)
+		limit $2`, q.scope.arg(), q.most, prefixes, ends, q.isID, q.from, q.to)
 	list, err := many[Endpoint](rows, err)
 	return list, wrapped("search endpoints", err)
 }
 
 func (q search) uploads(ctx context.Context) ([]Upload, error) {
-	from, to, isID := idRange(q.text)
 	rows, err := q.tx.Query(ctx, `
 		with asked as materialized (
 			select id from uploads where (request @> $6::jsonb or request @> $7::jsonb) and ($1::uuid is null or app_id = $1)
@@ -231,7 +231,7 @@ func (q search) uploads(ctx context.Context) ([]Upload, error) {
 		from uploads
 		where id in (select id from hits)
 		order by id desc
-		limit $2`, q.scope.arg(), q.most, isID, from, to,
+		limit $2`, q.scope.arg(), q.most, q.isID, q.from, q.to,
 		UploadRequest{URLs: []string{q.text}}, UploadRequest{SourceURL: q.text})
 	list, err := many[Upload](rows, err)
 	return list, wrapped("search uploads", err)

@@ -73,14 +73,12 @@ func (s *Store) Stats(ctx context.Context, most int) (st Stats, err error) {
 	return st, err
 }
 
-func (s *Store) countTasks(ctx context.Context) (map[string]int64, error) {
-	rows, err := s.pool.Query(ctx, `select status, count(*) from tasks group by status`)
-	return pairs[string, int64](rows, err)
-}
-
-func (s *Store) countDeliveries(ctx context.Context) (map[string]int64, error) {
-	rows, err := s.pool.Query(ctx, `select status, count(*) from deliveries group by status`)
-	return pairs[string, int64](rows, err)
+// counts returns a function that reads a count for each key.
+func counts[K comparable](q querier, sql string) func(context.Context) (map[K]int64, error) {
+	return func(ctx context.Context) (map[K]int64, error) {
+		rows, err := q.Query(ctx, sql)
+		return pairs[K, int64](rows, err)
+	}
 }
 
 // costly caches the answer of a query that may read millions of rows, for 400 times as long as the query took. So it never

@@ -29,7 +29,7 @@ func (s *Store) Task(ctx context.Context, scope Scope, id uuid.UUID) (*Task, err
 // Tasks lists tasks with their subscriptions and each with its first videos, newest first. cut reports whether the page was
 // cut at pageBytes, so that there are more than it has.
 func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) (tasks []Task, cut bool, err error) {
-	// Plans are made for the values at hand (see Open), so that a filter that is not there costs nothing. What
+	// Plans are made for the values at hand (see sessionSettings), so that a filter that is not there costs nothing. What
 	// waits is polled, which has an index across apps.
 	apps := ""
 	if f.Scope.All() && (f.UpstreamID != "" || f.UniqueID != "") {

@@ -39,10 +39,6 @@ type taskKey struct {
 	UpstreamID, UniqueID string
 }
 
-func compareTaskKeys(a, b taskKey) int {
-	return cmp.Or(slices.Compare(a.AppID[:], b.AppID[:]), cmp.Compare(a.UpstreamID, b.UpstreamID), cmp.Compare(a.UniqueID, b.UniqueID))
-}
-
 // RegisterTask registers one task. Registrations that come at the same time share a transaction. What a known
 // task already has (metadata, until, expected videos, expiry) stays. It returns ErrNotFound where the app was deleted, and ErrFull
 // where the task has too many subscriptions for one more.
@@ -139,7 +135,8 @@ func (s *Store) registerLocked(ctx context.Context, tx pgx.Tx, regs []Registrati
 	for i, r := range all {
 		if t := tasks[r.key()]; t != nil {
 			key := subscription(r).key()
-			out[i] = Registered{Task: t, Created: isNew[key], Full: full[t.ID] && !isNew[key] && !t.subscribed(key)}
+			has := slices.ContainsFunc(t.Subscriptions, func(s Subscription) bool { return s.key() == key })
+			out[i] = Registered{Task: t, Created: isNew[key], Full: full[t.ID] && !isNew[key] && !has}
 			delete(isNew, key) // a repetition within the batch finds it there already
 		}
 	}
@@ -154,7 +151,9 @@ func (s *Store) ensureTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
 	tasks, created := make(map[taskKey]*Task, len(regs)), make(map[uuid.UUID]bool, len(regs))
 	// In one order everywhere, so that two batches with the same keys wait for each other in a line.
 	sorted := slices.Clone(regs)
-	slices.SortStableFunc(sorted, func(a, b Registration) int { return compareTaskKeys(a.key(), b.key()) })
+	slices.SortStableFunc(sorted, func(a, b Registration) int {
+		return cmp.Or(slices.Compare(a.AppID[:], b.AppID[:]), cmp.Compare(a.UpstreamID, b.UpstreamID), cmp.Compare(a.UniqueID, b.UniqueID))
+	})
 	missing := slices.CompactFunc(sorted, func(a, b Registration) bool { return a.key() == b.key() })
 
 	// A task can end between the insert that it blocks and the read that looks for it: then once more.
@@ -261,11 +260,6 @@ func readTasksByKey(ctx context.Context, tx pgx.Tx, regs []Registration, tasks m
 		tasks[taskKey{t.AppID, t.UpstreamID, t.UniqueID}] = t
 	}
 	return nil
-}
-
-// subscribed reports whether the task, whose subscriptions were read, has the one with a key.
-func (t *Task) subscribed(key subscriptionKey) bool {
-	return slices.ContainsFunc(t.Subscriptions, func(s Subscription) bool { return s.key() == key })
 }
 
 // orEmpty returns m, or an empty map for nil.

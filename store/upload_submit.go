@@ -15,11 +15,6 @@ import (
 // upload that is queued and has the lease of another job was being sent when its job was killed. With the Datalake
 // it is sent again, under the same idempotency key. With v1 nobody knows whether it was taken, so it is never sent again.
 
-// UploadArgs is the job that submits the uploads of one account.
-type UploadArgs struct {
-	AccountID uuid.UUID `json:"account_id"`
-}
-
 // UploadLease is an upload job's hold on an account.
 type UploadLease struct {
 	ID      uuid.UUID
@@ -206,23 +201,18 @@ func (s *Store) RecordUpload(ctx context.Context, l *UploadLease, id uuid.UUID, 
 		case r.Status == UploadSubmitted:
 			return s.followUpload(ctx, tx, &u, r.TaskID)
 		case r.Status == UploadQueued:
-			return retryUpload(ctx, tx, &u, r)
+			// Another upload comes first then: what was refused may be this one alone.
+			_, err := tx.Exec(ctx, `
+				update uploads
+				set lease = null, error = $2, next_attempt_at = clock_timestamp() + $3::interval, refusals = refusals + $4::boolean::int
+				where id = $1`, u.ID, r.Error, r.RetryIn, r.Refused)
+			return err
 		}
 		return s.finishUpload(ctx, tx, &u, r.Status, r.Error)
 	})
 	if err == nil && settled {
 		err = conflict("another job has settled the upload")
 	}
-	return err
-}
-
-// retryUpload puts an upload that memories.ai has not taken back into the queue. Another upload comes first then: what was
-// refused may be this one alone.
-func retryUpload(ctx context.Context, tx pgx.Tx, u *Upload, r UploadResult) error {
-	_, err := tx.Exec(ctx, `
-		update uploads
-		set lease = null, error = $2, next_attempt_at = clock_timestamp() + $3::interval, refusals = refusals + $4::boolean::int
-		where id = $1`, u.ID, r.Error, r.RetryIn, r.Refused)
 	return err
 }
 
