@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -30,18 +31,7 @@ func (s *Store) loadDeliveryBatch(ctx context.Context, lists [][]uuid.UUID) ([][
 	if err != nil {
 		return nil, fmt.Errorf("load deliveries: %w", err)
 	}
-	byID := make(map[uuid.UUID]*Delivery, len(found))
-	for i := range found {
-		byID[found[i].ID] = &found[i]
-	}
-	out := make([][]*Delivery, len(lists))
-	for i, list := range lists {
-		out[i] = make([]*Delivery, len(list))
-		for k, id := range list {
-			out[i][k] = byID[id]
-		}
-	}
-	return out, nil
+	return distribute(lists, byID(found, func(d *Delivery) uuid.UUID { return d.ID })), nil
 }
 
 // Payload reads the payload of an event.
@@ -132,11 +122,23 @@ func (s *Store) Delivery(ctx context.Context, scope Scope, id uuid.UUID) (Delive
 	if err != nil {
 		return d, err
 	}
-	rows, err = s.pool.Query(ctx, `
+	list := []Delivery{d}
+	err = s.addAttempts(ctx, list)
+	return list[0], err
+}
+
+// addAttempts reads the deliveries' attempts into them.
+func (s *Store) addAttempts(ctx context.Context, list []Delivery) error {
+	found := byID(list, func(d *Delivery) uuid.UUID { return d.ID })
+	rows, err := s.pool.Query(ctx, `
 		select delivery_id, number, at, duration_ms, outcome, response_status, error, response_headers, response_body
-		from attempts where delivery_id = $1 order by number`, id)
-	d.Attempts, err = many[Attempt](rows, err)
-	return d, err
+		from attempts where delivery_id = any($1) order by delivery_id, number`, slices.Collect(maps.Keys(found)))
+	attempts, err := many[Attempt](rows, err)
+	for _, a := range attempts {
+		d := found[a.DeliveryID]
+		d.Attempts = append(d.Attempts, a)
+	}
+	return wrapped("read attempts", err)
 }
 
 // TaskDeliveries reads the last deliveries of a task with their attempts, oldest first.
@@ -150,20 +152,5 @@ func (s *Store) TaskDeliveries(ctx context.Context, task uuid.UUID, most int) ([
 	if err != nil {
 		return nil, fmt.Errorf("read deliveries: %w", err)
 	}
-	ids, byID := make([]uuid.UUID, len(list)), make(map[uuid.UUID]*Delivery, len(list))
-	for i := range list {
-		ids[i], byID[list[i].ID] = list[i].ID, &list[i]
-	}
-	rows, err = s.pool.Query(ctx, `
-		select delivery_id, number, at, duration_ms, outcome, response_status, error, response_headers, response_body
-		from attempts where delivery_id = any($1) order by delivery_id, number`, ids)
-	attempts, err := many[Attempt](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("read attempts: %w", err)
-	}
-	for _, a := range attempts {
-		d := byID[a.DeliveryID]
-		d.Attempts = append(d.Attempts, a)
-	}
-	return list, nil
+	return list, s.addAttempts(ctx, list)
 }

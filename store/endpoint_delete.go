@@ -17,12 +17,7 @@ const deleteBatch = 5000
 func (s *Store) DeleteEndpoint(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "delete endpoint", func(tx pgx.Tx) error {
 		// FOR UPDATE waits for registrations and events that hold the endpoint FOR KEY SHARE: what they add is seen below.
-		rows, err := tx.Query(ctx, `
-			select `+endpointColumns+`
-			from endpoints e
-			where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null
-			for update`, id, scope.arg())
-		ep, err := one[Endpoint](rows, err)
+		ep, err := readEndpoint(ctx, tx, scope, id, "for update")
 		if err != nil {
 			return err
 		}

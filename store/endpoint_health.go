@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -94,9 +95,6 @@ func (e *Endpoint) disable(reason string) []string {
 
 // applyHealth changes the touched endpoints by their results, and returns what operators want to know of.
 func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID, results []AttemptResult) (changes []Change, err error) {
-	if len(touched) == 0 {
-		return nil, nil
-	}
 	rows, err := tx.Query(ctx, `
 		select `+endpointColumns+`
 		from endpoints e
@@ -107,14 +105,10 @@ func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID,
 	if err != nil {
 		return nil, fmt.Errorf("read endpoints: %w", err)
 	}
-	byID := make(map[uuid.UUID]*Endpoint, len(endpoints))
-	changed := make([]*Endpoint, len(endpoints))
-	for i := range endpoints {
-		byID[endpoints[i].ID], changed[i] = &endpoints[i], &endpoints[i]
-	}
+	found := byID(endpoints, func(e *Endpoint) uuid.UUID { return e.ID })
 	var well []*Endpoint // again
 	for _, r := range results {
-		ep := byID[r.EndpointID]
+		ep := found[r.EndpointID]
 		if ep == nil {
 			continue
 		}
@@ -134,7 +128,7 @@ func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID,
 	if err := raise(ctx, tx, changes, s.now()); err != nil {
 		return nil, err
 	}
-	return changes, saveHealth(ctx, tx, changed)
+	return changes, saveHealth(ctx, tx, slices.Collect(maps.Values(found)))
 }
 
 // emitAll emits events of the given types about an endpoint.

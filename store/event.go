@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -48,6 +47,7 @@ type Event struct {
 	TaskID     *uuid.UUID `db:"task"`
 	EndpointID *uuid.UUID
 	Payload    string
+	Cut        bool // where read for a page: it was cut, so that there are more
 
 	Traceparent *string
 }
@@ -108,15 +108,8 @@ func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after
 			where ($1::uuid is null or a.id = $1) and e.xid < c.ending
 			order by e.xid, e.id
 			limit $4
-		), sized as (
-			select *, sum(octet_length(payload)) over feed as bytes, row_number() over feed as n
-			from page
-			window feed as (order by xid, id)
-		)
-		select `+eventColumns+`, (select count(*) from page) > count(*) over () as cut
-		from sized e
-		where e.n = 1 or e.bytes <= $5
-		order by e.xid, e.id`, scope.arg(), after, eventType, limit, pageBytes)
+		)`+cutPage(eventColumns, `octet_length(payload)`, "xid, id")+`
+		order by e.xid, e.id`, scope.arg(), after, eventType, limit)
 	return eventPage(rows, err)
 }
 
@@ -162,31 +155,15 @@ func (s *Store) TaskEvents(ctx context.Context, task, after uuid.UUID, limit int
 	rows, err := s.pool.Query(ctx, `
 		with page as (
 			select * from events where task = $1 and id > $2 order by id limit $3
-		), sized as (
-			select *, sum(octet_length(payload)) over (order by id) as bytes, row_number() over (order by id) as n from page
-		)
-		select `+eventColumns+`, (select count(*) from page) > count(*) over () as cut
-		from sized e
-		where e.n = 1 or e.bytes <= $4
-		order by e.id`, task, after, limit, pageBytes)
+		)`+cutPage(eventColumns, `octet_length(payload)`, "id")+`
+		order by e.id`, task, after, limit)
 	return eventPage(rows, err)
 }
 
-// eventPage collects a page of events, each with whether the page was cut.
+// eventPage collects a page of events, and reports whether it was cut.
 func eventPage(rows pgx.Rows, err error) (list []Event, cut bool, _ error) {
-	type row struct {
-		Event
-		Cut bool
-	}
-	found, err := many[row](rows, err)
-	if err != nil {
-		return nil, false, fmt.Errorf("list events: %w", err)
-	}
-	list = make([]Event, len(found))
-	for i, r := range found {
-		list[i], cut = r.Event, r.Cut
-	}
-	return list, cut, nil
+	list, err = many[Event](rows, err)
+	return list, len(list) > 0 && list[0].Cut, wrapped("list events", err)
 }
 
 // TaskHistory returns the last events of a task, oldest first and without their payloads.

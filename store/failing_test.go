@@ -233,7 +233,7 @@ func TestAStatementThatFails(t *testing.T) {
 			return err
 		}, ""},
 		{"read receivers", whole, func(ctx context.Context, w *world) error {
-			_, err := w.Receivers(ctx, []uuid.UUID{w.endpoint.ID, w.parking.ID})
+			_, err := w.Receivers(ctx, w.endpoint.ID, w.parking.ID)
 			return err
 		}, ""},
 		{"look for parked deliveries", whole, func(ctx context.Context, w *world) error { _, err := w.Backlogged(ctx); return err }, ""},

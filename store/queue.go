@@ -32,18 +32,8 @@ func (s *Store) PauseQueues(ctx context.Context, queues []string, pause bool) er
 	return nil
 }
 
-// PausedQueues returns the queues that an operator has paused.
-func (s *Store) PausedQueues(ctx context.Context) (map[string]bool, error) {
-	since, err := s.pauses(ctx)
-	paused := make(map[string]bool, len(since))
-	for name := range since {
-		paused[name] = true
-	}
-	return paused, err
-}
-
-// pauses returns since when queues are paused.
-func (s *Store) pauses(ctx context.Context) (map[string]time.Time, error) {
+// PausedQueues returns the queues that an operator has paused, with the time since when.
+func (s *Store) PausedQueues(ctx context.Context) (map[string]time.Time, error) {
 	rows, err := s.pool.Query(ctx, `select name, paused_at from river_queue where paused_at is not null`)
 	since, err := pairs[string, time.Time](rows, err)
 	return since, wrapped("read queues", err)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -93,6 +94,17 @@ type Page struct {
 // serves a page has it in memory a few times over.
 const pageBytes = 2 << 20
 
+// cutPage returns the SQL that follows a table page and reads its columns: with the rows in the given order, up to the one with
+// which their sizes exceed pageBytes. Their column cut says whether there are more. What selects from it may name it e.
+func cutPage(columns, size, order string) string {
+	return fmt.Sprintf(`, sized as (
+			select *, sum(%[2]s) over (order by %[3]s) as bytes, row_number() over (order by %[3]s) as n from page
+		)
+		select %[1]s, (select count(*) from page) > count(*) over () as cut
+		from sized e
+		where n = 1 or bytes <= %[4]d`, columns, size, order, pageBytes)
+}
+
 // high returns the id that the page's ids are below.
 func (p Page) high() uuid.UUID {
 	high := uuid.Max
@@ -128,6 +140,26 @@ func newestFirst[T any](p Page, rows []T) []T {
 		slices.Reverse(rows)
 	}
 	return rows
+}
+
+// byID returns the rows by their ids.
+func byID[R any](rows []R, id func(*R) uuid.UUID) map[uuid.UUID]*R {
+	found := make(map[uuid.UUID]*R, len(rows))
+	for i := range rows {
+		found[id(&rows[i])] = &rows[i]
+	}
+	return found
+}
+
+// distribute returns for each list of ids what was found of it, in order; nil stands for an id that was not.
+func distribute[R any](lists [][]uuid.UUID, found map[uuid.UUID]*R) [][]*R {
+	out := make([][]*R, len(lists))
+	for i, ids := range lists {
+		for _, id := range ids {
+			out[i] = append(out[i], found[id])
+		}
+	}
+	return out
 }
 
 // distinct returns the keys of the rows, each value once, in order of its first appearance.

@@ -18,11 +18,10 @@ type Stats struct {
 	Accounts   []Account  // those that are backing off, then the busiest
 	Endpoints  []Endpoint // those that are disabled, have an open breaker or a backlog
 	Instances  []Instance
-	Minutes    []Minute        // of the last hour
-	Paused     map[string]bool // queues
-	PausedAt   map[string]time.Time
-	Waiting    []Undelivered // the oldest first
-	Failing    int64         // endpoints that are enabled and whose last attempts have failed
+	Minutes    []Minute             // of the last hour
+	Paused     map[string]time.Time // queues, since when
+	Waiting    []Undelivered        // the oldest first
+	Failing    int64                // endpoints that are enabled and whose last attempts have failed
 }
 
 // Stats reads the state of the whole service, with up to most accounts and endpoints.
@@ -56,12 +55,8 @@ func (s *Store) Stats(ctx context.Context, most int) (st Stats, err error) {
 	if st.Minutes, err = s.Activity(ctx, s.now().Add(-time.Hour).Truncate(time.Minute)); err != nil {
 		return st, err
 	}
-	if st.PausedAt, err = s.pauses(ctx); err != nil {
+	if st.Paused, err = s.PausedQueues(ctx); err != nil {
 		return st, err
-	}
-	st.Paused = make(map[string]bool, len(st.PausedAt))
-	for queue := range st.PausedAt {
-		st.Paused[queue] = true
 	}
 	if st.Waiting, err = s.Undelivered(ctx); err != nil {
 		return st, err

@@ -56,6 +56,7 @@ type Store struct {
 
 	register *Batcher[Registration, Registered]
 	load     *Batcher[[]uuid.UUID, []*Delivery]
+	receive  *Batcher[[]uuid.UUID, []*Receiver]
 	record   *Batcher[AttemptResult, struct{}]
 	park     *Batcher[Parking, struct{}]
 	polls    *Batcher[Poll, Polled]
@@ -92,6 +93,7 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	s.resendCounts, s.recoverCounts = make(chan struct{}, maxCounts), make(chan struct{}, maxCounts)
 	s.register = NewBatcher(500, 2*ms, s.registerBatch)
 	s.load = NewBatcher(100, 3*ms, s.loadDeliveryBatch)
+	s.receive = NewBatcher(100, 2*ms, s.readReceiverBatch)
 	s.record = NewBatcher(500, 8*ms, s.recordAttemptBatch)
 	s.park = NewBatcher(500, 8*ms, s.parkBatch)
 	s.polls = NewBatcher(500, 5*ms, s.recordPollBatch)

@@ -81,10 +81,6 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 		if _, err := tx.Exec(ctx, `set local enable_seqscan = off`); err != nil {
 			return err
 		}
-		type row struct {
-			Task
-			Cut bool // there are more
-		}
 		// Sizes are as stored: most lists are compressed. A subscription, which gets a delivery, counts as 100 bytes. What is locked
 		// is what is read: a second look at the table would see its rows as they were before they were locked.
 		rows, err := tx.Query(ctx, `
@@ -112,7 +108,7 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 			order by expires_at`,
 			from, now, limit, now.Add(-settleGrace), lastCall, now.Add(-answerGrace), now.Add(-unaskedGrace), outage,
 			now.Add(-pollGrace), pageBytes)
-		expired, err := many[row](rows, err)
+		expired, err := many[Task](rows, err)
 		if err != nil {
 			return err
 		}
@@ -120,7 +116,7 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 		var events []Event
 		changes := make([]taskChange, n)
 		for i := range expired {
-			t := &expired[i].Task
+			t := &expired[i]
 			changes[i].Task = t
 			for _, ev := range t.expire() {
 				ev.AppID, ev.CreatedAt, ev.Task = t.AppID, now, t

@@ -35,15 +35,11 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) (tasks []Task, 
 	if f.Scope.All() && (f.UpstreamID != "" || f.UniqueID != "") {
 		apps = ` and app_id in (select id from apps)` // those indexes begin with the app: each is looked into
 	}
-	type row struct {
-		Task
-		Cut bool
-	}
 	rows, err := s.pool.Query(ctx, `
 		with page as (
 			select `+taskListColumns+`
 			from tasks
-			where id < $1 and id > $8
+			where id < $1 and id > $7
 				and ($2::uuid is null or app_id = $2)
 				and ($3 = '' or status = $3)
 				and ($3 <> 'waiting' or polling)
@@ -51,28 +47,20 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) (tasks []Task, 
 				and ($5 = '' or unique_id = $5)`+apps+`
 			order by id `+p.order()+`
 			limit $6
-		), sized as (
-			select *, sum(octet_length(videos::text) + octet_length(metadata::text) + (
-					select coalesce(sum(octet_length(e.url) + octet_length(s.suffix)), 0)
-					from subscriptions s
-					join endpoints e on e.id = s.endpoint_id
-					where s.task = page.id
-				)) over (order by id `+p.order()+`) as bytes,
-				row_number() over (order by id `+p.order()+`) as n
-			from page
-		)
-		select `+taskColumns+`, videos_omitted, (select count(*) from page) > count(*) over () as cut
-		from sized
-		where n = 1 or bytes <= $7
-		order by id desc`, p.high(), f.Scope.arg(), f.Status, f.UpstreamID, f.UniqueID, p.Limit, pageBytes, p.low())
-	found, err := many[row](rows, err)
+		)`+cutPage(taskColumns+`, videos_omitted`, `octet_length(videos::text) + octet_length(metadata::text) + (
+			select coalesce(sum(octet_length(e.url) + octet_length(s.suffix)), 0)
+			from subscriptions s
+			join endpoints e on e.id = s.endpoint_id
+			where s.task = page.id
+		)`, "id "+p.order())+`
+		order by id desc`, p.high(), f.Scope.arg(), f.Status, f.UpstreamID, f.UniqueID, p.Limit, p.low())
+	tasks, err = many[Task](rows, err)
 	if err != nil {
 		return nil, false, fmt.Errorf("list tasks: %w", err)
 	}
-	tasks, all := make([]Task, len(found)), make([]*Task, len(found))
-	for i, r := range found {
-		tasks[i], cut = r.Task, r.Cut
+	all := make([]*Task, len(tasks))
+	for i := range tasks {
 		all[i] = &tasks[i]
 	}
-	return tasks, cut, readSubscriptions(ctx, s.pool, all...)
+	return tasks, len(tasks) > 0 && tasks[0].Cut, readSubscriptions(ctx, s.pool, all...)
 }

@@ -39,6 +39,7 @@ type Upload struct {
 	FinishedAt     *time.Time
 	Traceparent    *string
 	IdempotencyKey string `db:"-"` // of a new one: the key of the request that creates it, or empty
+	Cut            bool   // where read for a page: it was cut, so that there are more
 }
 
 // UploadRequest is what is submitted: URLs with v1, a source URL with the Datalake.

@@ -99,7 +99,7 @@ func (w *Worker) noteQueue(ctx context.Context) error {
 	}
 	var oldest time.Duration
 	for _, q := range depths {
-		if q.State == "available" && !paused[q.Queue] && slices.Contains(store.Pausable["deliveries"], q.Queue) {
+		if q.State == "available" && paused[q.Queue].IsZero() && slices.Contains(store.Pausable["deliveries"], q.Queue) {
 			oldest = max(oldest, time.Duration(q.OldestSecs*float64(time.Second)))
 		}
 	}

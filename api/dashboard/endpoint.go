@@ -21,14 +21,11 @@ const rotateOverlap = 24 * time.Hour
 
 func (d *dashboard) endpoints(r *http.Request) (*view, error) {
 	data := endpointsData{listData: listData[store.Endpoint]{Filter: filters(r, "app_id", "state")}}
-	read := d.store.Endpoints
-	if data.Filter["state"] == "failing" {
-		read = d.store.TroubledEndpoints
-	}
+	f := store.EndpointFilter{Scope: filterScope(data.Filter["app_id"]), Troubled: data.Filter["state"] == "failing"}
 	var err error
 	id := func(e *store.Endpoint) uuid.UUID { return e.ID }
 	data.Rows, data.pager, err = paged(r, id, whole(func(p store.Page) ([]store.Endpoint, error) {
-		return read(r.Context(), filterScope(data.Filter["app_id"]), p)
+		return d.store.Endpoints(r.Context(), f, p)
 	}))
 	if err != nil {
 		return nil, err
