@@ -141,9 +141,9 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 			return err
 		}
 		// The next refusal is an alert again.
-		err = settleAlert(ctx, tx, Alert{
+		err = raiseAlert(ctx, tx, Alert{
 			Subject: "account:" + id.String(), State: AccountActive, Summary: "The account " + a.Name + " was changed and is polled again.",
-			Link: "/admin/accounts/" + id.String(), At: s.now(),
+			Link: "/admin/accounts/" + id.String(), At: s.now(), Good: true,
 		})
 		if err != nil {
 			return err
@@ -195,12 +195,12 @@ func raiseAccount(ctx context.Context, tx pgx.Tx, id uuid.UUID, name string, t B
 	switch t.State {
 	case AccountRefused:
 		a.Summary = fmt.Sprintf("memories.ai refuses the account %s: %s. Its tasks are not polled.", name, t.Reason)
-		return raiseAlert(ctx, tx, a)
 	case AccountActive:
-		a.Summary = fmt.Sprintf("memories.ai accepts the account %s again.", name)
-		return settleAlert(ctx, tx, a)
+		a.Summary, a.Good = fmt.Sprintf("memories.ai accepts the account %s again.", name), true
+	default:
+		return nil
 	}
-	return nil
+	return raiseAlert(ctx, tx, a)
 }
 
 // SetBackoff records an account's backoff, or its end, on behalf of a lease. A lease that was replaced

@@ -38,12 +38,18 @@ const (
 // AdoptOrphans at the same time all but one do nothing.
 func (s *Store) AdoptJobs(ctx context.Context) (int, error) {
 	return s.sweep(allowing(ctx, longTimeout), func(tx pgx.Tx, _ uuid.UUID, _ bool) (int, error) {
-		accounts, err := s.adoptAccounts(ctx, tx)
+		polled, err := withoutJob(ctx, tx, QueuePoll, "poll_job", ` or exists (select 1 from tasks t where t.account_id = a.id and t.polling)`)
 		if err != nil {
 			return 0, err
 		}
-		uploads, err := s.adoptUploads(ctx, tx)
-		return accounts + uploads, err
+		if err := s.insertPollJobs(ctx, tx, polled); err != nil {
+			return 0, err
+		}
+		uploading, err := withoutJob(ctx, tx, QueueUpload, "upload_job", "")
+		if err != nil {
+			return 0, err
+		}
+		return len(polled) + len(uploading), s.insertUploadJobs(ctx, tx, uploading)
 	})
 }
 
@@ -107,25 +113,22 @@ func (s *Store) sweep(ctx context.Context, fn func(tx pgx.Tx, settled uuid.UUID,
 	return n, nil
 }
 
-// adoptAccounts inserts a poll job for each account that has tasks to poll, or is marked as having a job, but has none.
-func (s *Store) adoptAccounts(ctx context.Context, tx pgx.Tx) (int, error) {
+// withoutJob returns the accounts that have no job in a queue, though their flag says so or they need one, and sets the flag.
+func withoutJob(ctx context.Context, tx pgx.Tx, queue, flag, orNeeded string) ([]uuid.UUID, error) {
 	rows, err := tx.Query(ctx, `
 		select a.id
 		from accounts a
-		where (a.poll_job or exists (select 1 from tasks t where t.account_id = a.id and t.polling)) and not exists (
+		where (a.`+flag+orNeeded+`) and not exists (
 			select 1 from river_job j
-			where j.queue = 'poll' and j.state in ('available', 'pending', 'running', 'scheduled', 'retryable')
+			where j.queue = $1 and j.state in ('available', 'pending', 'running', 'scheduled', 'retryable')
 				and j.args ->> 'account_id' = a.id::text
 		)
-		for no key update skip locked`)
+		for no key update skip locked`, queue)
 	accounts, err := scalars[uuid.UUID](rows, err)
-	if err != nil || len(accounts) == 0 {
-		return 0, wrapped("look for poll jobs", err)
+	if err == nil && len(accounts) > 0 {
+		_, err = tx.Exec(ctx, `update accounts set `+flag+` = true where id = any($1) and not `+flag, accounts)
 	}
-	if _, err := tx.Exec(ctx, `update accounts set poll_job = true where id = any($1) and not poll_job`, accounts); err != nil {
-		return 0, fmt.Errorf("claim poll jobs: %w", err)
-	}
-	return len(accounts), s.insertPollJobs(ctx, tx, accounts)
+	return accounts, wrapped("look for accounts without a job in the queue "+queue, err)
 }
 
 // pendingDelivery is a delivery as the sweep has read it. Whatever happens to it changes one of the two numbers or its status.
@@ -173,7 +176,7 @@ func dueShared(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pendingDeli
 	old := idAt(now.Add(-sharedFor))
 	for _, d := range shared {
 		if bytes.Compare(d.ID[:], old[:]) >= 0 {
-			end = before(d.ID)
+			end = d.ID
 			break
 		}
 	}
@@ -195,7 +198,7 @@ func dueShared(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pendingDeli
 }
 
 // sharedDeliveries reads the deliveries between an id and a time, and returns those that wait for their first attempt, in
-// order and about as many as sweepPage at most, and the id up to which it has read.
+// order and about as many as sweepPage at most, and the id up to which it has read. One at the border of two chunks comes twice.
 func sharedDeliveries(ctx context.Context, tx pgx.Tx, from uuid.UUID, until time.Time) (
 	shared []pendingDelivery, end uuid.UUID, err error,
 ) {
@@ -206,7 +209,7 @@ func sharedDeliveries(ctx context.Context, tx pgx.Tx, from uuid.UUID, until time
 			with chunk as materialized (
 				select id, status = 'pending' and not parked and not retrying and generation = 0 and attempt_count = 0 as open
 				from deliveries
-				where id > $1 and id < $2
+				where id >= $1 and id < $2
 				order by id
 				limit $3
 			)
@@ -224,17 +227,6 @@ func sharedDeliveries(ctx context.Context, tx pgx.Tx, from uuid.UUID, until time
 		}
 	}
 	return shared, from, nil
-}
-
-// before returns the id before one.
-func before(id uuid.UUID) uuid.UUID {
-	for i := len(id) - 1; i >= 0; i-- {
-		id[i]--
-		if id[i] != 0xff {
-			break
-		}
-	}
-	return id
 }
 
 // liveJobs is the SQL set of the deliveries whose job runs, or will within seconds.

@@ -46,7 +46,7 @@ func deleteEndpoints(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) error {
 		union all
 		(select id from deliveries where endpoint_id = any($1) and retrying and status = 'pending' limit $2)
 		union all
-		(select id from deliveries where endpoint_id = any($1) and id > (select settled from sweep) and status = 'pending' limit $2)`,
+		(select id from deliveries where endpoint_id = any($1) and id >= (select settled from sweep) and status = 'pending' limit $2)`,
 		ids, deleteBatch)
 	pending, err := scalars[uuid.UUID](rows, err)
 	if err != nil {

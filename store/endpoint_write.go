@@ -205,11 +205,6 @@ func (s *Store) enable(ctx context.Context, tx pgx.Tx, ep *Endpoint, on bool) er
 	return s.emitForEndpoint(ctx, tx, ep, EventEndpointRecovered, s.now())
 }
 
-// EnableEndpoint turns an endpoint on or off.
-func (s *Store) EnableEndpoint(ctx context.Context, scope Scope, id uuid.UUID, on bool) (Endpoint, error) {
-	return s.UpdateEndpoint(ctx, scope, id, EndpointSettings{Enabled: &on})
-}
-
 // TestEndpoint sends webhook.test to an endpoint now, even while its breaker is open, and returns the delivery's id.
 func (s *Store) TestEndpoint(ctx context.Context, scope Scope, id uuid.UUID) (delivery uuid.UUID, err error) {
 	err = s.tx(ctx, "test endpoint", func(tx pgx.Tx) error {

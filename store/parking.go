@@ -33,32 +33,25 @@ func parksNow(endpoint string) string { //nolint:unparam // the caller names its
 		or coalesce(%[1]s.hold_until > now(), false))`, endpoint)
 }
 
-// Parking asks for a delivery to be parked: its endpoint takes no attempt now.
-type Parking struct {
-	DeliveryID uuid.UUID
-	EndpointID uuid.UUID
-	Generation int // of the delivery's job
-}
-
-// ParkDelivery takes a delivery out of the queue until [Store.Release] inserts a job for it. Parkings that come at the
-// same time share a transaction.
-func (s *Store) ParkDelivery(ctx context.Context, p Parking) error {
-	_, err := s.park.Do(ctx, p)
+// ParkDelivery takes a delivery that its endpoint does not take now out of the queue, until [Store.Release] inserts a job for it.
+// It does nothing if the delivery has another generation by now. Deliveries that come at the same time share a transaction.
+func (s *Store) ParkDelivery(ctx context.Context, d *Delivery) error {
+	_, err := s.park.Do(ctx, d)
 	return err
 }
 
-var parkingColumns = []column[Parking]{
-	col("id", "uuid", func(p Parking) uuid.UUID { return p.DeliveryID }),
-	col("generation", "int", func(p Parking) int { return p.Generation }),
+var parkingColumns = []column[*Delivery]{
+	col("id", "uuid", func(d *Delivery) uuid.UUID { return d.ID }),
+	col("generation", "int", func(d *Delivery) int { return d.Generation }),
 }
 
-func (s *Store) parkBatch(ctx context.Context, parkings []Parking) ([]struct{}, error) {
-	endpoints := distinct(parkings, func(p Parking) uuid.UUID { return p.EndpointID })
-	return make([]struct{}, len(parkings)), s.tx(ctx, "park deliveries", func(tx pgx.Tx) error {
+func (s *Store) parkBatch(ctx context.Context, deliveries []*Delivery) ([]struct{}, error) {
+	endpoints := distinct(deliveries, func(d *Delivery) uuid.UUID { return d.EndpointID })
+	return make([]struct{}, len(deliveries)), s.tx(ctx, "park deliveries", func(tx pgx.Tx) error {
 		if err := lockBacklog(ctx, tx, endpoints); err != nil {
 			return err
 		}
-		from, args := unnest("p", parkings, parkingColumns)
+		from, args := unnest("p", deliveries, parkingColumns)
 		rows, err := tx.Query(ctx, `
 			update deliveries d
 			set parked = true, retrying = false

@@ -24,6 +24,7 @@ type Portal struct {
 	EndpointID uuid.UUID
 	AppID      uuid.UUID
 	URL        string    // of the endpoint
+	KeyID      uuid.UUID // the API key that made it; with the key it ends
 	ExpiresAt  time.Time // on the database's clock
 }
 
@@ -64,7 +65,7 @@ func (s *Store) UnsealPortal(token string) (Portal, error) {
 // or the API key is gone.
 func (s *Store) OpenPortal(ctx context.Context, unsealed Portal) (Portal, error) {
 	rows, err := s.pool.Query(ctx, `
-		select e.id as endpoint_id, e.app_id, e.url, $3::timestamptz as expires_at
+		select e.id as endpoint_id, e.app_id, e.url, k.id as key_id, $3::timestamptz as expires_at
 		from endpoints e
 		join apps a on a.id = e.app_id
 		join api_keys k on k.app_id = e.app_id

@@ -65,10 +65,10 @@ func (s *Store) makeDue(ctx context.Context, tx pgx.Tx, endpoints ...*Endpoint) 
 	return lockBacklog(ctx, tx, backlogged)
 }
 
-// Recover parks all deliveries of an endpoint that have failed since a time, so that they are sent again as the endpoint
-// takes them, makes due at once what still waits for it, and lets an open breaker be probed at once. It returns how many
+// Recover makes due at once what waits for an endpoint and lets an open breaker be probed at once. It parks all deliveries that
+// have failed since a time, none if that is nil, so that they are sent again as the endpoint takes them. It returns how many
 // deliveries will be sent.
-func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, since time.Time) (n int, err error) {
+func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, since *time.Time) (n int, err error) {
 	err = s.tx(ctx, "recover", func(tx pgx.Tx) error {
 		ep, err := lockEndpoint(ctx, tx, scope, endpoint)
 		if err != nil {
@@ -89,8 +89,8 @@ func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, si
 	total, err := s.count(ctx, s.recoverCounts, `
 		select (select count(*) from deliveries where endpoint_id = $1 and parked)
 			+ (select count(*) from deliveries d where d.endpoint_id = $1 and `+retriesLater+`)`, endpoint)
-	for batch := int64(recoverBatch); err == nil && batch == recoverBatch; total += batch {
-		batch, err = s.recoverFailed(ctx, endpoint, since)
+	for batch := int64(recoverBatch); since != nil && err == nil && batch == recoverBatch; total += batch {
+		batch, err = s.recoverFailed(ctx, endpoint, *since)
 	}
 	return int(total), err
 }

@@ -75,13 +75,8 @@ func (f ResendFilter) matches() string {
 		and d.id > r.after and ($3 = '' or d.event_type = $3) and d.created_at >= $4 and d.created_at < $5`
 }
 
-// CountResend counts the deliveries that a filter selects.
-func (s *Store) CountResend(ctx context.Context, f ResendFilter) (n int64, err error) {
-	return s.CountResendUpTo(ctx, f, math.MaxInt32)
-}
-
-// CountResendUpTo counts the deliveries that a filter selects, and stops at most.
-func (s *Store) CountResendUpTo(ctx context.Context, f ResendFilter, most int) (n int64, err error) {
+// CountResend counts the deliveries that a filter selects, and stops at most.
+func (s *Store) CountResend(ctx context.Context, f ResendFilter, most int) (n int64, err error) {
 	return s.count(ctx, s.resendCounts, `
 		select count(*) from (
 			select from (select $7::uuid as after) r, deliveries d
@@ -121,7 +116,7 @@ func (f ResendFilter) args(now time.Time) []any {
 
 // StartResend begins to resend or cancel the deliveries that a filter selects.
 func (s *Store) StartResend(ctx context.Context, f ResendFilter) (BulkResend, error) {
-	matched, err := s.CountResend(ctx, f)
+	matched, err := s.CountResend(ctx, f, math.MaxInt32)
 	if err != nil {
 		return BulkResend{}, err
 	}

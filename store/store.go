@@ -58,7 +58,7 @@ type Store struct {
 	load     *Batcher[[]uuid.UUID, []*Delivery]
 	receive  *Batcher[[]uuid.UUID, []*Receiver]
 	record   *Batcher[AttemptResult, struct{}]
-	park     *Batcher[Parking, struct{}]
+	park     *Batcher[*Delivery, struct{}]
 	polls    *Batcher[Poll, Polled]
 	slots    *Batcher[SlotRequest, Slot]
 

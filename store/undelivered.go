@@ -91,9 +91,3 @@ func (s *Store) LastAttempts(ctx context.Context, deliveries []Delivery) (map[uu
 	}
 	return byID, nil
 }
-
-// RetryNow makes all that waits for an endpoint due at once and lets an open breaker be probed at once. It returns how many
-// deliveries will be sent.
-func (s *Store) RetryNow(ctx context.Context, scope Scope, endpoint uuid.UUID) (int, error) {
-	return s.Recover(ctx, scope, endpoint, s.now().Add(time.Hour)) // nothing has failed since
-}

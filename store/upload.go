@@ -120,21 +120,3 @@ func (s *Store) ensureUploadJob(ctx context.Context, tx pgx.Tx, account uuid.UUI
 	}
 	return s.insertUploadJobs(ctx, tx, []uuid.UUID{account})
 }
-
-// adoptUploads inserts jobs for accounts that have lost their upload job, and returns their number.
-func (s *Store) adoptUploads(ctx context.Context, tx pgx.Tx) (int, error) {
-	rows, err := tx.Query(ctx, `
-		select a.id
-		from accounts a
-		where a.upload_job and not exists (
-			select 1 from river_job j
-			where j.queue = 'upload' and j.state in ('available', 'pending', 'running', 'scheduled', 'retryable')
-				and j.args ->> 'account_id' = a.id::text
-		)
-		for update skip locked`)
-	accounts, err := scalars[uuid.UUID](rows, err)
-	if err != nil {
-		return 0, fmt.Errorf("look for upload jobs: %w", err)
-	}
-	return len(accounts), s.insertUploadJobs(ctx, tx, accounts)
-}

@@ -105,11 +105,12 @@ func (w *Worker) noteQueue(ctx context.Context) error {
 	}
 	a := store.Alert{
 		Subject: "queue:deliveries", State: "in time", Summary: "Deliveries no longer wait for a worker.", Link: "/admin/", At: time.Now(),
+		Good: true,
 	}
 	if oldest > lateQueue {
-		a.State, a.Summary = "late", fmt.Sprintf("Deliveries wait for a worker, the oldest for %s.", oldest.Round(time.Second))
+		a.Good, a.State, a.Summary = false, "late", fmt.Sprintf("Deliveries wait for a worker, the oldest for %s.", oldest.Round(time.Second))
 	}
-	return w.cfg.Store.RaiseAlert(ctx, a, oldest <= lateQueue)
+	return w.cfg.Store.RaiseAlert(ctx, a)
 }
 
 // post sends an alert as a webhook. The error does not repeat the URL, which can be a secret.

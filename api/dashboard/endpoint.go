@@ -174,7 +174,7 @@ func (d *dashboard) retryEndpoint(r *http.Request) (to, done string, err error) 
 	if err != nil {
 		return "", "", err
 	}
-	n, err := d.store.RetryNow(r.Context(), store.Everything(), id)
+	n, err := d.store.Recover(r.Context(), store.Everything(), id, nil)
 	to = withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n))
 	return to, count(n, "waiting delivery") + " sent as the endpoint takes them", err
 }
@@ -201,7 +201,7 @@ func (d *dashboard) setEnabled(r *http.Request) (to, done string, err error) {
 		return "", "", err
 	}
 	verb := chi.URLParam(r, "verb")
-	_, err = d.store.EnableEndpoint(r.Context(), store.Everything(), id, verb == "enable")
+	_, err = d.store.UpdateEndpoint(r.Context(), store.Everything(), id, store.EndpointSettings{Enabled: new(verb == "enable")})
 	return "/admin/endpoints/" + id.String(), "The endpoint was " + verb + "d", err
 }
 
@@ -214,7 +214,7 @@ func (d *dashboard) recoverEndpoint(r *http.Request) (to, done string, err error
 	if err != nil {
 		return "", "", err
 	}
-	n, err := d.store.Recover(r.Context(), store.Everything(), id, since)
+	n, err := d.store.Recover(r.Context(), store.Everything(), id, &since)
 	to = withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n))
 	return to, count(n, "failed delivery") + " sent again as the endpoint takes them", err
 }
