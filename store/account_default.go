@@ -67,13 +67,12 @@ func (s *Store) accountOf(ctx context.Context, d Defaults) (foundAccount, error)
 	if err != nil {
 		return foundAccount{}, err
 	}
-	rows, err := s.pool.Query(ctx, `
+	return one[foundAccount](ctx, s.pool, `
 		select id, key_hash is not distinct from $1 as has_key
 		from accounts
 		where key_hash = $1 or name = $2 or key_hash = $3
 		order by has_key desc, name = $2 desc
 		limit 1`, digest(d.MemoriesKey), DefaultName, before)
-	return one[foundAccount](rows, err)
 }
 
 func (s *Store) createDefault(ctx context.Context, d Defaults) (foundAccount, error) {
@@ -135,10 +134,7 @@ func (s *Store) changedSetting(ctx context.Context, name, value string) (changed
 	if errors.Is(err, pgx.ErrNoRows) {
 		return true, nil, nil
 	}
-	if err != nil {
-		return false, nil, fmt.Errorf("read applied setting: %w", err)
-	}
-	return !bytes.Equal(before, digest(value)), before, nil
+	return !bytes.Equal(before, digest(value)), before, wrapped("read applied setting", err)
 }
 
 func (s *Store) noteApplied(ctx context.Context, name, value string) error {
@@ -157,14 +153,13 @@ func (s *Store) ensureKey(ctx context.Context, d Defaults) error {
 		return err
 	}
 	hash := digest(d.APIKey)
-	rows, err := s.pool.Query(ctx, `
+	app, err := one[App](ctx, s.pool, `
 		select `+appColumns+`
 		from apps p
 		where p.deleted_at is null
 			and (p.name = $1 or exists (select 1 from api_keys k where k.app_id = p.id and k.hash in ($2, $3)))
 		order by exists (select 1 from api_keys k where k.app_id = p.id and k.hash in ($2, $3)) desc
 		limit 1`, DefaultName, hash, before)
-	app, err := one[App](rows, err)
 	if errors.Is(err, ErrNotFound) {
 		app, err = s.createDefaultApp(ctx, d)
 	}
@@ -195,8 +190,7 @@ func (s *Store) createDefaultApp(ctx context.Context, d Defaults) (App, error) {
 	}
 	app, err := s.CreateApp(ctx, DefaultName, account.ID)
 	if errors.Is(err, ErrConflict) { // another instance was first
-		rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where name = $1 and deleted_at is null`, DefaultName)
-		return one[App](rows, err)
+		return one[App](ctx, s.pool, `select `+appColumns+` from apps where name = $1 and deleted_at is null`, DefaultName)
 	}
 	return app, err
 }

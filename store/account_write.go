@@ -28,14 +28,14 @@ func firstSlot(rps float64) time.Duration { return slotHorizon + SlotInterval(rp
 // CreateAccount creates an account. A name or key that another account has is ErrConflict.
 func (s *Store) CreateAccount(ctx context.Context, n NewAccount) (Account, error) {
 	var a Account
-	err := s.tx(ctx, "create account", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+	err := s.tx(ctx, "create account", func(tx pgx.Tx) (err error) {
+		a, err = one[Account](ctx, tx, `
 			insert into accounts as a (id, name, api_key, key_hash, api, requests_per_second, uploads_per_minute, next_slot_at)
 			values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + $8::interval)
 			returning `+accountColumns,
 			newID(), n.Name, s.keys.Seal("account.api_key", []byte(n.APIKey)), digest(n.APIKey), cmp.Or(n.API, AccountV1), n.RequestsPerSecond,
 			n.UploadsPerMinute, min(firstSlot(n.RequestsPerSecond), slotHorizon+time.Second+slotJitter)) // see firstSlot
-		if a, err = one[Account](rows, err); err != nil {
+		if err != nil {
 			return err
 		}
 		return s.note(ctx, tx, a.ID, nil, a.fields())
@@ -61,8 +61,7 @@ func (s *Store) accountTaken(ctx context.Context, id uuid.UUID, name string, api
 // HashKeys notes which key each account has, of accounts that a version before has created. Accounts that share a key keep
 // their budgets; it returns their names.
 func (s *Store) HashKeys(ctx context.Context) (doubled []string, err error) {
-	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a where a.key_hash is null order by a.id`)
-	accounts, err := many[Account](rows, err)
+	accounts, err := many[Account](ctx, s.pool, `select `+accountColumns+` from accounts a where a.key_hash is null order by a.id`)
 	if err != nil {
 		return nil, fmt.Errorf("read accounts: %w", err)
 	}
@@ -91,19 +90,18 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		if c.APIKey != nil {
 			sealed, hash = s.keys.Seal("account.api_key", []byte(*c.APIKey)), digest(*c.APIKey)
 		}
-		rows, err := tx.Query(ctx, `select `+accountColumns+` from accounts a where a.id = $1 for no key update`, id)
-		before, err := one[Account](rows, err)
+		before, err := one[Account](ctx, tx, `select `+accountColumns+` from accounts a where a.id = $1 for no key update`, id)
 		if err != nil {
 			return err
 		}
-		rows, err = tx.Query(ctx, `
+		a, err = one[Account](ctx, tx, `
 			update accounts a
 			set name = coalesce($2, name), requests_per_second = coalesce($3, requests_per_second), api_key = coalesce($4, api_key),
 				key_hash = coalesce($5, key_hash), api = coalesce($6, api),
 				uploads_per_minute = coalesce($7, uploads_per_minute)
 			where id = $1
 			returning `+accountColumns, id, c.Name, c.RequestsPerSecond, sealed, hash, c.API, c.UploadsPerMinute)
-		if a, err = one[Account](rows, err); err != nil {
+		if err != nil {
 			return err
 		}
 		was, is := before.fields(), a.fields()
@@ -130,14 +128,14 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		}
 		// A new poll job takes the change up at once. It replaces the lease of a poller that runs; with a key that is no longer
 		// the account's, that poller must not take another slot until then.
-		rows, err = tx.Query(ctx, `
+		a, err = one[Account](ctx, tx, `
 			update accounts a
 			set state = 'active', state_reason = null, paused_until = null, troubles = 0,
 				shift = case when $3 then null else a.shift end,
 				next_slot_at = case when $3 then clock_timestamp() + $2::interval else least(a.next_slot_at, clock_timestamp() + $2::interval) end
 			where id = $1
 			returning `+accountColumns, id, firstSlot(a.RequestsPerSecond), c.APIKey != nil)
-		if a, err = one[Account](rows, err); err != nil {
+		if err != nil {
 			return err
 		}
 		// The next refusal is an alert again.
@@ -164,8 +162,7 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
 	return s.tx(ctx, "delete account", func(tx pgx.Tx) error {
 		// FOR UPDATE waits for registrations, which hold the account FOR KEY SHARE, and for apps that are moved to it.
-		rows, err := tx.Query(ctx, `select `+accountColumns+` from accounts a where a.id = $1 for update`, id)
-		a, err := one[Account](rows, err)
+		a, err := one[Account](ctx, tx, `select `+accountColumns+` from accounts a where a.id = $1 for update`, id)
 		if err != nil {
 			return err
 		}

@@ -115,7 +115,7 @@ func (s *Store) sweep(ctx context.Context, fn func(tx pgx.Tx, settled uuid.UUID,
 
 // withoutJob returns the accounts that have no job in a queue, though their flag says so or they need one, and sets the flag.
 func withoutJob(ctx context.Context, tx pgx.Tx, queue, flag, orNeeded string) ([]uuid.UUID, error) {
-	rows, err := tx.Query(ctx, `
+	accounts, err := scalars[uuid.UUID](ctx, tx, `
 		select a.id
 		from accounts a
 		where (a.`+flag+orNeeded+`) and not exists (
@@ -124,7 +124,6 @@ func withoutJob(ctx context.Context, tx pgx.Tx, queue, flag, orNeeded string) ([
 				and j.args ->> 'account_id' = a.id::text
 		)
 		for no key update skip locked`, queue)
-	accounts, err := scalars[uuid.UUID](rows, err)
 	if err == nil && len(accounts) > 0 {
 		_, err = tx.Exec(ctx, `update accounts set `+flag+` = true where id = any($1) and not `+flag, accounts)
 	}
@@ -148,21 +147,20 @@ var pendingColumns = []column[pendingDelivery]{
 // dueRetrying returns the next page of the deliveries that have, or had, a job of their own and have been due for orphanAfter, in the
 // order of their index, so that a page reads no further than it must.
 func dueRetrying(ctx context.Context, tx pgx.Tx, after pendingDelivery) ([]pendingDelivery, error) {
-	rows, err := tx.Query(ctx, `
+	due, err := many[pendingDelivery](ctx, tx, `
 		select id, endpoint_id, generation, attempt_count
 		from deliveries
 		where retrying and not parked and status = 'pending' and coalesce(next_attempt_at, created_at) < now() - $1::interval
 			and (endpoint_id, id) > ($2, $3)
 		order by endpoint_id, id
 		limit $4`, orphanAfter, after.EndpointID, after.ID, sweepPage)
-	due, err := many[pendingDelivery](rows, err)
 	return due, wrapped("look for deliveries with a job", err)
 }
 
 // dueShared returns deliveries that have, or had, a shared job and have been due for orphanAfter. None before settled has one.
 func dueShared(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pendingDelivery, error) {
-	var now time.Time
-	if err := tx.QueryRow(ctx, `select clock_timestamp()`).Scan(&now); err != nil {
+	now, err := databaseTime(ctx, tx)
+	if err != nil {
 		return nil, err
 	}
 	shared, end, err := sharedDeliveries(ctx, tx, settled, now.Add(-orphanAfter))
@@ -255,11 +253,10 @@ func (s *Store) adoptDeliveries(ctx context.Context, tx pgx.Tx, due []pendingDel
 	}
 	from, args := unnest("d", due, pendingColumns)
 	// A statement of its own: a job that it does not see has ended, and what it has done to its delivery is seen below.
-	rows, err := tx.Query(ctx, `
+	orphans, err := many[pendingDelivery](ctx, tx, `
 		select d.id, d.generation, d.attempt_count
 		from `+from+`
 		where not exists (select 1 from `+liveJobs+` j where j.delivery = d.id and j.generation = d.generation)`, args...)
-	orphans, err := many[pendingDelivery](rows, err)
 	if err != nil {
 		return 0, fmt.Errorf("look for the jobs of deliveries: %w", err)
 	}
@@ -270,7 +267,7 @@ func (s *Store) adoptDeliveries(ctx context.Context, tx pgx.Tx, due []pendingDel
 		return 0, err
 	}
 	from, args = unnest("o", orphans, pendingColumns)
-	rows, err = tx.Query(ctx, `
+	jobs, err := many[DeliverArgs](ctx, tx, `
 		update deliveries d
 		set generation = d.generation + 1, retrying = true
 		where d.id in (
@@ -281,7 +278,6 @@ func (s *Store) adoptDeliveries(ctx context.Context, tx pgx.Tx, due []pendingDel
 			for update of d skip locked
 		)
 		returning d.id as delivery_id, d.generation`, args...)
-	jobs, err := many[DeliverArgs](rows, err)
 	if err != nil {
 		return 0, fmt.Errorf("adopt deliveries: %w", err)
 	}
@@ -295,14 +291,13 @@ func cancelStragglers(ctx context.Context, tx pgx.Tx, due []pendingDelivery) err
 	if _, err := cancelWaiting(ctx, tx, `e.deleted_at > now() - $1::interval`, 24*time.Hour); err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, `
+	stragglers, err := scalars[uuid.UUID](ctx, tx, `
 		select o.id
 		from deliveries o
 		left join endpoints e on e.id = o.endpoint_id
 		where o.id = any($1) and o.status = 'pending'
 			and (e.deleted_at is not null or not exists (select 1 from events v where v.id = o.event_id))
 		for update of o skip locked`, distinct(due, func(d pendingDelivery) uuid.UUID { return d.ID }))
-	stragglers, err := scalars[uuid.UUID](rows, err)
 	if err != nil {
 		return fmt.Errorf("find deliveries of which nothing can come: %w", err)
 	}

@@ -47,14 +47,13 @@ func (s *Store) SendAlert(ctx context.Context, send func(Alert) error) (found bo
 	err = s.tx(ctx, "send alert", func(tx pgx.Tx) error {
 		// While send is under way the transaction locks no row and has no transaction id, which would hold back the feed (see
 		// feedEnd).
-		rows, err := tx.Query(ctx, `
+		a, err := one[Alert](ctx, tx, `
 			select subject, state, summary, link, at
 			from (select pg_try_advisory_xact_lock($2) as alone) l
 			cross join alerts
 			where l.alone and not sent and at > $1
 			order by at
 			limit 1`, s.now().Add(-alertFresh), alertLock)
-		a, err := one[Alert](rows, err)
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}

@@ -41,14 +41,13 @@ func deleteEndpoints(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) error {
 		return err
 	}
 	// Those that share a job (adopt.go) are found by their age: the endpoint may have had millions before.
-	rows, err := tx.Query(ctx, `
+	pending, err := scalars[uuid.UUID](ctx, tx, `
 		(select id from deliveries where endpoint_id = any($1) and parked and status = 'pending' limit $2)
 		union all
 		(select id from deliveries where endpoint_id = any($1) and retrying and status = 'pending' limit $2)
 		union all
 		(select id from deliveries where endpoint_id = any($1) and id >= (select settled from sweep) and status = 'pending' limit $2)`,
 		ids, deleteBatch)
-	pending, err := scalars[uuid.UUID](rows, err)
 	if err != nil {
 		return fmt.Errorf("find deliveries to cancel: %w", err)
 	}
@@ -59,7 +58,7 @@ func deleteEndpoints(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) error {
 // cancelWaiting cancels up to deleteBatch deliveries that are parked or wait for another attempt, of the endpoints that a condition
 // on $1 selects, and returns their number. The caller has switched sequential scans off.
 func cancelWaiting(ctx context.Context, tx pgx.Tx, which string, arg any) (int64, error) {
-	rows, err := tx.Query(ctx, `
+	waiting, err := scalars[uuid.UUID](ctx, tx, `
 		select p.id
 		from endpoints e
 		cross join lateral (
@@ -69,10 +68,8 @@ func cancelWaiting(ctx context.Context, tx pgx.Tx, which string, arg any) (int64
 		) p
 		where `+which+`
 		limit $2`, arg, deleteBatch)
-	waiting, err := scalars[uuid.UUID](rows, err)
 	if err == nil && len(waiting) > 0 {
-		rows, err = tx.Query(ctx, `select id from deliveries where id = any($1) for update skip locked`, waiting)
-		waiting, err = scalars[uuid.UUID](rows, err)
+		waiting, err = scalars[uuid.UUID](ctx, tx, `select id from deliveries where id = any($1) for update skip locked`, waiting)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("find deliveries of deleted endpoints: %w", err)

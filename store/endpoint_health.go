@@ -95,13 +95,12 @@ func (e *Endpoint) disable(reason string) []string {
 
 // applyHealth changes the touched endpoints by their results, and returns what operators want to know of.
 func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID, results []AttemptResult) (changes []Change, err error) {
-	rows, err := tx.Query(ctx, `
+	endpoints, err := many[Endpoint](ctx, tx, `
 		select `+endpointColumns+`
 		from endpoints e
 		where e.id = any($1) and e.deleted_at is null
 		order by e.id
 		for no key update`, touched)
-	endpoints, err := many[Endpoint](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read endpoints: %w", err)
 	}
@@ -173,22 +172,19 @@ func (s *Store) EndpointHealth(ctx context.Context, id uuid.UUID, attempts int) 
 	if err != nil {
 		return h, fmt.Errorf("read endpoint health: %w", err)
 	}
-	rows, err := s.pool.Query(ctx, `
+	h.Recent, err = many[Attempt](ctx, s.pool, `
 		select a.delivery_id, a.number, a.at, a.duration_ms, a.outcome, a.response_status, a.error
 		from (select id from deliveries where endpoint_id = $1 and attempt_count > 0 order by id desc limit $2) d
 		join attempts a on a.delivery_id = d.id
 		order by a.at desc
 		limit $2`, id, attempts)
-	if h.Recent, err = many[Attempt](rows, err); err != nil {
-		return h, fmt.Errorf("read attempts: %w", err)
-	}
-	return h, nil
+	return h, wrapped("read attempts", err)
 }
 
 // EndpointCounts counts the endpoints by state, for metrics.
 func (s *Store) EndpointCounts(ctx context.Context) (byBreaker map[string]int64, disabled, parked int64, err error) {
-	rows, err := s.pool.Query(ctx, `select breaker, count(*) from endpoints where deleted_at is null group by breaker`)
-	if byBreaker, err = pairs[string, int64](rows, err); err != nil {
+	byBreaker, err = pairs[string, int64](ctx, s.pool, `select breaker, count(*) from endpoints where deleted_at is null group by breaker`)
+	if err != nil {
 		return nil, 0, 0, fmt.Errorf("count breakers: %w", err)
 	}
 	err = s.pool.QueryRow(ctx, `

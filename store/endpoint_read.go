@@ -18,12 +18,11 @@ func (s *Store) Endpoint(ctx context.Context, scope Scope, id uuid.UUID) (Endpoi
 
 // readEndpoint reads an endpoint, and locks it so if lock says how.
 func readEndpoint(ctx context.Context, q querier, scope Scope, id uuid.UUID, lock string) (Endpoint, error) {
-	rows, err := q.Query(ctx, `
+	return one[Endpoint](ctx, q, `
 		select `+endpointColumns+`
 		from endpoints e
 		where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null
 		`+lock, id, scope.arg())
-	return one[Endpoint](rows, err)
 }
 
 // EndpointFilter narrows a list of endpoints; zero fields do not.
@@ -38,17 +37,13 @@ func (s *Store) Endpoints(ctx context.Context, f EndpointFilter, p Page) ([]Endp
 	if f.Troubled {
 		troubled = ` and (not e.enabled or e.breaker <> 'closed' or e.backlog or e.failing_since is not null)`
 	}
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[Endpoint](ctx, s.pool, `
 		select `+endpointColumns+`
 		from endpoints e
 		where e.id < $1 and e.id > $4 and e.deleted_at is null and ($2::uuid is null or e.app_id = $2)`+troubled+`
 		order by e.id `+p.order()+`
 		limit $3`, p.high(), f.Scope.arg(), p.Limit, p.low())
-	list, err := many[Endpoint](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("list endpoints: %w", err)
-	}
-	return newestFirst(p, list), nil
+	return newestFirst(p, list), wrapped("list endpoints", err)
 }
 
 // HeaderNames returns the names of an endpoint's custom headers; their values stay sealed.
@@ -79,8 +74,7 @@ func (s *Store) Receivers(ctx context.Context, ids ...uuid.UUID) ([]*Receiver, e
 }
 
 func (s *Store) readReceiverBatch(ctx context.Context, lists [][]uuid.UUID) ([][]*Receiver, error) {
-	rows, err := s.pool.Query(ctx, selectSealed+`e.id = any($1)`, slices.Concat(lists...))
-	sealed, err := many[sealedEndpoint](rows, err)
+	sealed, err := many[sealedEndpoint](ctx, s.pool, selectSealed+`e.id = any($1)`, slices.Concat(lists...))
 	if err != nil {
 		return nil, fmt.Errorf("read receivers: %w", err)
 	}

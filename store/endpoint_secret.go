@@ -102,8 +102,7 @@ func (s *Store) openKeys(sealed sealedSecrets) (keys []ed25519.PrivateKey, err e
 // readSecrets reads what is given to a receiver. It notes that it was read: from then on the endpoint is not purged as idle, since
 // the next one of its URL would sign with another secret.
 func (s *Store) readSecrets(ctx context.Context, scope Scope, id uuid.UUID) (sealedEndpoint, error) {
-	rows, err := s.pool.Query(ctx, selectSealed+`e.id = $1 and ($2::uuid is null or e.app_id = $2)`, id, scope.arg())
-	e, err := one[sealedEndpoint](rows, err)
+	e, err := one[sealedEndpoint](ctx, s.pool, selectSealed+`e.id = $1 and ($2::uuid is null or e.app_id = $2)`, id, scope.arg())
 	if err != nil || e.Known {
 		return e, err
 	}

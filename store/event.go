@@ -59,11 +59,10 @@ const eventColumns = `e.id, e.app_id, e.type, e.created_at, e.task, e.endpoint_i
 
 // Event reads one event.
 func (s *Store) Event(ctx context.Context, scope Scope, id uuid.UUID) (Event, error) {
-	rows, err := s.pool.Query(ctx, `
+	return one[Event](ctx, s.pool, `
 			select `+eventColumns+`
 			from events e
 			where e.id = $1 and ($2::uuid is null or e.app_id = $2)`, id, scope.arg())
-	return one[Event](rows, err)
 }
 
 // The feed's order is (xid, id): by the transaction that has made an event, then by id. An event is in the feed when every
@@ -87,7 +86,7 @@ const feedEnd = `coalesce(
 // is not stored, the list begins with what was made later than its id says. cut reports whether the page was cut at
 // pageBytes, so that there are more than it has.
 func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after uuid.UUID, limit int) (list []Event, cut bool, err error) {
-	rows, err := s.pool.Query(ctx, `
+	return eventPage(ctx, s.pool, `
 		with cursor as (
 			select coalesce((select xid from events where id = $2), '0') as xid,
 				exists (select 1 from events where id = $2) as stored,
@@ -110,7 +109,6 @@ func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after
 			limit $4
 		)`+cutPage(eventColumns, `octet_length(payload)`, "xid, id")+`
 		order by e.xid, e.id`, scope.arg(), after, eventType, limit)
-	return eventPage(rows, err)
 }
 
 // feedBatch is how many events CheckFeed numbers anew at most.
@@ -152,25 +150,23 @@ func (s *Store) CheckFeed(ctx context.Context) (more bool, err error) {
 
 // TaskEvents lists the events of a task after one, oldest first. cut is as of [Store.Events].
 func (s *Store) TaskEvents(ctx context.Context, task, after uuid.UUID, limit int) (list []Event, cut bool, err error) {
-	rows, err := s.pool.Query(ctx, `
+	return eventPage(ctx, s.pool, `
 		with page as (
 			select * from events where task = $1 and id > $2 order by id limit $3
 		)`+cutPage(eventColumns, `octet_length(payload)`, "id")+`
 		order by e.id`, task, after, limit)
-	return eventPage(rows, err)
 }
 
 // eventPage collects a page of events, and reports whether it was cut.
-func eventPage(rows pgx.Rows, err error) (list []Event, cut bool, _ error) {
-	list, err = many[Event](rows, err)
+func eventPage(ctx context.Context, q querier, sql string, args ...any) (list []Event, cut bool, err error) {
+	list, err = many[Event](ctx, q, sql, args...)
 	return list, len(list) > 0 && list[0].Cut, wrapped("list events", err)
 }
 
 // TaskHistory returns the last events of a task, oldest first and without their payloads.
 func (s *Store) TaskHistory(ctx context.Context, task uuid.UUID, most int) ([]Event, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[Event](ctx, s.pool, `
 		select id, app_id, type, created_at, task from events where task = $1 order by id desc limit $2`, task, most)
-	list, err := many[Event](rows, err)
 	slices.Reverse(list)
 	return list, wrapped("read a task's events", err)
 }

@@ -61,13 +61,12 @@ func (s *Store) emitForEndpoint(ctx context.Context, tx pgx.Tx, ep *Endpoint, ev
 
 // emitToApp emits an event to own, if that takes it, and to the app's endpoints that ask for its type, but for one.
 func (s *Store) emitToApp(ctx context.Context, tx pgx.Tx, ev Event, except uuid.UUID, own destination) error {
-	rows, err := tx.Query(ctx, `
+	found, err := many[recipient](ctx, tx, `
 		select e.id as endpoint_id, e.event_types, `+parksNow("e")+` as parked, case when e.id = $3 then $4 else '' end as suffix
 		from endpoints e
 		where e.app_id = $1 and e.id <> $2 and e.deleted_at is null and (e.id = $3 or e.event_types @> array[$5::text])
 		order by e.id
 		for key share`, ev.AppID, except, own.endpoint, own.suffix, ev.Type)
-	found, err := many[recipient](rows, err)
 	if err != nil {
 		return fmt.Errorf("read endpoints that ask for %s: %w", ev.Type, err)
 	}
@@ -82,15 +81,16 @@ func (s *Store) emitToApp(ctx context.Context, tx pgx.Tx, ev Event, except uuid.
 // endpoints that park now keep their backlog.
 func (s *Store) recipientsOf(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID) (map[uuid.UUID][]recipient, error) {
 	var found []recipient
+	var err error
 	// Once more where an endpoint is gone: it may have been merged into another one, which has its subscriptions now.
 	for range 2 {
-		rows, err := tx.Query(ctx, `
+		found, err = many[recipient](ctx, tx, `
 			select s.task, s.endpoint_id, s.suffix, e.event_types, `+parksNow("e")+` as parked, e.deleted_at is not null as gone
 			from `+subscriptionsOf+`
 			join endpoints e on e.id = s.endpoint_id
 			order by s.created_at, s.id
 			for key share of e`, tasks)
-		if found, err = many[recipient](rows, err); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("read subscribers: %w", err)
 		}
 		all := len(found)

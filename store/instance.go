@@ -35,8 +35,7 @@ type Instance struct {
 // same name, which must be dead: it held the address that the new one listens on.
 func (s *Store) RegisterInstance(ctx context.Context, in Instance) (freed int64, err error) {
 	err = s.tx(ctx, "register instance", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `delete from instances where name = $1 and id <> $2 returning id::text`, in.Name, in.ID)
-		dead, err := scalars[string](rows, err)
+		dead, err := scalars[string](ctx, tx, `delete from instances where name = $1 and id <> $2 returning id::text`, in.Name, in.ID)
 		if err != nil {
 			return err
 		}
@@ -58,16 +57,13 @@ func (s *Store) Heartbeat(ctx context.Context, in Instance) error {
 // beat writes the heartbeat, and measures the clocks by the answer.
 func (s *Store) beat(ctx context.Context, q querier, in Instance) error {
 	asked := s.now()
-	rows, err := q.Query(ctx, `
+	var theirs time.Time
+	err := q.QueryRow(ctx, `
 		insert into instances (id, name, version, started_at, beat_at)
 		values ($1, $2, $3, $4, now())
 		on conflict (id) do update
 		set name = excluded.name, version = excluded.version, started_at = excluded.started_at, beat_at = now()
-		returning clock_timestamp()`, in.ID, in.Name, in.Version, in.StartedAt)
-	if err != nil {
-		return err
-	}
-	theirs, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[time.Time])
+		returning clock_timestamp()`, in.ID, in.Name, in.Version, in.StartedAt).Scan(&theirs)
 	if err != nil {
 		return err
 	}
@@ -99,11 +95,10 @@ func (s *Store) ReapInstances(ctx context.Context) (freed int64, err error) {
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `
+		dead, err := scalars[string](ctx, tx, `
 			delete from instances
 			where id in (select id from instances where beat_at < now() - $1::interval for update skip locked)
 			returning id::text`, InstanceStale)
-		dead, err := scalars[string](rows, err)
 		if err != nil {
 			return err
 		}
@@ -141,12 +136,11 @@ func freeJobs(ctx context.Context, q querier, clients []string, only []int64) (i
 
 // RunningJobs lists the jobs that the queue has recorded as running on an instance for at least a time.
 func (s *Store) RunningJobs(ctx context.Context, instance uuid.UUID, atLeast time.Duration) ([]int64, error) {
-	rows, err := s.pool.Query(ctx, `
+	jobs, err := scalars[int64](ctx, s.pool, `
 		select id
 		from river_job
 		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = $1
 			and attempted_at < now() - $2::interval`, instance.String(), atLeast)
-	jobs, err := scalars[int64](rows, err)
 	return jobs, wrapped("list running jobs", err)
 }
 
@@ -158,6 +152,5 @@ func (s *Store) ReclaimJobs(ctx context.Context, instance uuid.UUID, jobs []int6
 
 // Instances lists the instances that beat.
 func (s *Store) Instances(ctx context.Context) ([]Instance, error) {
-	rows, err := s.pool.Query(ctx, `select id, name, version, started_at, beat_at from instances order by started_at`)
-	return many[Instance](rows, err)
+	return many[Instance](ctx, s.pool, `select id, name, version, started_at, beat_at from instances order by started_at`)
 }

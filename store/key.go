@@ -43,23 +43,21 @@ type Identity struct {
 
 // Keys lists an app's keys, newest first.
 func (s *Store) Keys(ctx context.Context, app uuid.UUID, p Page) ([]APIKey, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[APIKey](ctx, s.pool, `
 			select `+keyColumns+`
 			from api_keys
 			where app_id = $1 and id < $2 and id > $4
 			order by id `+p.order()+` limit $3`, app, p.high(), p.Limit, p.low())
-	list, err := many[APIKey](rows, err)
 	return newestFirst(p, list), err
 }
 
 // Authenticate returns the identity that a key belongs to, or ErrNotFound where the key is unknown or revoked.
 func (s *Store) Authenticate(ctx context.Context, plain string) (Identity, error) {
-	rows, err := s.pool.Query(ctx, `
+	return one[Identity](ctx, s.pool, `
 		select k.id as key_id, k.app_id, k.rate_limit
 		from api_keys k
 		join apps a on a.id = k.app_id
 		where k.hash = $1 and k.revoked_at is null and a.deleted_at is null`, digest(plain))
-	return one[Identity](rows, err)
 }
 
 // KeyPrefix is what API keys begin with, but for one that an operator chose with MEMHOOK_API_KEY.
@@ -78,12 +76,12 @@ func (s *Store) CreateKey(ctx context.Context, app uuid.UUID, name string, rateL
 
 func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, plain string, rateLimit *float64) (APIKey, error) {
 	var k APIKey
-	err := s.tx(ctx, "create key", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+	err := s.tx(ctx, "create key", func(tx pgx.Tx) (err error) {
+		k, err = one[APIKey](ctx, tx, `
 			insert into api_keys (id, app_id, name, prefix, hash, rate_limit)
 			values ($1, $2, $3, $4, $5, $6)
 			returning `+keyColumns, newID(), app, name, plain[:6], digest(plain), rateLimit)
-		if k, err = one[APIKey](rows, err); err != nil {
+		if err != nil {
 			return err
 		}
 		return s.note(ctx, tx, app, nil, k.fields())
@@ -97,12 +95,11 @@ func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, plain string
 // RevokeKey makes a key invalid.
 func (s *Store) RevokeKey(ctx context.Context, app, id uuid.UUID) error {
 	return s.tx(ctx, "revoke key", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+		k, err := one[APIKey](ctx, tx, `
 			update api_keys
 			set revoked_at = coalesce(revoked_at, now())
 			where id = $1 and app_id = $2
 			returning `+keyColumns, id, app)
-		k, err := one[APIKey](rows, err)
 		if err != nil {
 			return err
 		}

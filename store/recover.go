@@ -35,7 +35,7 @@ func (s *Store) makeDue(ctx context.Context, tx pgx.Tx, endpoints ...*Endpoint) 
 		ids[i] = ep.ID
 	}
 	now := s.now()
-	rows, err := tx.Query(ctx, `
+	parked, err := scalars[uuid.UUID](ctx, tx, `
 		update deliveries
 		set parked = true, retrying = false, next_attempt_at = $2
 		where id in (
@@ -44,7 +44,6 @@ func (s *Store) makeDue(ctx context.Context, tx pgx.Tx, endpoints ...*Endpoint) 
 			for update skip locked
 		)
 		returning endpoint_id`, ids, now, recoverBatch)
-	parked, err := scalars[uuid.UUID](rows, err)
 	if err != nil {
 		return fmt.Errorf("make deliveries due: %w", err)
 	}

@@ -21,8 +21,9 @@ type querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// one collects exactly one row, or ErrNotFound.
-func one[T any](rows pgx.Rows, err error) (T, error) {
+// one reads exactly one row, or returns ErrNotFound.
+func one[T any](ctx context.Context, q querier, sql string, args ...any) (T, error) {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		var zero T
 		return zero, err
@@ -34,24 +35,27 @@ func one[T any](rows pgx.Rows, err error) (T, error) {
 	return row, err
 }
 
-// many collects all rows.
-func many[T any](rows pgx.Rows, err error) ([]T, error) {
+// many reads all rows.
+func many[T any](ctx context.Context, q querier, sql string, args ...any) ([]T, error) {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByNameLax[T])
 }
 
-// scalars collects all rows, which have one column.
-func scalars[T any](rows pgx.Rows, err error) ([]T, error) {
+// scalars reads all rows, which have one column.
+func scalars[T any](ctx context.Context, q querier, sql string, args ...any) ([]T, error) {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[T])
 }
 
-// pairs collects all rows, which have two columns: a key and its value.
-func pairs[K comparable, V any](rows pgx.Rows, err error) (map[K]V, error) {
+// pairs reads all rows, which have two columns: a key and its value.
+func pairs[K comparable, V any](ctx context.Context, q querier, sql string, args ...any) (map[K]V, error) {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -126,7 +126,7 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 	if q.short() {
 		recent = 0
 	}
-	rows, err := q.tx.Query(ctx, `
+	list, err := many[Task](ctx, q.tx, `
 		with valued as materialized (
 			select id from tasks
 			where metadata <> '{}' and metadata @? $5::jsonpath and ($1::uuid is null or app_id = $1)
@@ -155,14 +155,13 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 		select `+sizedTaskColumns+` from sized order by task_id = $2 desc, id desc`,
 		q.scope.arg(), q.text, q.above(q.text), q.most, "$.* ? (@ == "+string(literal)+")", recent, q.isID, q.from, q.to,
 		"$.* ? (@ starts with "+string(literal)+")") // a twelfth of the time that jsonb_each_text takes
-	list, err := many[Task](rows, err)
 	return list, wrapped("search tasks", err)
 }
 
 // deliveries finds deliveries by their own ids and those of their events, and those of tasks that were found.
 func (q search) deliveries(ctx context.Context, tasks []Task) ([]Delivery, error) {
 	ids := distinct(tasks, func(t Task) uuid.UUID { return t.ID })
-	rows, err := q.tx.Query(ctx, `
+	list, err := many[Delivery](ctx, q.tx, `
 		with found as materialized (
 			select id from events
 			where $4 and id between $5 and $6 and ($1::uuid is null or app_id = $1) order by id desc limit $2
@@ -179,7 +178,6 @@ func (q search) deliveries(ctx context.Context, tasks []Task) ([]Delivery, error
 		where d.id in (select id from hits)
 		order by d.id desc
 		limit $2`, q.scope.arg(), q.most, ids, q.isID, q.from, q.to)
-	list, err := many[Delivery](rows, err)
 	return list, wrapped("search deliveries", err)
 }
 
@@ -189,7 +187,7 @@ func (q search) endpoints(ctx context.Context) ([]Endpoint, error) {
 	for i, p := range prefixes {
 		ends[i] = q.above(p)
 	}
-	rows, err := q.tx.Query(ctx, `
+	list, err := many[Endpoint](ctx, q.tx, `
 		with hits as (
 			(select id from endpoints
 			where $5 and id between $6 and $7 and deleted_at is null and ($1::uuid is null or app_id = $1) limit $2)
@@ -214,12 +212,11 @@ func (q search) endpoints(ctx context.Context) ([]Endpoint, error) {
 		where e.id in (select id from hits)
 		order by e.id desc
 		limit $2`, q.scope.arg(), q.most, prefixes, ends, q.isID, q.from, q.to)
-	list, err := many[Endpoint](rows, err)
 	return list, wrapped("search endpoints", err)
 }
 
 func (q search) uploads(ctx context.Context) ([]Upload, error) {
-	rows, err := q.tx.Query(ctx, `
+	list, err := many[Upload](ctx, q.tx, `
 		with asked as materialized (
 			select id from uploads where (request @> $6::jsonb or request @> $7::jsonb) and ($1::uuid is null or app_id = $1)
 		), hits as (
@@ -233,6 +230,5 @@ func (q search) uploads(ctx context.Context) ([]Upload, error) {
 		order by id desc
 		limit $2`, q.scope.arg(), q.most, q.isID, q.from, q.to,
 		UploadRequest{URLs: []string{q.text}}, UploadRequest{SourceURL: q.text})
-	list, err := many[Upload](rows, err)
 	return list, wrapped("search uploads", err)
 }

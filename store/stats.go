@@ -38,18 +38,18 @@ func (s *Store) Stats(ctx context.Context, most int) (st Stats, err error) {
 	if st.Jobs, err = s.QueueDepths(ctx); err != nil {
 		return st, err
 	}
-	rows, err := s.pool.Query(ctx, `
+	st.Accounts, err = many[Account](ctx, s.pool, `
 		select `+accountColumns+` from accounts a order by a.state <> 'active' desc, a.usage desc, a.name limit $1`, most)
-	if st.Accounts, err = many[Account](rows, err); err != nil {
+	if err != nil {
 		return st, fmt.Errorf("read accounts: %w", err)
 	}
-	rows, err = s.pool.Query(ctx, `
+	st.Endpoints, err = many[Endpoint](ctx, s.pool, `
 		select `+endpointColumns+`
 		from endpoints e
 		where e.deleted_at is null and (not e.enabled or e.breaker <> 'closed' or e.backlog)
 		order by e.id desc
 		limit $1`, most)
-	if st.Endpoints, err = many[Endpoint](rows, err); err != nil {
+	if err != nil {
 		return st, fmt.Errorf("read failing endpoints: %w", err)
 	}
 	if st.Minutes, err = s.Activity(ctx, s.now().Add(-time.Hour).Truncate(time.Minute)); err != nil {
@@ -71,8 +71,7 @@ func (s *Store) Stats(ctx context.Context, most int) (st Stats, err error) {
 // counts returns a function that reads a count for each key.
 func counts[K comparable](q querier, sql string) func(context.Context) (map[K]int64, error) {
 	return func(ctx context.Context) (map[K]int64, error) {
-		rows, err := q.Query(ctx, sql)
-		return pairs[K, int64](rows, err)
+		return pairs[K, int64](ctx, q, sql)
 	}
 }
 

@@ -13,11 +13,10 @@ import (
 // already is ErrConflict.
 func (s *Store) CancelTask(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "cancel task", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+		t, err := one[Task](ctx, tx, `
 				select `+taskColumns+`
 				from tasks
 				where id = $1 and ($2::uuid is null or app_id = $2) for update`, id, scope.arg())
-		t, err := one[Task](rows, err)
 		if err != nil {
 			return err
 		}
@@ -83,7 +82,7 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 		}
 		// Sizes are as stored: most lists are compressed. A subscription, which gets a delivery, counts as 100 bytes. What is locked
 		// is what is read: a second look at the table would see its rows as they were before they were locked.
-		rows, err := tx.Query(ctx, `
+		expired, err := many[Task](ctx, tx, `
 			with due as materialized (
 				select *, pg_column_size(videos) + 100 * (select count(*) from subscriptions s where s.task = t.id) as bytes
 				from tasks t
@@ -108,7 +107,6 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 			order by expires_at`,
 			from, now, limit, now.Add(-settleGrace), lastCall, now.Add(-answerGrace), now.Add(-unaskedGrace), outage,
 			now.Add(-pollGrace), pageBytes)
-		expired, err := many[Task](rows, err)
 		if err != nil {
 			return err
 		}

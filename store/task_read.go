@@ -15,11 +15,10 @@ type TaskFilter struct {
 
 // Task reads one task with its subscriptions.
 func (s *Store) Task(ctx context.Context, scope Scope, id uuid.UUID) (*Task, error) {
-	rows, err := s.pool.Query(ctx, `
+	t, err := one[Task](ctx, s.pool, `
 			select `+taskColumns+`
 			from tasks
 			where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
-	t, err := one[Task](rows, err)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +34,7 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) (tasks []Task, 
 	if f.Scope.All() && (f.UpstreamID != "" || f.UniqueID != "") {
 		apps = ` and app_id in (select id from apps)` // those indexes begin with the app: each is looked into
 	}
-	rows, err := s.pool.Query(ctx, `
+	tasks, err = many[Task](ctx, s.pool, `
 		with page as (
 			select `+taskListColumns+`
 			from tasks
@@ -54,7 +53,6 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) (tasks []Task, 
 			where s.task = page.id
 		)`, "id "+p.order())+`
 		order by id desc`, p.high(), f.Scope.arg(), f.Status, f.UpstreamID, f.UniqueID, p.Limit, p.low())
-	tasks, err = many[Task](rows, err)
 	if err != nil {
 		return nil, false, fmt.Errorf("list tasks: %w", err)
 	}

@@ -92,9 +92,8 @@ func (s *Store) registerBatch(ctx context.Context, all []Registration) (out []Re
 // lockApps keeps apps from being changed or deleted until the transaction ends, and returns the account of each that
 // exists. What is registered is so never left to an account or an app that is gone.
 func lockApps(ctx context.Context, tx pgx.Tx, apps []uuid.UUID, lock string) (map[uuid.UUID]uuid.UUID, error) {
-	rows, err := tx.Query(ctx, `
+	accounts, err := pairs[uuid.UUID, uuid.UUID](ctx, tx, `
 		select id, account_id from apps where id = any($1) and deleted_at is null order by id `+lock, apps)
-	accounts, err := pairs[uuid.UUID, uuid.UUID](rows, err)
 	return accounts, wrapped("lock apps", err)
 }
 
@@ -209,7 +208,11 @@ func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
 	}
 	// The database's clock says when a task expires, as it does when that has come.
 	from, args := unnest("n", inserts, newTaskColumns)
-	rows, err := tx.Query(ctx, `
+	type inserted struct {
+		ID                   uuid.UUID
+		CreatedAt, ExpiresAt time.Time
+	}
+	added, err := many[inserted](ctx, tx, `
 		insert into tasks (id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata, traceparent,
 			created_at, expires_at, next_poll_at)
 		select id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata, traceparent,
@@ -217,11 +220,6 @@ func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
 		from `+from+`, statement_timestamp() as at
 		on conflict (app_id, task_id, unique_id, closed) do nothing
 		returning id, created_at, expires_at`, args...)
-	type inserted struct {
-		ID                   uuid.UUID
-		CreatedAt, ExpiresAt time.Time
-	}
-	added, err := many[inserted](rows, err)
 	if err != nil {
 		return fmt.Errorf("insert tasks: %w", err)
 	}
@@ -242,7 +240,7 @@ var taskKeyColumns = []column[Registration]{
 // readTasksByKey reads the registrations' tasks that have not ended, with their first videos.
 func readTasksByKey(ctx context.Context, tx pgx.Tx, regs []Registration, tasks map[taskKey]*Task) error {
 	keys, args := unnest("k", regs, taskKeyColumns)
-	rows, err := tx.Query(ctx, `
+	known, err := many[Task](ctx, tx, `
 		with page as materialized (
 			select `+taskListColumns+`
 			from tasks
@@ -251,7 +249,6 @@ func readTasksByKey(ctx context.Context, tx pgx.Tx, regs []Registration, tasks m
 			for key share
 		), `+sizedTasks+`
 		select `+sizedTaskColumns+` from sized`, args...)
-	known, err := many[Task](rows, err)
 	if err != nil {
 		return fmt.Errorf("read tasks: %w", err)
 	}

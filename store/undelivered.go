@@ -39,7 +39,7 @@ func (s *Store) Undelivered(ctx context.Context) ([]Undelivered, error) {
 
 func (s *Store) readUndelivered(ctx context.Context) ([]Undelivered, error) {
 	// Both arms have an index of their own, which holds few of the deliveries.
-	rows, err := s.pool.Query(ctx, `
+	return many[Undelivered](ctx, s.pool, `
 		select e.id as endpoint_id, e.url, e.enabled, e.breaker, e.failures, e.failing_since,
 			w.retrying, w.parked, w.oldest
 		from (
@@ -55,7 +55,6 @@ func (s *Store) readUndelivered(ctx context.Context) ([]Undelivered, error) {
 		join endpoints e on e.id = w.endpoint_id
 		where e.deleted_at is null
 		order by w.oldest`)
-	return many[Undelivered](rows, err)
 }
 
 // failingEndpoints counts the endpoints that are enabled and whose last attempts have failed.
@@ -75,13 +74,12 @@ type LastAttempt struct {
 // LastAttempts reads the last attempts of deliveries, by the delivery's id.
 func (s *Store) LastAttempts(ctx context.Context, deliveries []Delivery) (map[uuid.UUID]LastAttempt, error) {
 	ids := distinct(deliveries, func(d Delivery) uuid.UUID { return d.ID })
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[LastAttempt](ctx, s.pool, `
 		select d.id, t.task_id as upstream_id, a.response_status, a.error
 		from deliveries d
 		left join tasks t on t.id = d.task
 		left join attempts a on a.delivery_id = d.id and a.number = d.attempt_count
 		where d.id = any($1)`, ids)
-	list, err := many[LastAttempt](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read last attempts: %w", err)
 	}

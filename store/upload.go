@@ -82,18 +82,16 @@ func (s *Store) CreateUpload(ctx context.Context, u Upload) (created Upload, err
 				return err
 			}
 		}
-		rows, err := tx.Query(ctx, `
+		created, err = one[Upload](ctx, tx, `
 			insert into uploads (id, app_id, account_id, request, callback_url, metadata, until, expected_videos, expires_in,
 				next_attempt_at, created_at, traceparent, idempotency_key)
 			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp(), $10, $11, nullif($12::text, ''))
 			on conflict (app_id, idempotency_key) where idempotency_key is not null do nothing
 			returning `+uploadColumns, newID(), u.AppID, account, u.Request, u.CallbackURL, orEmpty(u.Metadata), u.Until,
 			u.ExpectedVideos, u.ExpiresIn, s.now(), u.Traceparent, u.IdempotencyKey)
-		created, err = one[Upload](rows, err)
 		if errors.Is(err, ErrNotFound) {
-			rows, err = tx.Query(ctx, `
+			created, err = one[Upload](ctx, tx, `
 				select `+uploadColumns+` from uploads where app_id = $1 and idempotency_key = $2`, u.AppID, u.IdempotencyKey)
-			created, err = one[Upload](rows, err)
 			return err
 		}
 		if err != nil {

@@ -12,11 +12,10 @@ import (
 
 // Upload reads one upload.
 func (s *Store) Upload(ctx context.Context, scope Scope, id uuid.UUID) (Upload, error) {
-	rows, err := s.pool.Query(ctx, `
+	return one[Upload](ctx, s.pool, `
 		select `+uploadColumns+`
 		from uploads
 		where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
-	return one[Upload](rows, err)
 }
 
 // UploadFilter narrows a list of uploads; zero fields do not.
@@ -28,7 +27,7 @@ type UploadFilter struct {
 // Uploads lists uploads, newest first. cut reports whether the page was cut at pageBytes, so that there are more than it has.
 func (s *Store) Uploads(ctx context.Context, f UploadFilter, p Page) (uploads []Upload, cut bool, err error) {
 	// The metadata counts twice: the upload's and its task's.
-	rows, err := s.pool.Query(ctx, `
+	uploads, err = many[Upload](ctx, s.pool, `
 		with page as (
 			select `+uploadColumns+`
 			from uploads
@@ -39,7 +38,6 @@ func (s *Store) Uploads(ctx context.Context, f UploadFilter, p Page) (uploads []
 			limit $4
 		)`+cutPage(uploadColumns, `octet_length(request::text) + 2 * octet_length(metadata::text)`, "id "+p.order())+`
 		order by id desc`, p.high(), f.Scope.arg(), f.Status, p.Limit, p.low())
-	uploads, err = many[Upload](rows, err)
 	return uploads, len(uploads) > 0 && uploads[0].Cut, wrapped("list uploads", err)
 }
 
@@ -55,8 +53,7 @@ func (s *Store) TasksOfUploads(ctx context.Context, uploads []Upload) (map[uuid.
 			ids = append(ids, *u.TaskID)
 		}
 	}
-	rows, err := s.pool.Query(ctx, `select `+taskWithoutVideosColumns+` from tasks where id = any($1)`, ids)
-	found, err := many[Task](rows, err)
+	found, err := many[Task](ctx, s.pool, `select `+taskWithoutVideosColumns+` from tasks where id = any($1)`, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read tasks of uploads: %w", err)
 	}
@@ -66,6 +63,5 @@ func (s *Store) TasksOfUploads(ctx context.Context, uploads []Upload) (map[uuid.
 
 // UploadOfTask reads the first upload that became a task. It returns ErrNotFound where the task came otherwise.
 func (s *Store) UploadOfTask(ctx context.Context, task uuid.UUID) (Upload, error) {
-	rows, err := s.pool.Query(ctx, `select `+uploadColumns+` from uploads where task = $1 order by id limit 1`, task)
-	return one[Upload](rows, err)
+	return one[Upload](ctx, s.pool, `select `+uploadColumns+` from uploads where task = $1 order by id limit 1`, task)
 }
