@@ -106,7 +106,7 @@ func (s *server) answerEndpoint(ctx context.Context, ep store.Endpoint, err erro
 }
 
 func (s *server) listEndpoints(ctx context.Context, in *PageInput) (*body[List[Endpoint]], error) {
-	list, err := s.store.Endpoints(ctx, scopeOf(ctx), in.page)
+	list, err := s.store.Endpoints(ctx, store.EndpointFilter{Scope: scopeOf(ctx)}, in.page)
 	if err != nil {
 		return nil, err
 	}

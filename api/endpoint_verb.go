@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/memhook/memhook/store"
 	"github.com/memhook/memhook/webhook"
 )
 
@@ -55,7 +56,7 @@ func (s *server) disableEndpoint(ctx context.Context, in *IDInput) (*body[Endpoi
 }
 
 func (s *server) setEnabled(ctx context.Context, in *IDInput, enabled bool) (*body[Endpoint], error) {
-	ep, err := s.store.EnableEndpoint(ctx, scopeOf(ctx), in.id, enabled)
+	ep, err := s.store.UpdateEndpoint(ctx, scopeOf(ctx), in.id, store.EndpointSettings{Enabled: &enabled})
 	return s.answerEndpoint(ctx, ep, err)
 }
 
@@ -97,7 +98,7 @@ func (s *server) recoverEndpoint(ctx context.Context, in *recoverInput) (*body[R
 	if err := notAhead(in.Body.Since); err != nil {
 		return nil, err
 	}
-	recovered, err := s.store.Recover(ctx, scopeOf(ctx), in.id, in.Body.Since)
+	recovered, err := s.store.Recover(ctx, scopeOf(ctx), in.id, &in.Body.Since)
 	if err != nil {
 		return nil, err
 	}

@@ -187,7 +187,7 @@ func (g *gauges) addQueues(st *store.Stats) {
 		for _, state := range []string{"available", "running", "scheduled", "retryable"} {
 			g.add(queueJobs, float64(depths[[2]string{queue, state}].Count), queue, state)
 		}
-		since, paused := st.PausedAt[queue]
+		since, paused := st.Paused[queue]
 		g.add(queuePaused, boolean(paused), queue)
 		oldest, pausedFor := depths[[2]string{queue, "available"}].OldestSecs, 0.0
 		if paused { // more workers would not help

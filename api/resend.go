@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -48,7 +49,7 @@ func (s *server) startResend(ctx context.Context, in *body[NewResend]) (*body[Re
 		}
 	}
 	if in.Body.DryRun {
-		n, err := s.store.CountResend(ctx, f)
+		n, err := s.store.CountResend(ctx, f, math.MaxInt32)
 		return &body[Resend]{Resend{Status: "finished", Matched: n}}, err
 	}
 	b, err := s.store.StartResend(ctx, f)

@@ -91,7 +91,7 @@ func (s *server) stats(ctx context.Context, _ *struct{}) (*body[Stats], error) {
 		Instances: wireAll(st.Instances, wireInstance),
 	}
 	for what, queues := range store.Pausable {
-		if slices.ContainsFunc(queues, func(queue string) bool { return st.Paused[queue] }) {
+		if slices.ContainsFunc(queues, func(queue string) bool { return !st.Paused[queue].IsZero() }) {
 			out.Paused = append(out.Paused, what)
 		}
 	}

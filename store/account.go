@@ -81,34 +81,26 @@ type Backoff struct {
 
 // Accounts lists accounts, newest first.
 func (s *Store) Accounts(ctx context.Context, p Page) ([]Account, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[Account](ctx, s.pool, `
 			select `+accountColumns+`
 			from accounts a
 			where a.id < $1 and a.id > $3
 			order by a.id `+p.order()+` limit $2`, p.high(), p.Limit, p.low())
-	list, err := many[Account](rows, err)
 	return newestFirst(p, list), err
 }
 
 // AllAccounts lists all accounts by name.
 func (s *Store) AllAccounts(ctx context.Context) ([]Account, error) {
-	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a order by a.name`)
-	return many[Account](rows, err)
+	return many[Account](ctx, s.pool, `select `+accountColumns+` from accounts a order by a.name`)
 }
 
 // Account reads one account.
 func (s *Store) Account(ctx context.Context, id uuid.UUID) (Account, error) {
-	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a where a.id = $1`, id)
-	return one[Account](rows, err)
+	return one[Account](ctx, s.pool, `select `+accountColumns+` from accounts a where a.id = $1`, id)
 }
 
 // Backlogs counts the tasks of each account that are polled. The counts can be some seconds old.
 func (s *Store) Backlogs(ctx context.Context) (map[uuid.UUID]int64, error) {
 	found, err := s.backlog.get(ctx)
 	return found, wrapped("count backlogs", err)
-}
-
-func (s *Store) countBacklogs(ctx context.Context) (map[uuid.UUID]int64, error) {
-	rows, err := s.pool.Query(ctx, `select account_id, count(*) from tasks where polling group by account_id`)
-	return pairs[uuid.UUID, int64](rows, err)
 }

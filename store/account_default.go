@@ -1,8 +1,8 @@
 package store
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strconv"
@@ -67,13 +67,12 @@ func (s *Store) accountOf(ctx context.Context, d Defaults) (foundAccount, error)
 	if err != nil {
 		return foundAccount{}, err
 	}
-	rows, err := s.pool.Query(ctx, `
+	return one[foundAccount](ctx, s.pool, `
 		select id, key_hash is not distinct from $1 as has_key
 		from accounts
 		where key_hash = $1 or name = $2 or key_hash = $3
 		order by has_key desc, name = $2 desc
-		limit 1`, keyHash(d.MemoriesKey), DefaultName, before)
-	return one[foundAccount](rows, err)
+		limit 1`, digest(d.MemoriesKey), DefaultName, before)
 }
 
 func (s *Store) createDefault(ctx context.Context, d Defaults) (foundAccount, error) {
@@ -135,19 +134,14 @@ func (s *Store) changedSetting(ctx context.Context, name, value string) (changed
 	if errors.Is(err, pgx.ErrNoRows) {
 		return true, nil, nil
 	}
-	if err != nil {
-		return false, nil, fmt.Errorf("read applied setting: %w", err)
-	}
-	hash := sha256.Sum256([]byte(value))
-	return string(before) != string(hash[:]), before, nil
+	return !bytes.Equal(before, digest(value)), before, wrapped("read applied setting", err)
 }
 
 func (s *Store) noteApplied(ctx context.Context, name, value string) error {
-	hash := sha256.Sum256([]byte(value))
 	_, err := s.pool.Exec(ctx, `
 		insert into applied_settings (name, hash) values ($1, $2)
 		on conflict (name) do update
-		set hash = excluded.hash, at = now()`, name, hash[:])
+		set hash = excluded.hash, at = now()`, name, digest(value))
 	return wrapped("note applied setting", err)
 }
 
@@ -158,15 +152,14 @@ func (s *Store) ensureKey(ctx context.Context, d Defaults) error {
 	if err != nil || !changed {
 		return err
 	}
-	hash := sha256.Sum256([]byte(d.APIKey))
-	rows, err := s.pool.Query(ctx, `
+	hash := digest(d.APIKey)
+	app, err := one[App](ctx, s.pool, `
 		select `+appColumns+`
 		from apps p
 		where p.deleted_at is null
 			and (p.name = $1 or exists (select 1 from api_keys k where k.app_id = p.id and k.hash in ($2, $3)))
 		order by exists (select 1 from api_keys k where k.app_id = p.id and k.hash in ($2, $3)) desc
-		limit 1`, DefaultName, hash[:], before)
-	app, err := one[App](rows, err)
+		limit 1`, DefaultName, hash, before)
 	if errors.Is(err, ErrNotFound) {
 		app, err = s.createDefaultApp(ctx, d)
 	}
@@ -180,7 +173,7 @@ func (s *Store) ensureKey(ctx context.Context, d Defaults) error {
 	_, err = s.pool.Exec(ctx, `
 		update api_keys
 		set app_id = $1, revoked_at = case when hash = $2 then null else coalesce(revoked_at, now()) end
-		where hash = $2 or (app_id = $1 and hash = $3)`, app.ID, hash[:], before)
+		where hash = $2 or (app_id = $1 and hash = $3)`, app.ID, hash, before)
 	if err != nil {
 		return fmt.Errorf("replace key: %w", err)
 	}
@@ -197,8 +190,7 @@ func (s *Store) createDefaultApp(ctx context.Context, d Defaults) (App, error) {
 	}
 	app, err := s.CreateApp(ctx, DefaultName, account.ID)
 	if errors.Is(err, ErrConflict) { // another instance was first
-		rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where name = $1 and deleted_at is null`, DefaultName)
-		return one[App](rows, err)
+		return one[App](ctx, s.pool, `select `+appColumns+` from apps where name = $1 and deleted_at is null`, DefaultName)
 	}
 	return app, err
 }

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -15,16 +14,10 @@ import (
 // NewAccount is an account to be created.
 type NewAccount struct {
 	Name              string
-	APIKey            string // of memories.ai
+	APIKey            string // of memories.ai; one key is one budget, so its digest is unique
 	API               string // the generation of memories.ai's API: AccountV1 (also for "") or AccountDatalake
 	RequestsPerSecond float64
 	UploadsPerMinute  *float64 // nil: what is known of the generation
-}
-
-// keyHash identifies a key of memories.ai: one key is one budget.
-func keyHash(apiKey string) []byte {
-	hash := sha256.Sum256([]byte(apiKey))
-	return hash[:]
 }
 
 // firstSlot is how far ahead the first slot of a key or a budget is: an interval behind the last slot that can have been given
@@ -35,14 +28,14 @@ func firstSlot(rps float64) time.Duration { return slotHorizon + SlotInterval(rp
 // CreateAccount creates an account. A name or key that another account has is ErrConflict.
 func (s *Store) CreateAccount(ctx context.Context, n NewAccount) (Account, error) {
 	var a Account
-	err := s.tx(ctx, "create account", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+	err := s.tx(ctx, "create account", func(tx pgx.Tx) (err error) {
+		a, err = one[Account](ctx, tx, `
 			insert into accounts as a (id, name, api_key, key_hash, api, requests_per_second, uploads_per_minute, next_slot_at)
 			values ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + $8::interval)
 			returning `+accountColumns,
-			newID(), n.Name, s.keys.Seal("account.api_key", []byte(n.APIKey)), keyHash(n.APIKey), cmp.Or(n.API, AccountV1), n.RequestsPerSecond,
+			newID(), n.Name, s.keys.Seal("account.api_key", []byte(n.APIKey)), digest(n.APIKey), cmp.Or(n.API, AccountV1), n.RequestsPerSecond,
 			n.UploadsPerMinute, min(firstSlot(n.RequestsPerSecond), slotHorizon+time.Second+slotJitter)) // see firstSlot
-		if a, err = one[Account](rows, err); err != nil {
+		if err != nil {
 			return err
 		}
 		return s.note(ctx, tx, a.ID, nil, a.fields())
@@ -57,7 +50,7 @@ func (s *Store) CreateAccount(ctx context.Context, n NewAccount) (Account, error
 func (s *Store) accountTaken(ctx context.Context, id uuid.UUID, name string, apiKey *string) error {
 	if apiKey != nil {
 		var other string
-		err := s.pool.QueryRow(ctx, `select name from accounts where key_hash = $1 and id <> $2`, keyHash(*apiKey), id).Scan(&other)
+		err := s.pool.QueryRow(ctx, `select name from accounts where key_hash = $1 and id <> $2`, digest(*apiKey), id).Scan(&other)
 		if err == nil {
 			return conflict("the account %q has this API key: one key of memories.ai is one budget", other)
 		}
@@ -68,8 +61,7 @@ func (s *Store) accountTaken(ctx context.Context, id uuid.UUID, name string, api
 // HashKeys notes which key each account has, of accounts that a version before has created. Accounts that share a key keep
 // their budgets; it returns their names.
 func (s *Store) HashKeys(ctx context.Context) (doubled []string, err error) {
-	rows, err := s.pool.Query(ctx, `select `+accountColumns+` from accounts a where a.key_hash is null order by a.id`)
-	accounts, err := many[Account](rows, err)
+	accounts, err := many[Account](ctx, s.pool, `select `+accountColumns+` from accounts a where a.key_hash is null order by a.id`)
 	if err != nil {
 		return nil, fmt.Errorf("read accounts: %w", err)
 	}
@@ -78,7 +70,7 @@ func (s *Store) HashKeys(ctx context.Context) (doubled []string, err error) {
 		if err != nil {
 			return doubled, fmt.Errorf("account %s: %w", a.Name, err)
 		}
-		_, err = s.pool.Exec(ctx, `update accounts set key_hash = $2 where id = $1`, a.ID, keyHash(string(key)))
+		_, err = s.pool.Exec(ctx, `update accounts set key_hash = $2 where id = $1`, a.ID, digest(string(key)))
 		if isUnique(err) {
 			doubled = append(doubled, a.Name)
 			continue
@@ -96,21 +88,20 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 	err = s.tx(ctx, "update account", func(tx pgx.Tx) error {
 		var sealed, hash []byte
 		if c.APIKey != nil {
-			sealed, hash = s.keys.Seal("account.api_key", []byte(*c.APIKey)), keyHash(*c.APIKey)
+			sealed, hash = s.keys.Seal("account.api_key", []byte(*c.APIKey)), digest(*c.APIKey)
 		}
-		rows, err := tx.Query(ctx, `select `+accountColumns+` from accounts a where a.id = $1 for no key update`, id)
-		before, err := one[Account](rows, err)
+		before, err := one[Account](ctx, tx, `select `+accountColumns+` from accounts a where a.id = $1 for no key update`, id)
 		if err != nil {
 			return err
 		}
-		rows, err = tx.Query(ctx, `
+		a, err = one[Account](ctx, tx, `
 			update accounts a
 			set name = coalesce($2, name), requests_per_second = coalesce($3, requests_per_second), api_key = coalesce($4, api_key),
 				key_hash = coalesce($5, key_hash), api = coalesce($6, api),
 				uploads_per_minute = coalesce($7, uploads_per_minute)
 			where id = $1
 			returning `+accountColumns, id, c.Name, c.RequestsPerSecond, sealed, hash, c.API, c.UploadsPerMinute)
-		if a, err = one[Account](rows, err); err != nil {
+		if err != nil {
 			return err
 		}
 		was, is := before.fields(), a.fields()
@@ -137,20 +128,20 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 		}
 		// A new poll job takes the change up at once. It replaces the lease of a poller that runs; with a key that is no longer
 		// the account's, that poller must not take another slot until then.
-		rows, err = tx.Query(ctx, `
+		a, err = one[Account](ctx, tx, `
 			update accounts a
 			set state = 'active', state_reason = null, paused_until = null, troubles = 0,
 				shift = case when $3 then null else a.shift end,
 				next_slot_at = case when $3 then clock_timestamp() + $2::interval else least(a.next_slot_at, clock_timestamp() + $2::interval) end
 			where id = $1
 			returning `+accountColumns, id, firstSlot(a.RequestsPerSecond), c.APIKey != nil)
-		if a, err = one[Account](rows, err); err != nil {
+		if err != nil {
 			return err
 		}
 		// The next refusal is an alert again.
-		err = settleAlert(ctx, tx, Alert{
+		err = raiseAlert(ctx, tx, Alert{
 			Subject: "account:" + id.String(), State: AccountActive, Summary: "The account " + a.Name + " was changed and is polled again.",
-			Link: "/admin/accounts/" + id.String(), At: s.now(),
+			Link: "/admin/accounts/" + id.String(), At: s.now(), Good: true,
 		})
 		if err != nil {
 			return err
@@ -171,8 +162,7 @@ func (s *Store) UpdateAccount(ctx context.Context, id uuid.UUID, c AccountChange
 func (s *Store) DeleteAccount(ctx context.Context, id uuid.UUID) error {
 	return s.tx(ctx, "delete account", func(tx pgx.Tx) error {
 		// FOR UPDATE waits for registrations, which hold the account FOR KEY SHARE, and for apps that are moved to it.
-		rows, err := tx.Query(ctx, `select `+accountColumns+` from accounts a where a.id = $1 for update`, id)
-		a, err := one[Account](rows, err)
+		a, err := one[Account](ctx, tx, `select `+accountColumns+` from accounts a where a.id = $1 for update`, id)
 		if err != nil {
 			return err
 		}
@@ -202,12 +192,12 @@ func raiseAccount(ctx context.Context, tx pgx.Tx, id uuid.UUID, name string, t B
 	switch t.State {
 	case AccountRefused:
 		a.Summary = fmt.Sprintf("memories.ai refuses the account %s: %s. Its tasks are not polled.", name, t.Reason)
-		return raiseAlert(ctx, tx, a)
 	case AccountActive:
-		a.Summary = fmt.Sprintf("memories.ai accepts the account %s again.", name)
-		return settleAlert(ctx, tx, a)
+		a.Summary, a.Good = fmt.Sprintf("memories.ai accepts the account %s again.", name), true
+	default:
+		return nil
 	}
-	return nil
+	return raiseAlert(ctx, tx, a)
 }
 
 // SetBackoff records an account's backoff, or its end, on behalf of a lease. A lease that was replaced

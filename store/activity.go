@@ -130,9 +130,8 @@ func (s *Store) Activity(ctx context.Context, since time.Time) ([]Minute, error)
 	if s.now().Sub(since) > activityKept {
 		table = "activity_hours"
 	}
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[Minute](ctx, s.pool, `
 		select minute, registrations, polls, deliveries, failed_attempts, detection_lag, latency
 		from `+table+` where minute >= $1 order by minute`, since)
-	list, err := many[Minute](rows, err)
 	return list, wrapped("read activity", err)
 }

@@ -94,13 +94,12 @@ func (s *Store) flushEndpoints(ctx context.Context) error {
 func (s *Store) EndpointActivity(ctx context.Context, endpoints []uuid.UUID, since time.Time, step time.Duration) (
 	map[uuid.UUID][]EndpointAttempts, error,
 ) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[EndpointAttempts](ctx, s.pool, `
 		select endpoint_id, date_bin($3, at, '2000-01-01 00:00+00') as at, sum(delivered)::bigint as delivered, sum(failed)::bigint as failed
 		from endpoint_activity
 		where endpoint_id = any($1) and at >= $2
 		group by 1, 2
 		order by 1, 2`, endpoints, since, step)
-	list, err := many[EndpointAttempts](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read attempts by endpoint: %w", err)
 	}

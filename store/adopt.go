@@ -38,12 +38,18 @@ const (
 // AdoptOrphans at the same time all but one do nothing.
 func (s *Store) AdoptJobs(ctx context.Context) (int, error) {
 	return s.sweep(allowing(ctx, longTimeout), func(tx pgx.Tx, _ uuid.UUID, _ bool) (int, error) {
-		accounts, err := s.adoptAccounts(ctx, tx)
+		polled, err := withoutJob(ctx, tx, QueuePoll, "poll_job", ` or exists (select 1 from tasks t where t.account_id = a.id and t.polling)`)
 		if err != nil {
 			return 0, err
 		}
-		uploads, err := s.adoptUploads(ctx, tx)
-		return accounts + uploads, err
+		if err := s.insertPollJobs(ctx, tx, polled); err != nil {
+			return 0, err
+		}
+		uploading, err := withoutJob(ctx, tx, QueueUpload, "upload_job", "")
+		if err != nil {
+			return 0, err
+		}
+		return len(polled) + len(uploading), s.insertUploadJobs(ctx, tx, uploading)
 	})
 }
 
@@ -107,25 +113,21 @@ func (s *Store) sweep(ctx context.Context, fn func(tx pgx.Tx, settled uuid.UUID,
 	return n, nil
 }
 
-// adoptAccounts inserts a poll job for each account that has tasks to poll, or is marked as having a job, but has none.
-func (s *Store) adoptAccounts(ctx context.Context, tx pgx.Tx) (int, error) {
-	rows, err := tx.Query(ctx, `
+// withoutJob returns the accounts that have no job in a queue, though their flag says so or they need one, and sets the flag.
+func withoutJob(ctx context.Context, tx pgx.Tx, queue, flag, orNeeded string) ([]uuid.UUID, error) {
+	accounts, err := scalars[uuid.UUID](ctx, tx, `
 		select a.id
 		from accounts a
-		where (a.poll_job or exists (select 1 from tasks t where t.account_id = a.id and t.polling)) and not exists (
+		where (a.`+flag+orNeeded+`) and not exists (
 			select 1 from river_job j
-			where j.queue = 'poll' and j.state in ('available', 'pending', 'running', 'scheduled', 'retryable')
+			where j.queue = $1 and j.state in ('available', 'pending', 'running', 'scheduled', 'retryable')
 				and j.args ->> 'account_id' = a.id::text
 		)
-		for no key update skip locked`)
-	accounts, err := scalars[uuid.UUID](rows, err)
-	if err != nil || len(accounts) == 0 {
-		return 0, wrapped("look for poll jobs", err)
+		for no key update skip locked`, queue)
+	if err == nil && len(accounts) > 0 {
+		_, err = tx.Exec(ctx, `update accounts set `+flag+` = true where id = any($1) and not `+flag, accounts)
 	}
-	if _, err := tx.Exec(ctx, `update accounts set poll_job = true where id = any($1) and not poll_job`, accounts); err != nil {
-		return 0, fmt.Errorf("claim poll jobs: %w", err)
-	}
-	return len(accounts), s.insertPollJobs(ctx, tx, accounts)
+	return accounts, wrapped("look for accounts without a job in the queue "+queue, err)
 }
 
 // pendingDelivery is a delivery as the sweep has read it. Whatever happens to it changes one of the two numbers or its status.
@@ -145,21 +147,20 @@ var pendingColumns = []column[pendingDelivery]{
 // dueRetrying returns the next page of the deliveries that have, or had, a job of their own and have been due for orphanAfter, in the
 // order of their index, so that a page reads no further than it must.
 func dueRetrying(ctx context.Context, tx pgx.Tx, after pendingDelivery) ([]pendingDelivery, error) {
-	rows, err := tx.Query(ctx, `
+	due, err := many[pendingDelivery](ctx, tx, `
 		select id, endpoint_id, generation, attempt_count
 		from deliveries
 		where retrying and not parked and status = 'pending' and coalesce(next_attempt_at, created_at) < now() - $1::interval
 			and (endpoint_id, id) > ($2, $3)
 		order by endpoint_id, id
 		limit $4`, orphanAfter, after.EndpointID, after.ID, sweepPage)
-	due, err := many[pendingDelivery](rows, err)
 	return due, wrapped("look for deliveries with a job", err)
 }
 
 // dueShared returns deliveries that have, or had, a shared job and have been due for orphanAfter. None before settled has one.
 func dueShared(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pendingDelivery, error) {
-	var now time.Time
-	if err := tx.QueryRow(ctx, `select clock_timestamp()`).Scan(&now); err != nil {
+	now, err := databaseTime(ctx, tx)
+	if err != nil {
 		return nil, err
 	}
 	shared, end, err := sharedDeliveries(ctx, tx, settled, now.Add(-orphanAfter))
@@ -173,7 +174,7 @@ func dueShared(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pendingDeli
 	old := idAt(now.Add(-sharedFor))
 	for _, d := range shared {
 		if bytes.Compare(d.ID[:], old[:]) >= 0 {
-			end = before(d.ID)
+			end = d.ID
 			break
 		}
 	}
@@ -195,7 +196,7 @@ func dueShared(ctx context.Context, tx pgx.Tx, settled uuid.UUID) ([]pendingDeli
 }
 
 // sharedDeliveries reads the deliveries between an id and a time, and returns those that wait for their first attempt, in
-// order and about as many as sweepPage at most, and the id up to which it has read.
+// order and about as many as sweepPage at most, and the id up to which it has read. One at the border of two chunks comes twice.
 func sharedDeliveries(ctx context.Context, tx pgx.Tx, from uuid.UUID, until time.Time) (
 	shared []pendingDelivery, end uuid.UUID, err error,
 ) {
@@ -206,7 +207,7 @@ func sharedDeliveries(ctx context.Context, tx pgx.Tx, from uuid.UUID, until time
 			with chunk as materialized (
 				select id, status = 'pending' and not parked and not retrying and generation = 0 and attempt_count = 0 as open
 				from deliveries
-				where id > $1 and id < $2
+				where id >= $1 and id < $2
 				order by id
 				limit $3
 			)
@@ -224,17 +225,6 @@ func sharedDeliveries(ctx context.Context, tx pgx.Tx, from uuid.UUID, until time
 		}
 	}
 	return shared, from, nil
-}
-
-// before returns the id before one.
-func before(id uuid.UUID) uuid.UUID {
-	for i := len(id) - 1; i >= 0; i-- {
-		id[i]--
-		if id[i] != 0xff {
-			break
-		}
-	}
-	return id
 }
 
 // liveJobs is the SQL set of the deliveries whose job runs, or will within seconds.
@@ -263,11 +253,10 @@ func (s *Store) adoptDeliveries(ctx context.Context, tx pgx.Tx, due []pendingDel
 	}
 	from, args := unnest("d", due, pendingColumns)
 	// A statement of its own: a job that it does not see has ended, and what it has done to its delivery is seen below.
-	rows, err := tx.Query(ctx, `
+	orphans, err := many[pendingDelivery](ctx, tx, `
 		select d.id, d.generation, d.attempt_count
 		from `+from+`
 		where not exists (select 1 from `+liveJobs+` j where j.delivery = d.id and j.generation = d.generation)`, args...)
-	orphans, err := many[pendingDelivery](rows, err)
 	if err != nil {
 		return 0, fmt.Errorf("look for the jobs of deliveries: %w", err)
 	}
@@ -278,7 +267,7 @@ func (s *Store) adoptDeliveries(ctx context.Context, tx pgx.Tx, due []pendingDel
 		return 0, err
 	}
 	from, args = unnest("o", orphans, pendingColumns)
-	rows, err = tx.Query(ctx, `
+	jobs, err := many[DeliverArgs](ctx, tx, `
 		update deliveries d
 		set generation = d.generation + 1, retrying = true
 		where d.id in (
@@ -289,7 +278,6 @@ func (s *Store) adoptDeliveries(ctx context.Context, tx pgx.Tx, due []pendingDel
 			for update of d skip locked
 		)
 		returning d.id as delivery_id, d.generation`, args...)
-	jobs, err := many[DeliverArgs](rows, err)
 	if err != nil {
 		return 0, fmt.Errorf("adopt deliveries: %w", err)
 	}
@@ -303,14 +291,13 @@ func cancelStragglers(ctx context.Context, tx pgx.Tx, due []pendingDelivery) err
 	if _, err := cancelWaiting(ctx, tx, `e.deleted_at > now() - $1::interval`, 24*time.Hour); err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, `
+	stragglers, err := scalars[uuid.UUID](ctx, tx, `
 		select o.id
 		from deliveries o
 		left join endpoints e on e.id = o.endpoint_id
 		where o.id = any($1) and o.status = 'pending'
 			and (e.deleted_at is not null or not exists (select 1 from events v where v.id = o.event_id))
 		for update of o skip locked`, distinct(due, func(d pendingDelivery) uuid.UUID { return d.ID }))
-	stragglers, err := scalars[uuid.UUID](rows, err)
 	if err != nil {
 		return fmt.Errorf("find deliveries of which nothing can come: %w", err)
 	}

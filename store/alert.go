@@ -21,35 +21,21 @@ type Alert struct {
 	Summary string // a sentence for people
 	Link    string // the path of the dashboard's page, or empty
 	At      time.Time
+	Good    bool // of an alert that is raised: the state is entered only after another
 }
 
-// raiseAlert enters an alert, unless its subject has that state already.
-func raiseAlert(ctx context.Context, tx pgx.Tx, a Alert) error {
-	_, err := tx.Exec(ctx, `
+// RaiseAlert enters an alert, unless its subject has that state already.
+func (s *Store) RaiseAlert(ctx context.Context, a Alert) error { return raiseAlert(ctx, s.pool, a) }
+
+func raiseAlert(ctx context.Context, q querier, a Alert) error {
+	_, err := q.Exec(ctx, `
 		insert into alerts as a (subject, state, summary, link, at)
-		values ($1, $2, $3, $4, $5)
+		select $1, $2, $3, $4, $5
+		where not $6 or exists (select from alerts where subject = $1)
 		on conflict (subject) do update
 		set state = excluded.state, summary = excluded.summary, link = excluded.link, at = excluded.at, sent = false
-		where a.state <> excluded.state`, a.Subject, a.State, a.Summary, a.Link, a.At)
+		where a.state <> excluded.state`, a.Subject, a.State, a.Summary, a.Link, a.At, a.Good)
 	return wrapped("raise alert", err)
-}
-
-// settleAlert enters the good state of a subject about which something else was raised before.
-func settleAlert(ctx context.Context, tx pgx.Tx, a Alert) error {
-	_, err := tx.Exec(ctx, `
-		update alerts set state = $2, summary = $3, link = $4, at = $5, sent = false
-		where subject = $1 and state <> $2`, a.Subject, a.State, a.Summary, a.Link, a.At)
-	return wrapped("settle alert", err)
-}
-
-// RaiseAlert enters an alert, unless its subject has that state already. A good state is entered only after another.
-func (s *Store) RaiseAlert(ctx context.Context, a Alert, good bool) error {
-	return s.tx(ctx, "raise alert", func(tx pgx.Tx) error {
-		if good {
-			return settleAlert(ctx, tx, a)
-		}
-		return raiseAlert(ctx, tx, a)
-	})
 }
 
 // alertLock is the advisory lock of the instance that sends alerts.
@@ -61,14 +47,13 @@ func (s *Store) SendAlert(ctx context.Context, send func(Alert) error) (found bo
 	err = s.tx(ctx, "send alert", func(tx pgx.Tx) error {
 		// While send is under way the transaction locks no row and has no transaction id, which would hold back the feed (see
 		// feedEnd).
-		rows, err := tx.Query(ctx, `
+		a, err := one[Alert](ctx, tx, `
 			select subject, state, summary, link, at
 			from (select pg_try_advisory_xact_lock($2) as alone) l
 			cross join alerts
 			where l.alone and not sent and at > $1
 			order by at
 			limit 1`, s.now().Add(-alertFresh), alertLock)
-		a, err := one[Alert](rows, err)
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}

@@ -14,7 +14,7 @@ func TestNobodyWaitsForAnAlert(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	raise := func(state string) {
-		if err := b.RaiseAlert(t.Context(), store.Alert{Subject: "endpoint:1", State: state, At: time.Now()}, false); err != nil {
+		if err := b.RaiseAlert(t.Context(), store.Alert{Subject: "endpoint:1", State: state, At: time.Now()}); err != nil {
 			t.Error(err)
 		}
 	}

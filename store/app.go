@@ -23,17 +23,15 @@ const (
 
 // Apps lists apps, newest first.
 func (s *Store) Apps(ctx context.Context, p Page) ([]App, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[App](ctx, s.pool, `
 			select `+appColumns+`
 			from apps
 			where deleted_at is null and id < $1 and id > $3
 			order by id `+p.order()+` limit $2`, p.high(), p.Limit, p.low())
-	list, err := many[App](rows, err)
 	return newestFirst(p, list), err
 }
 
 // App reads one app.
 func (s *Store) App(ctx context.Context, id uuid.UUID) (App, error) {
-	rows, err := s.pool.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null`, id)
-	return one[App](rows, err)
+	return one[App](ctx, s.pool, `select `+appColumns+` from apps where id = $1 and deleted_at is null`, id)
 }

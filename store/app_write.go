@@ -3,8 +3,6 @@ package store
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
-	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -12,18 +10,15 @@ import (
 
 // CreateApp creates an app on an account. A taken name is ErrConflict, an unknown account ErrNotFound.
 func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (App, error) {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return App{}, fmt.Errorf("make signing key: %w", err)
-	}
+	key := ed25519.NewKeyFromSeed(randomBytes(ed25519.SeedSize))
 	var a App
-	err = s.tx(ctx, "create app", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+	err := s.tx(ctx, "create app", func(tx pgx.Tx) (err error) {
+		a, err = one[App](ctx, tx, `
 			insert into apps (id, name, account_id, hint_token, signing_key, public_key)
 			select $1, $2, id, $4, $5, $6 from accounts where id = $3
 			returning `+appColumns,
-			newID(), name, account, randomText(24), s.keys.Seal("app.signing_key", private.Seed()), []byte(public))
-		if a, err = one[App](rows, err); err != nil {
+			newID(), name, account, randomText(24), s.keys.Seal("app.signing_key", key.Seed()), []byte(key[ed25519.SeedSize:]))
+		if err != nil {
 			return err
 		}
 		return s.note(ctx, tx, a.ID, nil, a.fields())
@@ -40,9 +35,9 @@ func (s *Store) CreateApp(ctx context.Context, name string, account uuid.UUID) (
 // UpdateApp changes an app's name or moves it to another account, with its waiting tasks; nil leaves as it
 // is. A taken name is ErrConflict, an unknown account ErrNotFound.
 func (s *Store) UpdateApp(ctx context.Context, id uuid.UUID, name *string, account *uuid.UUID) (a App, err error) {
-	err = s.tx(ctx, "update app", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null for no key update`, id)
-		if a, err = one[App](rows, err); err != nil {
+	err = s.tx(ctx, "update app", func(tx pgx.Tx) (err error) {
+		a, err = one[App](ctx, tx, `select `+appColumns+` from apps where id = $1 and deleted_at is null for no key update`, id)
+		if err != nil {
 			return err
 		}
 		from, before := a.AccountID, a.fields()
@@ -97,8 +92,7 @@ func (s *Store) moveTasks(ctx context.Context, tx pgx.Tx, app, from, to uuid.UUI
 // to be delivered are cancelled. What it has had is kept until its retention is over.
 func (s *Store) DeleteApp(ctx context.Context, id uuid.UUID) error {
 	return s.tx(ctx, "delete app", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `select `+appColumns+` from apps where id = $1 and deleted_at is null for update`, id)
-		a, err := one[App](rows, err)
+		a, err := one[App](ctx, tx, `select `+appColumns+` from apps where id = $1 and deleted_at is null for update`, id)
 		if err != nil {
 			return err
 		}
@@ -123,8 +117,8 @@ func (s *Store) DeleteApp(ctx context.Context, id uuid.UUID) error {
 				return err
 			}
 		}
-		rows, err = tx.Query(ctx, `select id from endpoints where app_id = $1 and deleted_at is null order by id for update`, id)
-		endpoints, err := scalars[uuid.UUID](rows, err)
+		endpoints, err := scalars[uuid.UUID](ctx, tx, `
+			select id from endpoints where app_id = $1 and deleted_at is null order by id for update`, id)
 		if err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -150,7 +149,7 @@ var attemptColumns = []column[AttemptResult]{
 // delivery adds its attempt, it does not overwrite. What is delivered stays delivered.
 func appendRound(ctx context.Context, q querier, attempts []AttemptResult) error {
 	from, args := unnest("n", attempts, attemptColumns)
-	rows, err := q.Query(ctx, `
+	_, err := q.Exec(ctx, `
 		with result as materialized (
 			select * from `+from+`
 		), moved as (
@@ -190,12 +189,5 @@ func appendRound(ctx context.Context, q querier, attempts []AttemptResult) error
 			r.response_status, r.error, r.response_headers, r.response_body
 		from result r
 		join moved m on m.id = r.id`, args...)
-	if err == nil {
-		rows.Close()
-		err = rows.Err()
-	}
-	if err != nil {
-		return fmt.Errorf("record attempts: %w", err)
-	}
-	return nil
+	return wrapped("record attempts", err)
 }

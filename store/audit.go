@@ -4,14 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // auditKept is for how long the audit log is kept.
@@ -102,9 +100,7 @@ func (s *Store) Audit(ctx context.Context, e AuditEntry) error {
 	return s.insertAudit(ctx, s.pool, e)
 }
 
-func (s *Store) insertAudit(ctx context.Context, db interface {
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-}, e AuditEntry) error {
+func (s *Store) insertAudit(ctx context.Context, q querier, e AuditEntry) error {
 	if e.Object == nil {
 		if id, err := uuid.Parse(anyID.FindString(e.Target)); err == nil {
 			e.Object = &id
@@ -114,15 +110,12 @@ func (s *Store) insertAudit(ctx context.Context, db interface {
 	if len(e.Changes) > 0 {
 		changes = new(toJSON(e.Changes))
 	}
-	_, err := db.Exec(ctx, `
+	_, err := q.Exec(ctx, `
 		insert into audit (id, at, actor, name, client, app_id, action, target, object, changes)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb)
 		on conflict (id) do nothing`,
 		e.ID, s.now(), e.Actor, e.Name, e.Client, e.AppID, e.Action, e.Target, e.Object, changes)
-	if err != nil {
-		return fmt.Errorf("append to the audit log: %w", err)
-	}
-	return nil
+	return wrapped("append to the audit log", err)
 }
 
 // AuditFilter narrows the audit log; zero fields do not.
@@ -135,17 +128,13 @@ type AuditFilter struct {
 // AuditLog lists the audit log, newest first.
 func (s *Store) AuditLog(ctx context.Context, f AuditFilter, p Page) ([]AuditEntry, error) {
 	object := uuid.NullUUID{UUID: f.Object, Valid: f.Object != uuid.Nil}
-	// Plans are made for the values at hand (see Open), so that a filter that is not there costs nothing.
-	rows, err := s.pool.Query(ctx, `
+	// Plans are made for the values at hand (see sessionSettings), so that a filter that is not there costs nothing.
+	list, err := many[AuditEntry](ctx, s.pool, `
 		select id, at, actor, name, client, app_id, action, target, object, changes
 		from audit
 		where id < $1 and id > $4 and ($2::uuid is null or app_id = $2) and ($5 = '' or actor = $5) and ($6 = '' or name = $6)
 			and ($7 = '' or action = $7) and ($8::uuid is null or object = $8)
 		order by id `+p.order()+`
 		limit $3`, p.high(), f.Scope.arg(), p.Limit, p.low(), f.Actor, f.Name, f.Action, object)
-	list, err := many[AuditEntry](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("read audit log: %w", err)
-	}
-	return newestFirst(p, list), nil
+	return newestFirst(p, list), wrapped("read audit log", err)
 }

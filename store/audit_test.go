@@ -34,7 +34,7 @@ func TestAuditSaysWhatWasChanged(t *testing.T) {
 	must(err)
 	_, err = b.UpdateEndpoint(ctx("update-endpoint"), store.Everything(), ep.ID, store.EndpointSettings{RateLimit: new(5.0), Headers: map[string]*string{"X-A": new("sesame2")}})
 	must(err)
-	_, err = b.EnableEndpoint(ctx("disable-endpoint"), store.Everything(), ep.ID, false)
+	_, err = b.UpdateEndpoint(ctx("disable-endpoint"), store.Everything(), ep.ID, store.EndpointSettings{Enabled: new(false)})
 	must(err)
 	_, err = b.RotateSecret(ctx("rotate-endpoint"), store.Everything(), ep.ID, time.Hour)
 	must(err)

@@ -52,20 +52,17 @@ func raise(ctx context.Context, tx pgx.Tx, changes []Change, at time.Time) error
 		case EventEndpointDisabled:
 			a.Summary = "The endpoint " + c.URL + " was disabled: " + c.Reason + ". Its webhooks wait until it is enabled."
 		case EventEndpointRecovered:
-			a.Summary = "The endpoint " + c.URL + " works again."
+			a.Summary, a.Good = "The endpoint "+c.URL+" works again.", true
 		case ChangeUsedUp: // told once until the endpoint has recovered
 			a.Subject, a.Link = "used-up:"+c.EndpointID.String(), "/admin/deliveries?status=failed&endpoint_id="+c.EndpointID.String()
 			a.Summary = "Retries are used up: webhooks for " + c.URL + " have failed for good: " + c.Reason +
 				". Recover the endpoint once it is repaired."
 		}
-		if c.Kind != EventEndpointRecovered {
-			if err := raiseAlert(ctx, tx, a); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := settleAlert(ctx, tx, a); err != nil {
+		if err := raiseAlert(ctx, tx, a); err != nil {
 			return err
+		}
+		if !a.Good {
+			continue
 		}
 		if _, err := tx.Exec(ctx, `delete from alerts where subject = $1`, "used-up:"+c.EndpointID.String()); err != nil {
 			return fmt.Errorf("forget alert: %w", err)

@@ -95,12 +95,7 @@ func clockSteppedBack(ctx context.Context, q querier) error {
 			uploadsAhead},
 		{`update instances set beat_at = now() where beat_at > now() + $1::interval`, slotHorizon},
 	} {
-		rows, err := q.Query(ctx, statement.sql, statement.arg)
-		if err == nil {
-			rows.Close()
-			err = rows.Err()
-		}
-		if err != nil {
+		if _, err := q.Exec(ctx, statement.sql, statement.arg); err != nil {
 			return fmt.Errorf("follow the database's clock back: %w", err)
 		}
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -17,7 +18,7 @@ func (s *Store) LoadDeliveries(ctx context.Context, ids ...uuid.UUID) ([]*Delive
 
 func (s *Store) loadDeliveryBatch(ctx context.Context, lists [][]uuid.UUID) ([][]*Delivery, error) {
 	ids := slices.Concat(lists...)
-	rows, err := s.pool.Query(ctx, `
+	found, err := many[Delivery](ctx, s.pool, `
 		select `+deliveryColumns+`, d.suffix, octet_length(e.payload) as payload_bytes,
 			case when octet_length(e.payload) <= $2 then e.payload else '' end as payload, e.traceparent, array(
 			select x.secret from endpoint_secrets x
@@ -26,22 +27,7 @@ func (s *Store) loadDeliveryBatch(ctx context.Context, lists [][]uuid.UUID) ([][
 		from deliveries d
 		join events e on e.id = d.event_id
 		where d.id = any($1)`, ids, LoadedPayload)
-	found, err := many[Delivery](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("load deliveries: %w", err)
-	}
-	byID := make(map[uuid.UUID]*Delivery, len(found))
-	for i := range found {
-		byID[found[i].ID] = &found[i]
-	}
-	out := make([][]*Delivery, len(lists))
-	for i, list := range lists {
-		out[i] = make([]*Delivery, len(list))
-		for k, id := range list {
-			out[i][k] = byID[id]
-		}
-	}
-	return out, nil
+	return distribute(lists, byID(found, func(d *Delivery) uuid.UUID { return d.ID })), wrapped("load deliveries", err)
 }
 
 // Payload reads the payload of an event.
@@ -109,61 +95,51 @@ func (s *Store) Deliveries(ctx context.Context, f DeliveryFilter, p Page) ([]Del
 			where t.task_id = $%[2]d and ($2::uuid is null or t.app_id = $2)
 		)`, len(args)-1, len(args))
 	}
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[Delivery](ctx, s.pool, `
 		select `+deliveryColumns+`, `+callbackURLOf("e", "d")+` as callback_url
 		from (select * from deliveries d where `+conditions+` order by d.id `+p.order()+` limit $4) d
 		join endpoints e on e.id = d.endpoint_id
 		order by d.id desc`, args...)
-	list, err := many[Delivery](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("list deliveries: %w", err)
-	}
-	return list, nil
+	return list, wrapped("list deliveries", err)
 }
 
 // Delivery reads one delivery with its attempts.
 func (s *Store) Delivery(ctx context.Context, scope Scope, id uuid.UUID) (Delivery, error) {
-	rows, err := s.pool.Query(ctx, `
+	d, err := one[Delivery](ctx, s.pool, `
 		select `+deliveryColumns+`, `+callbackURLOf("e", "d")+` as callback_url
 		from deliveries d
 		join endpoints e on e.id = d.endpoint_id
 		where d.id = $1 and ($2::uuid is null or d.app_id = $2)`, id, scope.arg())
-	d, err := one[Delivery](rows, err)
 	if err != nil {
 		return d, err
 	}
-	rows, err = s.pool.Query(ctx, `
+	list := []Delivery{d}
+	err = s.addAttempts(ctx, list)
+	return list[0], err
+}
+
+// addAttempts reads the deliveries' attempts into them.
+func (s *Store) addAttempts(ctx context.Context, list []Delivery) error {
+	found := byID(list, func(d *Delivery) uuid.UUID { return d.ID })
+	attempts, err := many[Attempt](ctx, s.pool, `
 		select delivery_id, number, at, duration_ms, outcome, response_status, error, response_headers, response_body
-		from attempts where delivery_id = $1 order by number`, id)
-	d.Attempts, err = many[Attempt](rows, err)
-	return d, err
+		from attempts where delivery_id = any($1) order by delivery_id, number`, slices.Collect(maps.Keys(found)))
+	for _, a := range attempts {
+		d := found[a.DeliveryID]
+		d.Attempts = append(d.Attempts, a)
+	}
+	return wrapped("read attempts", err)
 }
 
 // TaskDeliveries reads the last deliveries of a task with their attempts, oldest first.
 func (s *Store) TaskDeliveries(ctx context.Context, task uuid.UUID, most int) ([]Delivery, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[Delivery](ctx, s.pool, `
 		select `+deliveryColumns+`, `+callbackURLOf("e", "d")+` as callback_url
 		from (select * from deliveries where task = $1 order by id desc limit $2) d
 		join endpoints e on e.id = d.endpoint_id
 		order by d.id`, task, most)
-	list, err := many[Delivery](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read deliveries: %w", err)
 	}
-	ids, byID := make([]uuid.UUID, len(list)), make(map[uuid.UUID]*Delivery, len(list))
-	for i := range list {
-		ids[i], byID[list[i].ID] = list[i].ID, &list[i]
-	}
-	rows, err = s.pool.Query(ctx, `
-		select delivery_id, number, at, duration_ms, outcome, response_status, error, response_headers, response_body
-		from attempts where delivery_id = any($1) order by delivery_id, number`, ids)
-	attempts, err := many[Attempt](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("read attempts: %w", err)
-	}
-	for _, a := range attempts {
-		d := byID[a.DeliveryID]
-		d.Attempts = append(d.Attempts, a)
-	}
-	return list, nil
+	return list, s.addAttempts(ctx, list)
 }

@@ -13,13 +13,12 @@ import (
 func (s *Store) Resend(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "resend", func(tx pgx.Tx) error {
 		// The lock keeps the endpoint from being deleted, whose pending deliveries are cancelled then.
-		rows, err := tx.Query(ctx, `
+		to, err := one[recipient](ctx, tx, `
 			select d.endpoint_id, `+parksNow("e")+` as parked, e.deleted_at is not null as gone
 			from deliveries d
 			join endpoints e on e.id = d.endpoint_id
 			where d.id = $1 and ($2::uuid is null or d.app_id = $2)
 			for key share of e`, id, scope.arg())
-		to, err := one[recipient](rows, err)
 		if err != nil {
 			return err
 		}

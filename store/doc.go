@@ -7,5 +7,5 @@
 // A transaction begins in an exported method of [Store], in the function that a [Batcher] runs for it, whose name ends in Batch,
 // or in a step of a method that does its work in several transactions. A helper that takes a transaction never begins one.
 // River's job arguments live here because jobs are rows that are inserted with the facts that cause them. SQLSTATEs are
-// looked at here alone (errors.go).
+// looked at in this package alone.
 package store

@@ -17,12 +17,7 @@ const deleteBatch = 5000
 func (s *Store) DeleteEndpoint(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "delete endpoint", func(tx pgx.Tx) error {
 		// FOR UPDATE waits for registrations and events that hold the endpoint FOR KEY SHARE: what they add is seen below.
-		rows, err := tx.Query(ctx, `
-			select `+endpointColumns+`
-			from endpoints e
-			where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null
-			for update`, id, scope.arg())
-		ep, err := one[Endpoint](rows, err)
+		ep, err := readEndpoint(ctx, tx, scope, id, "for update")
 		if err != nil {
 			return err
 		}
@@ -46,14 +41,13 @@ func deleteEndpoints(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) error {
 		return err
 	}
 	// Those that share a job (adopt.go) are found by their age: the endpoint may have had millions before.
-	rows, err := tx.Query(ctx, `
+	pending, err := scalars[uuid.UUID](ctx, tx, `
 		(select id from deliveries where endpoint_id = any($1) and parked and status = 'pending' limit $2)
 		union all
 		(select id from deliveries where endpoint_id = any($1) and retrying and status = 'pending' limit $2)
 		union all
-		(select id from deliveries where endpoint_id = any($1) and id > (select settled from sweep) and status = 'pending' limit $2)`,
+		(select id from deliveries where endpoint_id = any($1) and id >= (select settled from sweep) and status = 'pending' limit $2)`,
 		ids, deleteBatch)
-	pending, err := scalars[uuid.UUID](rows, err)
 	if err != nil {
 		return fmt.Errorf("find deliveries to cancel: %w", err)
 	}
@@ -64,7 +58,7 @@ func deleteEndpoints(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) error {
 // cancelWaiting cancels up to deleteBatch deliveries that are parked or wait for another attempt, of the endpoints that a condition
 // on $1 selects, and returns their number. The caller has switched sequential scans off.
 func cancelWaiting(ctx context.Context, tx pgx.Tx, which string, arg any) (int64, error) {
-	rows, err := tx.Query(ctx, `
+	waiting, err := scalars[uuid.UUID](ctx, tx, `
 		select p.id
 		from endpoints e
 		cross join lateral (
@@ -74,10 +68,8 @@ func cancelWaiting(ctx context.Context, tx pgx.Tx, which string, arg any) (int64
 		) p
 		where `+which+`
 		limit $2`, arg, deleteBatch)
-	waiting, err := scalars[uuid.UUID](rows, err)
 	if err == nil && len(waiting) > 0 {
-		rows, err = tx.Query(ctx, `select id from deliveries where id = any($1) for update skip locked`, waiting)
-		waiting, err = scalars[uuid.UUID](rows, err)
+		waiting, err = scalars[uuid.UUID](ctx, tx, `select id from deliveries where id = any($1) for update skip locked`, waiting)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("find deliveries of deleted endpoints: %w", err)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -61,7 +62,6 @@ func (e *Endpoint) succeed(r AttemptResult) (events []string) {
 	return events
 }
 
-// recovered forgets all failures.
 func (e *Endpoint) recovered() {
 	e.Breaker, e.Failures, e.Probes, e.FailingSince, e.HoldUntil = BreakerClosed, 0, 0, nil, nil
 }
@@ -95,27 +95,19 @@ func (e *Endpoint) disable(reason string) []string {
 
 // applyHealth changes the touched endpoints by their results, and returns what operators want to know of.
 func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID, results []AttemptResult) (changes []Change, err error) {
-	if len(touched) == 0 {
-		return nil, nil
-	}
-	rows, err := tx.Query(ctx, `
+	endpoints, err := many[Endpoint](ctx, tx, `
 		select `+endpointColumns+`
 		from endpoints e
 		where e.id = any($1) and e.deleted_at is null
 		order by e.id
 		for no key update`, touched)
-	endpoints, err := many[Endpoint](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read endpoints: %w", err)
 	}
-	byID := make(map[uuid.UUID]*Endpoint, len(endpoints))
-	changed := make([]*Endpoint, len(endpoints))
-	for i := range endpoints {
-		byID[endpoints[i].ID], changed[i] = &endpoints[i], &endpoints[i]
-	}
+	found := byID(endpoints, func(e *Endpoint) uuid.UUID { return e.ID })
 	var well []*Endpoint // again
 	for _, r := range results {
-		ep := byID[r.EndpointID]
+		ep := found[r.EndpointID]
 		if ep == nil {
 			continue
 		}
@@ -135,7 +127,7 @@ func (s *Store) applyHealth(ctx context.Context, tx pgx.Tx, touched []uuid.UUID,
 	if err := raise(ctx, tx, changes, s.now()); err != nil {
 		return nil, err
 	}
-	return changes, saveHealth(ctx, tx, changed)
+	return changes, saveHealth(ctx, tx, slices.Collect(maps.Values(found)))
 }
 
 // emitAll emits events of the given types about an endpoint.
@@ -180,22 +172,19 @@ func (s *Store) EndpointHealth(ctx context.Context, id uuid.UUID, attempts int) 
 	if err != nil {
 		return h, fmt.Errorf("read endpoint health: %w", err)
 	}
-	rows, err := s.pool.Query(ctx, `
+	h.Recent, err = many[Attempt](ctx, s.pool, `
 		select a.delivery_id, a.number, a.at, a.duration_ms, a.outcome, a.response_status, a.error
 		from (select id from deliveries where endpoint_id = $1 and attempt_count > 0 order by id desc limit $2) d
 		join attempts a on a.delivery_id = d.id
 		order by a.at desc
 		limit $2`, id, attempts)
-	if h.Recent, err = many[Attempt](rows, err); err != nil {
-		return h, fmt.Errorf("read attempts: %w", err)
-	}
-	return h, nil
+	return h, wrapped("read attempts", err)
 }
 
 // EndpointCounts counts the endpoints by state, for metrics.
 func (s *Store) EndpointCounts(ctx context.Context) (byBreaker map[string]int64, disabled, parked int64, err error) {
-	rows, err := s.pool.Query(ctx, `select breaker, count(*) from endpoints where deleted_at is null group by breaker`)
-	if byBreaker, err = pairs[string, int64](rows, err); err != nil {
+	byBreaker, err = pairs[string, int64](ctx, s.pool, `select breaker, count(*) from endpoints where deleted_at is null group by breaker`)
+	if err != nil {
 		return nil, 0, 0, fmt.Errorf("count breakers: %w", err)
 	}
 	err = s.pool.QueryRow(ctx, `

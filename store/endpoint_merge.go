@@ -21,10 +21,7 @@ import (
 func (s *Store) nameEndpoints(ctx context.Context, normalize func(string) (string, error)) (merged int, err error) {
 	for {
 		var app uuid.UUID
-		rows, err := s.pool.Query(ctx, `select app_id from endpoints where deleted_at is null and not named limit 1`)
-		if err == nil {
-			app, err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[uuid.UUID])
-		}
+		err := s.pool.QueryRow(ctx, `select app_id from endpoints where deleted_at is null and not named limit 1`).Scan(&app)
 		if err != nil {
 			return merged, ignoring(err, pgx.ErrNoRows)
 		}
@@ -42,9 +39,8 @@ func (s *Store) nameEndpointsOf(ctx context.Context, app uuid.UUID, normalize fu
 		if _, err := tx.Exec(ctx, `select 1 from apps where id = $1 for no key update`, app); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `
+		endpoints, err := many[Endpoint](ctx, tx, `
 			select `+endpointColumns+` from endpoints e where e.app_id = $1 and e.deleted_at is null order by e.id for update`, app)
-		endpoints, err := many[Endpoint](rows, err)
 		if err != nil {
 			return err
 		}
@@ -90,13 +86,12 @@ func addSuffix(ctx context.Context, tx pgx.Tx, id uuid.UUID, suffix string) erro
 
 // absorb merges into a new endpoint that ends in /* those below it that no app has created or changed.
 func (s *Store) absorb(ctx context.Context, tx pgx.Tx, keep *Endpoint) error {
-	rows, err := tx.Query(ctx, `
+	below, err := many[Endpoint](ctx, tx, `
 		select `+endpointColumns+`
 		from endpoints e
 		where e.app_id = $1 and e.deleted_at is null and not e.manual and starts_with(e.url, $2)
 		order by e.id
 		for update`, keep.AppID, base(keep.URL))
-	below, err := many[Endpoint](rows, err)
 	if err != nil {
 		return err
 	}

@@ -13,26 +13,37 @@ import (
 
 // Endpoint reads one endpoint.
 func (s *Store) Endpoint(ctx context.Context, scope Scope, id uuid.UUID) (Endpoint, error) {
-	rows, err := s.pool.Query(ctx, `
-			select `+endpointColumns+`
-			from endpoints e
-			where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null`, id, scope.arg())
-	return one[Endpoint](rows, err)
+	return readEndpoint(ctx, s.pool, scope, id, "")
+}
+
+// readEndpoint reads an endpoint, and locks it so if lock says how.
+func readEndpoint(ctx context.Context, q querier, scope Scope, id uuid.UUID, lock string) (Endpoint, error) {
+	return one[Endpoint](ctx, q, `
+		select `+endpointColumns+`
+		from endpoints e
+		where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null
+		`+lock, id, scope.arg())
+}
+
+// EndpointFilter narrows a list of endpoints; zero fields do not.
+type EndpointFilter struct {
+	Scope    Scope // whose endpoints
+	Troubled bool  // those that are disabled, failing or behind
 }
 
 // Endpoints lists endpoints, newest first.
-func (s *Store) Endpoints(ctx context.Context, scope Scope, p Page) ([]Endpoint, error) {
-	rows, err := s.pool.Query(ctx, `
+func (s *Store) Endpoints(ctx context.Context, f EndpointFilter, p Page) ([]Endpoint, error) {
+	troubled := ""
+	if f.Troubled {
+		troubled = ` and (not e.enabled or e.breaker <> 'closed' or e.backlog or e.failing_since is not null)`
+	}
+	list, err := many[Endpoint](ctx, s.pool, `
 		select `+endpointColumns+`
 		from endpoints e
-		where e.id < $1 and e.id > $4 and e.deleted_at is null and ($2::uuid is null or e.app_id = $2)
+		where e.id < $1 and e.id > $4 and e.deleted_at is null and ($2::uuid is null or e.app_id = $2)`+troubled+`
 		order by e.id `+p.order()+`
-		limit $3`, p.high(), scope.arg(), p.Limit, p.low())
-	list, err := many[Endpoint](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("list endpoints: %w", err)
-	}
-	return newestFirst(p, list), nil
+		limit $3`, p.high(), f.Scope.arg(), p.Limit, p.low())
+	return newestFirst(p, list), wrapped("list endpoints", err)
 }
 
 // HeaderNames returns the names of an endpoint's custom headers; their values stay sealed.
@@ -56,26 +67,22 @@ type Receiver struct {
 	Broken        error                // a secret or header could not be decrypted: nothing can be sent
 }
 
-// Receivers reads endpoints for sending. Unknown and deleted ones are left out.
-func (s *Store) Receivers(ctx context.Context, ids []uuid.UUID) ([]Receiver, error) {
-	type row struct {
-		Endpoint
-		sealedSecrets
-	}
-	rows, err := s.pool.Query(ctx, `
-		select `+endpointColumns+`, `+secretColumns+`
-		from endpoints e
-		join apps a on a.id = e.app_id
-		where e.id = any($1) and e.deleted_at is null`, ids)
-	found, err := many[row](rows, err)
+// Receivers reads endpoints for sending, in order; nil stands for one that is unknown or deleted. Reads that come at the same
+// time share a statement.
+func (s *Store) Receivers(ctx context.Context, ids ...uuid.UUID) ([]*Receiver, error) {
+	return s.receive.Do(ctx, ids)
+}
+
+func (s *Store) readReceiverBatch(ctx context.Context, lists [][]uuid.UUID) ([][]*Receiver, error) {
+	sealed, err := many[sealedEndpoint](ctx, s.pool, selectSealed+`e.id = any($1)`, slices.Concat(lists...))
 	if err != nil {
 		return nil, fmt.Errorf("read receivers: %w", err)
 	}
-	out := make([]Receiver, len(found))
-	for i, r := range found {
-		out[i] = s.receiver(r.Endpoint, r.sealedSecrets)
+	found := make([]Receiver, len(sealed))
+	for i, e := range sealed {
+		found[i] = s.receiver(e.Endpoint, e.sealedSecrets)
 	}
-	return out, nil
+	return distribute(lists, byID(found, func(r *Receiver) uuid.UUID { return r.ID })), nil
 }
 
 // receiver decrypts an endpoint's secrets and headers. A failure is kept in Broken and concerns this endpoint only.

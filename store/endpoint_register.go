@@ -71,7 +71,11 @@ var callbackColumns = []column[callback]{
 // URL: the version before, which may deliver to them, sends to their names and knows no suffixes.
 func readDestinations(ctx context.Context, tx pgx.Tx, wanted []callback, upgrading bool, found map[callback]destination) error {
 	names, args := unnest("c", wanted, callbackColumns)
-	rows, err := tx.Query(ctx, `
+	type row struct {
+		ID, AppID uuid.UUID
+		URL       string
+	}
+	endpoints, err := many[row](ctx, tx, `
 		select e.id, e.app_id, e.url
 		from endpoints e
 		where e.deleted_at is null and (
@@ -81,11 +85,6 @@ func readDestinations(ctx context.Context, tx pgx.Tx, wanted []callback, upgradi
 		)
 		order by e.id
 		for key share`, args...)
-	type row struct {
-		ID, AppID uuid.UUID
-		URL       string
-	}
-	endpoints, err := many[row](rows, err)
 	if err != nil {
 		return fmt.Errorf("read endpoints: %w", err)
 	}

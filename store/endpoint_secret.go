@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -15,17 +14,11 @@ import (
 // secretSize is the size of the signing secrets that are made here, in bytes.
 const secretSize = 32
 
-func (s *Store) newSecret() []byte {
-	secret := make([]byte, secretSize)
-	_, _ = rand.Read(secret) // never fails: it ends the program instead
-	return s.keys.Seal("endpoint.secret", secret)
-}
+func (s *Store) newSecret() []byte { return s.keys.Seal("endpoint.secret", randomBytes(secretSize)) }
 
 // newSigningKey returns the sealed seed of a new ed25519 key.
 func (s *Store) newSigningKey() []byte {
-	seed := make([]byte, ed25519.SeedSize)
-	_, _ = rand.Read(seed)
-	return s.keys.Seal("endpoint.signing_key", seed)
+	return s.keys.Seal("endpoint.signing_key", randomBytes(ed25519.SeedSize))
 }
 
 // sealedSecrets are the secrets and keys of an endpoint as they are stored.
@@ -41,13 +34,24 @@ type sealedSecrets struct {
 // suffix alone.
 const mergedMost = 15
 
-var secretColumns = fmt.Sprintf(`
-	e.secret, e.old_secret, e.signing_key, e.old_signing_key, e.old_secret_expires_at, a.signing_key as app_key,
+// sealedEndpoint is an endpoint with its secrets.
+type sealedEndpoint struct {
+	Endpoint
+	sealedSecrets
+	Known bool // somebody has read its secret
+}
+
+// selectSealed is the SQL that reads a sealedEndpoint for each endpoint e that fulfils the condition which follows.
+var selectSealed = fmt.Sprintf(`
+	select `+endpointColumns+`, e.secret, e.old_secret, e.signing_key, e.old_signing_key, e.old_secret_expires_at, a.signing_key as app_key,
 	array(
 		select x.secret from endpoint_secrets x
 		where x.endpoint_id = e.id and (x.expires_at is null or x.expires_at > now())
 		order by x.id limit %d
-	) as merged`, mergedMost)
+	) as merged, e.secret_read_at is not null as known
+	from endpoints e
+	join apps a on a.id = e.app_id
+	where e.deleted_at is null and `, mergedMost)
 
 // overlaps reports whether the secret that was replaced still signs.
 func (s sealedSecrets) overlaps(now time.Time) bool {
@@ -97,48 +101,38 @@ func (s *Store) openKeys(sealed sealedSecrets) (keys []ed25519.PrivateKey, err e
 
 // readSecrets reads what is given to a receiver. It notes that it was read: from then on the endpoint is not purged as idle, since
 // the next one of its URL would sign with another secret.
-func (s *Store) readSecrets(ctx context.Context, scope Scope, id uuid.UUID) (sealedSecrets, Endpoint, error) {
-	type row struct {
-		Endpoint
-		sealedSecrets
-		Known bool
-	}
-	rows, err := s.pool.Query(ctx, `
-		select `+endpointColumns+`, `+secretColumns+`, e.secret_read_at is not null as known
-		from endpoints e
-		join apps a on a.id = e.app_id
-		where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null`, id, scope.arg())
-	r, err := one[row](rows, err)
-	if err != nil || r.Known {
-		return r.sealedSecrets, r.Endpoint, err
+func (s *Store) readSecrets(ctx context.Context, scope Scope, id uuid.UUID) (sealedEndpoint, error) {
+	e, err := one[sealedEndpoint](ctx, s.pool, selectSealed+`e.id = $1 and ($2::uuid is null or e.app_id = $2)`, id, scope.arg())
+	if err != nil || e.Known {
+		return e, err
 	}
 	tag, err := s.pool.Exec(ctx, `update endpoints set secret_read_at = now() where id = $1 and deleted_at is null`, id)
 	if err == nil && tag.RowsAffected() == 0 {
 		err = ErrNotFound // it was purged or deleted just now
 	}
-	return r.sealedSecrets, r.Endpoint, wrapped("note that the secret was read", err)
+	return e, wrapped("note that the secret was read", err)
 }
 
 // Secrets returns the secrets that sign for an endpoint now, the newest first, in clear.
 func (s *Store) Secrets(ctx context.Context, scope Scope, id uuid.UUID) ([][]byte, error) {
-	sealed, _, err := s.readSecrets(ctx, scope, id)
+	sealed, err := s.readSecrets(ctx, scope, id)
 	if err != nil {
 		return nil, err
 	}
-	return s.openSecrets(sealed)
+	return s.openSecrets(sealed.sealedSecrets)
 }
 
 // PublicKey returns the ed25519 key that verifies an endpoint's v1a signatures. It is ErrConflict where the endpoint's
 // signatures do not include v1a.
 func (s *Store) PublicKey(ctx context.Context, scope Scope, id uuid.UUID) (ed25519.PublicKey, error) {
-	sealed, ep, err := s.readSecrets(ctx, scope, id)
+	sealed, err := s.readSecrets(ctx, scope, id)
 	if err != nil {
 		return nil, err
 	}
-	if !ep.Signs(SignatureEd25519) {
+	if !sealed.Signs(SignatureEd25519) {
 		return nil, conflict("the endpoint's signatures do not include v1a; add it with PATCH")
 	}
-	keys, err := s.openKeys(sealed)
+	keys, err := s.openKeys(sealed.sealedSecrets)
 	if err != nil {
 		return nil, err
 	}

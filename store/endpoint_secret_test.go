@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/memhook/memhook/store"
 )
 
@@ -23,8 +21,8 @@ func TestRotationKeepsTheAppsKeyForTheOverlap(t *testing.T) {
 	}
 	keys := func() (public []ed25519.PublicKey) {
 		t.Helper()
-		found, err := b.Receivers(t.Context(), []uuid.UUID{id})
-		if err != nil || len(found) != 1 || found[0].Broken != nil {
+		found, err := b.Receivers(t.Context(), id)
+		if err != nil || len(found) != 1 || found[0] == nil || found[0].Broken != nil {
 			t.Fatalf("%+v, %v", found, err)
 		}
 		for _, key := range found[0].SigningKeys {

@@ -39,9 +39,12 @@ func (s *Store) CreateEndpoint(ctx context.Context, app uuid.UUID, set EndpointS
 		if err != nil {
 			return err
 		}
-		rest := set
-		rest.URL = nil
-		if ep, err = s.changeEndpoint(ctx, tx, OfApp(app), id, rest); err != nil {
+		if ep, err = lockEndpoint(ctx, tx, OfApp(app), id); err != nil {
+			return err
+		}
+		others := set
+		others.URL = nil
+		if err := s.changeEndpoint(ctx, tx, &ep, others); err != nil {
 			return err
 		}
 		if err := s.note(ctx, tx, id, nil, ep.fields()); err != nil || !isWildcard(ep.URL) {
@@ -78,11 +81,11 @@ func (s *Store) urlTaken(ctx context.Context, app uuid.UUID, url string) error {
 // UpdateEndpoint changes an endpoint.
 func (s *Store) UpdateEndpoint(ctx context.Context, scope Scope, id uuid.UUID, set EndpointSettings) (ep Endpoint, err error) {
 	err = s.tx(ctx, "update endpoint", func(tx pgx.Tx) error {
-		before, err := lockEndpoint(ctx, tx, scope, id)
-		if err != nil {
+		if ep, err = lockEndpoint(ctx, tx, scope, id); err != nil {
 			return err
 		}
-		if ep, err = s.changeEndpoint(ctx, tx, scope, id, set); err != nil {
+		before := ep
+		if err := s.changeEndpoint(ctx, tx, &ep, set); err != nil {
 			return err
 		}
 		after := ep.fields()
@@ -99,41 +102,33 @@ func (s *Store) UpdateEndpoint(ctx context.Context, scope Scope, id uuid.UUID, s
 
 // lockEndpoint reads an endpoint and keeps others from changing it until the transaction ends.
 func lockEndpoint(ctx context.Context, tx pgx.Tx, scope Scope, id uuid.UUID) (Endpoint, error) {
-	rows, err := tx.Query(ctx, `
-		select `+endpointColumns+`
-		from endpoints e
-		where e.id = $1 and ($2::uuid is null or e.app_id = $2) and e.deleted_at is null
-		for no key update`, id, scope.arg())
-	return one[Endpoint](rows, err)
+	return readEndpoint(ctx, tx, scope, id, "for no key update")
 }
 
-// changeEndpoint changes an endpoint and returns it as changed.
-func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, scope Scope, id uuid.UUID, set EndpointSettings) (Endpoint, error) {
-	ep, err := lockEndpoint(ctx, tx, scope, id)
-	if err != nil {
-		return ep, err
-	}
-	if err := s.choose(&ep, set); err != nil {
-		return ep, err
+// changeEndpoint changes an endpoint that the caller has locked.
+func (s *Store) changeEndpoint(ctx context.Context, tx pgx.Tx, ep *Endpoint, set EndpointSettings) error {
+	if err := s.choose(ep, set); err != nil {
+		return err
 	}
 	var signingKey []byte
 	if ep.Signs(SignatureEd25519) {
 		signingKey = s.newSigningKey()
 	}
-	if _, err = tx.Exec(ctx, `
+	_, err := tx.Exec(ctx, `
 		update endpoints
 		set url = $2, description = $3, event_types = $4, rate_limit = $5, headers = $6, manual = $7, signatures = $8,
 			signing_key = case when 'v1a' = any(signatures) then signing_key else coalesce(signing_key, $9) end
 		where id = $1`,
-		id, ep.URL, ep.Description, ep.EventTypes, ep.RateLimit, ep.Headers, ep.Manual, ep.Signatures, signingKey); err != nil {
-		return ep, err
+		ep.ID, ep.URL, ep.Description, ep.EventTypes, ep.RateLimit, ep.Headers, ep.Manual, ep.Signatures, signingKey)
+	if err != nil {
+		return err
 	}
 	if set.Enabled != nil {
-		if err := s.enable(ctx, tx, &ep, *set.Enabled); err != nil {
-			return ep, err
+		if err := s.enable(ctx, tx, ep, *set.Enabled); err != nil {
+			return err
 		}
 	}
-	return ep, saveHealth(ctx, tx, []*Endpoint{&ep})
+	return saveHealth(ctx, tx, []*Endpoint{ep})
 }
 
 // choose applies an owner's settings but for Enabled.
@@ -208,11 +203,6 @@ func (s *Store) enable(ctx context.Context, tx pgx.Tx, ep *Endpoint, on bool) er
 		return err
 	}
 	return s.emitForEndpoint(ctx, tx, ep, EventEndpointRecovered, s.now())
-}
-
-// EnableEndpoint turns an endpoint on or off.
-func (s *Store) EnableEndpoint(ctx context.Context, scope Scope, id uuid.UUID, on bool) (Endpoint, error) {
-	return s.UpdateEndpoint(ctx, scope, id, EndpointSettings{Enabled: &on})
 }
 
 // TestEndpoint sends webhook.test to an endpoint now, even while its breaker is open, and returns the delivery's id.

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -48,6 +47,7 @@ type Event struct {
 	TaskID     *uuid.UUID `db:"task"`
 	EndpointID *uuid.UUID
 	Payload    string
+	Cut        bool // where read for a page: it was cut, so that there are more
 
 	Traceparent *string
 }
@@ -59,11 +59,10 @@ const eventColumns = `e.id, e.app_id, e.type, e.created_at, e.task, e.endpoint_i
 
 // Event reads one event.
 func (s *Store) Event(ctx context.Context, scope Scope, id uuid.UUID) (Event, error) {
-	rows, err := s.pool.Query(ctx, `
+	return one[Event](ctx, s.pool, `
 			select `+eventColumns+`
 			from events e
 			where e.id = $1 and ($2::uuid is null or e.app_id = $2)`, id, scope.arg())
-	return one[Event](rows, err)
 }
 
 // The feed's order is (xid, id): by the transaction that has made an event, then by id. An event is in the feed when every
@@ -87,7 +86,7 @@ const feedEnd = `coalesce(
 // is not stored, the list begins with what was made later than its id says. cut reports whether the page was cut at
 // pageBytes, so that there are more than it has.
 func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after uuid.UUID, limit int) (list []Event, cut bool, err error) {
-	rows, err := s.pool.Query(ctx, `
+	return eventPage(ctx, s.pool, `
 		with cursor as (
 			select coalesce((select xid from events where id = $2), '0') as xid,
 				exists (select 1 from events where id = $2) as stored,
@@ -108,16 +107,8 @@ func (s *Store) Events(ctx context.Context, scope Scope, eventType string, after
 			where ($1::uuid is null or a.id = $1) and e.xid < c.ending
 			order by e.xid, e.id
 			limit $4
-		), sized as (
-			select *, sum(octet_length(payload)) over feed as bytes, row_number() over feed as n
-			from page
-			window feed as (order by xid, id)
-		)
-		select `+eventColumns+`, (select count(*) from page) > count(*) over () as cut
-		from sized e
-		where e.n = 1 or e.bytes <= $5
-		order by e.xid, e.id`, scope.arg(), after, eventType, limit, pageBytes)
-	return eventPage(rows, err)
+		)`+cutPage(eventColumns, `octet_length(payload)`, "xid, id")+`
+		order by e.xid, e.id`, scope.arg(), after, eventType, limit)
 }
 
 // feedBatch is how many events CheckFeed numbers anew at most.
@@ -159,41 +150,23 @@ func (s *Store) CheckFeed(ctx context.Context) (more bool, err error) {
 
 // TaskEvents lists the events of a task after one, oldest first. cut is as of [Store.Events].
 func (s *Store) TaskEvents(ctx context.Context, task, after uuid.UUID, limit int) (list []Event, cut bool, err error) {
-	rows, err := s.pool.Query(ctx, `
+	return eventPage(ctx, s.pool, `
 		with page as (
 			select * from events where task = $1 and id > $2 order by id limit $3
-		), sized as (
-			select *, sum(octet_length(payload)) over (order by id) as bytes, row_number() over (order by id) as n from page
-		)
-		select `+eventColumns+`, (select count(*) from page) > count(*) over () as cut
-		from sized e
-		where e.n = 1 or e.bytes <= $4
-		order by e.id`, task, after, limit, pageBytes)
-	return eventPage(rows, err)
+		)`+cutPage(eventColumns, `octet_length(payload)`, "id")+`
+		order by e.id`, task, after, limit)
 }
 
-// eventPage collects a page of events, each with whether the page was cut.
-func eventPage(rows pgx.Rows, err error) (list []Event, cut bool, _ error) {
-	type row struct {
-		Event
-		Cut bool
-	}
-	found, err := many[row](rows, err)
-	if err != nil {
-		return nil, false, fmt.Errorf("list events: %w", err)
-	}
-	list = make([]Event, len(found))
-	for i, r := range found {
-		list[i], cut = r.Event, r.Cut
-	}
-	return list, cut, nil
+// eventPage collects a page of events, and reports whether it was cut.
+func eventPage(ctx context.Context, q querier, sql string, args ...any) (list []Event, cut bool, err error) {
+	list, err = many[Event](ctx, q, sql, args...)
+	return list, len(list) > 0 && list[0].Cut, wrapped("list events", err)
 }
 
 // TaskHistory returns the last events of a task, oldest first and without their payloads.
 func (s *Store) TaskHistory(ctx context.Context, task uuid.UUID, most int) ([]Event, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[Event](ctx, s.pool, `
 		select id, app_id, type, created_at, task from events where task = $1 order by id desc limit $2`, task, most)
-	list, err := many[Event](rows, err)
 	slices.Reverse(list)
 	return list, wrapped("read a task's events", err)
 }

@@ -56,36 +56,41 @@ func (s *Store) emitForTasks(ctx context.Context, tx pgx.Tx, events []Event) err
 
 // emitForEndpoint emits an event about an endpoint to the app's other endpoints that ask for its type.
 func (s *Store) emitForEndpoint(ctx context.Context, tx pgx.Tx, ep *Endpoint, eventType string, at time.Time) error {
-	rows, err := tx.Query(ctx, `
-		select e.id as endpoint_id, `+parksNow("e")+` as parked
+	return s.emitToApp(ctx, tx, Event{AppID: ep.AppID, Type: eventType, CreatedAt: at, Endpoint: ep}, ep.ID, destination{})
+}
+
+// emitToApp emits an event to own, if that takes it, and to the app's endpoints that ask for its type, but for one.
+func (s *Store) emitToApp(ctx context.Context, tx pgx.Tx, ev Event, except uuid.UUID, own destination) error {
+	found, err := many[recipient](ctx, tx, `
+		select e.id as endpoint_id, e.event_types, `+parksNow("e")+` as parked, case when e.id = $3 then $4 else '' end as suffix
 		from endpoints e
-		where e.app_id = $1 and e.id <> $2 and e.deleted_at is null and e.event_types @> array[$3::text]
+		where e.app_id = $1 and e.id <> $2 and e.deleted_at is null and (e.id = $3 or e.event_types @> array[$5::text])
 		order by e.id
-		for key share`, ep.AppID, ep.ID, eventType)
-	found, err := many[recipient](rows, err)
+		for key share`, ev.AppID, except, own.endpoint, own.suffix, ev.Type)
 	if err != nil {
-		return fmt.Errorf("read endpoints that ask for %s: %w", eventType, err)
+		return fmt.Errorf("read endpoints that ask for %s: %w", ev.Type, err)
 	}
+	found = slices.DeleteFunc(found, func(r recipient) bool { return !r.wants(ev.Type) })
 	if err := lockBacklogOf(ctx, tx, found); err != nil {
 		return err
 	}
-	event := Event{AppID: ep.AppID, Type: eventType, CreatedAt: at, Endpoint: ep}
-	return s.emit(ctx, tx, []emission{{event: event, to: found}})
+	return s.emit(ctx, tx, []emission{{event: ev, to: found}})
 }
 
 // recipientsOf reads the tasks' subscribers, by task. Until the transaction ends, their endpoints cannot be deleted, and
 // endpoints that park now keep their backlog.
 func (s *Store) recipientsOf(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID) (map[uuid.UUID][]recipient, error) {
 	var found []recipient
+	var err error
 	// Once more where an endpoint is gone: it may have been merged into another one, which has its subscriptions now.
 	for range 2 {
-		rows, err := tx.Query(ctx, `
+		found, err = many[recipient](ctx, tx, `
 			select s.task, s.endpoint_id, s.suffix, e.event_types, `+parksNow("e")+` as parked, e.deleted_at is not null as gone
 			from `+subscriptionsOf+`
 			join endpoints e on e.id = s.endpoint_id
 			order by s.created_at, s.id
 			for key share of e`, tasks)
-		if found, err = many[recipient](rows, err); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("read subscribers: %w", err)
 		}
 		all := len(found)
@@ -119,9 +124,6 @@ var eventInsertColumns = []column[emission]{
 
 // emit inserts events with their deliveries and jobs.
 func (s *Store) emit(ctx context.Context, tx pgx.Tx, emissions []emission) error {
-	if len(emissions) == 0 {
-		return nil
-	}
 	for i := range emissions {
 		if err := s.complete(&emissions[i].event); err != nil {
 			return err

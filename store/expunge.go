@@ -13,9 +13,8 @@ func (s *Store) ExpungeTask(ctx context.Context, scope Scope, id uuid.UUID) erro
 	ctx = allowing(ctx, longTimeout)
 	return s.tx(ctx, "expunge task", func(tx pgx.Tx) error {
 		// Whoever adds to the task locks it first: a poll, a registration, its expiry.
-		rows, err := tx.Query(ctx, `
+		t, err := one[Task](ctx, tx, `
 			select `+taskWithoutVideosColumns+` from tasks where id = $1 and ($2::uuid is null or app_id = $2) for update`, id, scope.arg())
-		t, err := one[Task](rows, err)
 		if err != nil {
 			return err
 		}
@@ -23,8 +22,7 @@ func (s *Store) ExpungeTask(ctx context.Context, scope Scope, id uuid.UUID) erro
 		if err := s.note(ctx, tx, id, was, nil); err != nil {
 			return err
 		}
-		rows, err = tx.Query(ctx, `select id from deliveries where task = $1 order by id for update`, id)
-		deliveries, err := scalars[uuid.UUID](rows, err)
+		deliveries, err := scalars[uuid.UUID](ctx, tx, `select id from deliveries where task = $1 order by id for update`, id)
 		if err != nil {
 			return err
 		}

@@ -84,7 +84,7 @@ func TestAStatementThatFails(t *testing.T) {
 			return w.RecordAttempt(ctx, store.AttemptResult{DeliveryID: w.pending, EndpointID: w.endpoint.ID, At: time.Now(), Gone: true})
 		}, ""},
 		{"park a delivery", whole, func(ctx context.Context, w *world) error {
-			return w.ParkDelivery(ctx, store.Parking{DeliveryID: w.pending, EndpointID: w.endpoint.ID})
+			return w.ParkDelivery(ctx, &store.Delivery{ID: w.pending, EndpointID: w.endpoint.ID})
 		}, ""},
 		{"release parked deliveries", whole, func(ctx context.Context, w *world) error {
 			n, err := w.Release(ctx, []store.Room{{EndpointID: w.parking.ID, Places: 10}})
@@ -95,7 +95,7 @@ func TestAStatementThatFails(t *testing.T) {
 		}, ""},
 		{"resend", whole, func(ctx context.Context, w *world) error { return w.Resend(ctx, store.OfApp(w.app.ID), w.delivered) }, ""},
 		{"recover", whole, func(ctx context.Context, w *world) error {
-			n, err := w.Recover(ctx, store.OfApp(w.app.ID), w.parking.ID, time.Now().Add(-time.Hour))
+			n, err := w.Recover(ctx, store.OfApp(w.app.ID), w.parking.ID, new(time.Now().Add(-time.Hour)))
 			if err == nil && n != 2 { // one that had failed, and one that was parked
 				return fmt.Errorf("%d will be sent", n)
 			}
@@ -214,7 +214,7 @@ func TestAStatementThatFails(t *testing.T) {
 			return err
 		}, ""},
 		{"disable an endpoint", whole, func(ctx context.Context, w *world) error {
-			_, err := w.EnableEndpoint(ctx, store.Everything(), w.endpoint.ID, false)
+			_, err := w.UpdateEndpoint(ctx, store.Everything(), w.endpoint.ID, store.EndpointSettings{Enabled: new(false)})
 			return err
 		}, ""},
 		{"delete an endpoint", whole, func(ctx context.Context, w *world) error {
@@ -233,7 +233,7 @@ func TestAStatementThatFails(t *testing.T) {
 			return err
 		}, ""},
 		{"read receivers", whole, func(ctx context.Context, w *world) error {
-			_, err := w.Receivers(ctx, []uuid.UUID{w.endpoint.ID, w.parking.ID})
+			_, err := w.Receivers(ctx, w.endpoint.ID, w.parking.ID)
 			return err
 		}, ""},
 		{"look for parked deliveries", whole, func(ctx context.Context, w *world) error { _, err := w.Backlogged(ctx); return err }, ""},

@@ -32,13 +32,10 @@ func (s *Store) readHealth(ctx context.Context) (h DatabaseHealth, err error) {
 		return h, fmt.Errorf("read the oldest transaction: %w", err)
 	}
 	h.OldestTransaction = time.Duration(max(0, secs) * float64(time.Second))
-	rows, err := s.pool.Query(ctx, `
+	h.DeadRows, err = pairs[string, int64](ctx, s.pool, `
 		select relname::text, n_dead_tup
 		from pg_stat_user_tables
 		where relid in (to_regclass('river_job'), to_regclass('accounts'), to_regclass('tasks'),
 			to_regclass('endpoints'), to_regclass('deliveries'))`)
-	if h.DeadRows, err = pairs[string, int64](rows, err); err != nil {
-		return h, fmt.Errorf("count dead rows: %w", err)
-	}
-	return h, nil
+	return h, wrapped("count dead rows", err)
 }

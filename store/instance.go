@@ -35,12 +35,11 @@ type Instance struct {
 // same name, which must be dead: it held the address that the new one listens on.
 func (s *Store) RegisterInstance(ctx context.Context, in Instance) (freed int64, err error) {
 	err = s.tx(ctx, "register instance", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `delete from instances where name = $1 and id <> $2 returning id::text`, in.Name, in.ID)
-		dead, err := scalars[string](rows, err)
+		dead, err := scalars[string](ctx, tx, `delete from instances where name = $1 and id <> $2 returning id::text`, in.Name, in.ID)
 		if err != nil {
 			return err
 		}
-		if freed, err = freeJobs(ctx, tx, dead); err != nil {
+		if freed, err = freeJobs(ctx, tx, dead, nil); err != nil {
 			return err
 		}
 		return s.beat(ctx, tx, in)
@@ -58,16 +57,13 @@ func (s *Store) Heartbeat(ctx context.Context, in Instance) error {
 // beat writes the heartbeat, and measures the clocks by the answer.
 func (s *Store) beat(ctx context.Context, q querier, in Instance) error {
 	asked := s.now()
-	rows, err := q.Query(ctx, `
+	var theirs time.Time
+	err := q.QueryRow(ctx, `
 		insert into instances (id, name, version, started_at, beat_at)
 		values ($1, $2, $3, $4, now())
 		on conflict (id) do update
 		set name = excluded.name, version = excluded.version, started_at = excluded.started_at, beat_at = now()
-		returning clock_timestamp()`, in.ID, in.Name, in.Version, in.StartedAt)
-	if err != nil {
-		return err
-	}
-	theirs, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[time.Time])
+		returning clock_timestamp()`, in.ID, in.Name, in.Version, in.StartedAt).Scan(&theirs)
 	if err != nil {
 		return err
 	}
@@ -99,15 +95,14 @@ func (s *Store) ReapInstances(ctx context.Context) (freed int64, err error) {
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `
+		dead, err := scalars[string](ctx, tx, `
 			delete from instances
 			where id in (select id from instances where beat_at < now() - $1::interval for update skip locked)
 			returning id::text`, InstanceStale)
-		dead, err := scalars[string](rows, err)
 		if err != nil {
 			return err
 		}
-		freed, err = freeJobs(ctx, tx, dead)
+		freed, err = freeJobs(ctx, tx, dead, nil)
 		return err
 	})
 	return freed, err
@@ -120,47 +115,42 @@ func (s *Store) DeregisterInstance(ctx context.Context, id uuid.UUID) (freed int
 		if _, err := tx.Exec(ctx, `delete from instances where id = $1`, id); err != nil {
 			return err
 		}
-		freed, err = freeJobs(ctx, tx, []string{id.String()})
+		freed, err = freeJobs(ctx, tx, []string{id.String()}, nil)
 		return err
 	})
 	return freed, err
 }
 
-// freeJobs makes the running jobs of River clients available again.
-func freeJobs(ctx context.Context, tx pgx.Tx, clients []string) (int64, error) {
+// freeJobs makes the running jobs of River clients available again, only those with the given ids unless that is nil.
+func freeJobs(ctx context.Context, q querier, clients []string, only []int64) (int64, error) {
 	if len(clients) == 0 {
 		return 0, nil
 	}
-	tag, err := tx.Exec(ctx, `
+	tag, err := q.Exec(ctx, `
 		update river_job
 		set state = 'available', scheduled_at = now()
-		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = any($1)`, clients)
+		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = any($1) and ($2::bigint[] is null or id = any($2))`,
+		clients, only)
 	return tag.RowsAffected(), wrapped("free jobs", err)
 }
 
 // RunningJobs lists the jobs that the queue has recorded as running on an instance for at least a time.
 func (s *Store) RunningJobs(ctx context.Context, instance uuid.UUID, atLeast time.Duration) ([]int64, error) {
-	rows, err := s.pool.Query(ctx, `
+	jobs, err := scalars[int64](ctx, s.pool, `
 		select id
 		from river_job
 		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] = $1
 			and attempted_at < now() - $2::interval`, instance.String(), atLeast)
-	jobs, err := scalars[int64](rows, err)
 	return jobs, wrapped("list running jobs", err)
 }
 
 // ReclaimJobs makes those of the given running jobs of an instance available again that the instance does not run, and
 // returns their number.
 func (s *Store) ReclaimJobs(ctx context.Context, instance uuid.UUID, jobs []int64) (int64, error) {
-	tag, err := s.pool.Exec(ctx, `
-		update river_job
-		set state = 'available', scheduled_at = now()
-		where id = any($1) and state = 'running' and attempted_by[array_upper(attempted_by, 1)] = $2`, jobs, instance.String())
-	return tag.RowsAffected(), wrapped("reclaim jobs", err)
+	return freeJobs(ctx, s.pool, []string{instance.String()}, append([]int64{}, jobs...)) // never nil, which means all
 }
 
 // Instances lists the instances that beat.
 func (s *Store) Instances(ctx context.Context) ([]Instance, error) {
-	rows, err := s.pool.Query(ctx, `select id, name, version, started_at, beat_at from instances order by started_at`)
-	return many[Instance](rows, err)
+	return many[Instance](ctx, s.pool, `select id, name, version, started_at, beat_at from instances order by started_at`)
 }

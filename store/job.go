@@ -34,11 +34,6 @@ type PollArgs struct {
 // Kind names the job.
 func (PollArgs) Kind() string { return "poll" }
 
-// InsertOpts returns the queue and the options of the job.
-func (PollArgs) InsertOpts() river.InsertOpts {
-	return river.InsertOpts{Queue: QueuePoll, MaxAttempts: jobAttempts}
-}
-
 // firstAttempts is how many first attempts share a job. With a job each the queue takes a third of what a delivery
 // costs in CPU; with ten it takes a thirtieth, and a worker still holds no more than others can do without for a
 // moment.
@@ -53,11 +48,6 @@ type FirstArgs struct {
 // Kind names the job.
 func (FirstArgs) Kind() string { return "deliver_first" }
 
-// InsertOpts returns the queue and the options of the job.
-func (FirstArgs) InsertOpts() river.InsertOpts {
-	return river.InsertOpts{Queue: QueueFirst, MaxAttempts: jobAttempts}
-}
-
 // DeliverArgs is the job of one delivery after its first attempt, or after it was parked. It lives through all
 // attempts of a round, snoozing between them; a job whose generation is not its delivery's does nothing.
 type DeliverArgs struct {
@@ -69,63 +59,56 @@ type DeliverArgs struct {
 // Kind names the job.
 func (DeliverArgs) Kind() string { return "deliver" }
 
-// InsertOpts returns the queue and the options of the job.
-func (DeliverArgs) InsertOpts() river.InsertOpts {
-	return river.InsertOpts{Queue: QueueDeliver, MaxAttempts: jobAttempts}
+// UploadArgs is the job that submits the uploads of one account (upload_submit.go).
+type UploadArgs struct {
+	AccountID uuid.UUID `json:"account_id"`
 }
+
+// Kind names the job.
+func (UploadArgs) Kind() string { return "upload" }
 
 // withJob is the SQL set of jobs with the deliveries that are or were theirs.
 const withJob = `(
-	select j.state, j.finalized_at, (j.args ->> 'delivery_id')::uuid as delivery,
-		coalesce((j.args ->> 'generation')::int, 0) as generation, false as first
+	select j.state, (j.args ->> 'delivery_id')::uuid as delivery, false as first
 	from river_job j
 	where j.kind = 'deliver'
 	union all
-	select j.state, j.finalized_at, d.id::uuid, 0, true
+	select j.state, d.id::uuid, true
 	from river_job j
 	cross join lateral jsonb_array_elements_text(j.args -> 'deliveries') as d (id)
 	where j.kind = 'deliver_first'
 )`
 
-// Kind names the job.
-func (UploadArgs) Kind() string { return "upload" }
-
-// InsertOpts returns the queue and the options of the job.
-func (UploadArgs) InsertOpts() river.InsertOpts {
-	return river.InsertOpts{Queue: QueueUpload, MaxAttempts: jobAttempts}
-}
-
-// insertFirstJobs inserts jobs for the first attempts of deliveries.
 func (s *Store) insertFirstJobs(ctx context.Context, tx pgx.Tx, deliveries []uuid.UUID) error {
 	groups := slices.Collect(slices.Chunk(deliveries, firstAttempts))
-	return insertJobs(ctx, tx, s.jobs, groups, func(group []uuid.UUID) FirstArgs { return FirstArgs{group} })
+	return insertJobs(ctx, tx, s.jobs, QueueFirst, groups, func(group []uuid.UUID) FirstArgs { return FirstArgs{group} })
 }
 
-// insertDeliverJobs inserts a job for each delivery, to run at once. One that is not due yet snoozes.
+// insertDeliverJobs inserts jobs that run at once. One whose delivery is not due yet snoozes.
 func (s *Store) insertDeliverJobs(ctx context.Context, tx pgx.Tx, jobs []DeliverArgs) error {
-	return insertJobs(ctx, tx, s.jobs, jobs, func(job DeliverArgs) DeliverArgs { return job })
+	return insertJobs(ctx, tx, s.jobs, QueueDeliver, jobs, func(job DeliverArgs) DeliverArgs { return job })
 }
 
-// insertPollJobs inserts a poll job for each account, to run at once.
 func (s *Store) insertPollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.UUID) error {
-	return insertJobs(ctx, tx, s.jobs, accounts, func(id uuid.UUID) PollArgs { return PollArgs{id} })
+	return insertJobs(ctx, tx, s.jobs, QueuePoll, accounts, func(id uuid.UUID) PollArgs { return PollArgs{id} })
 }
 
-// insertUploadJobs inserts an upload job for each account, to run at once.
 func (s *Store) insertUploadJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.UUID) error {
-	return insertJobs(ctx, tx, s.jobs, accounts, func(id uuid.UUID) UploadArgs { return UploadArgs{AccountID: id} })
+	return insertJobs(ctx, tx, s.jobs, QueueUpload, accounts, func(id uuid.UUID) UploadArgs { return UploadArgs{id} })
 }
 
 // insertJobs inserts a job for each of things, to run at once.
-func insertJobs[T any, A river.JobArgs](ctx context.Context, tx pgx.Tx, queue *river.Client[pgx.Tx], things []T, args func(T) A) error {
+func insertJobs[T any, A river.JobArgs](
+	ctx context.Context, tx pgx.Tx, jobs *river.Client[pgx.Tx], queue string, things []T, args func(T) A,
+) error {
 	if len(things) == 0 {
 		return nil
 	}
 	params := make([]river.InsertManyParams, len(things))
 	for i, thing := range things {
-		params[i] = river.InsertManyParams{Args: args(thing)}
+		params[i] = river.InsertManyParams{Args: args(thing), InsertOpts: &river.InsertOpts{Queue: queue}}
 	}
-	if _, err := queue.InsertManyFastTx(ctx, tx, params); err != nil {
+	if _, err := jobs.InsertManyFastTx(ctx, tx, params); err != nil {
 		return fmt.Errorf("insert %s jobs: %w", params[0].Args.Kind(), err)
 	}
 	return nil

@@ -43,24 +43,21 @@ type Identity struct {
 
 // Keys lists an app's keys, newest first.
 func (s *Store) Keys(ctx context.Context, app uuid.UUID, p Page) ([]APIKey, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[APIKey](ctx, s.pool, `
 			select `+keyColumns+`
 			from api_keys
 			where app_id = $1 and id < $2 and id > $4
 			order by id `+p.order()+` limit $3`, app, p.high(), p.Limit, p.low())
-	list, err := many[APIKey](rows, err)
 	return newestFirst(p, list), err
 }
 
 // Authenticate returns the identity that a key belongs to, or ErrNotFound where the key is unknown or revoked.
 func (s *Store) Authenticate(ctx context.Context, plain string) (Identity, error) {
-	hash := sha256.Sum256([]byte(plain))
-	rows, err := s.pool.Query(ctx, `
+	return one[Identity](ctx, s.pool, `
 		select k.id as key_id, k.app_id, k.rate_limit
 		from api_keys k
 		join apps a on a.id = k.app_id
-		where k.hash = $1 and k.revoked_at is null and a.deleted_at is null`, hash[:])
-	return one[Identity](rows, err)
+		where k.hash = $1 and k.revoked_at is null and a.deleted_at is null`, digest(plain))
 }
 
 // KeyPrefix is what API keys begin with, but for one that an operator chose with MEMHOOK_API_KEY.
@@ -78,14 +75,13 @@ func (s *Store) CreateKey(ctx context.Context, app uuid.UUID, name string, rateL
 }
 
 func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, plain string, rateLimit *float64) (APIKey, error) {
-	hash := sha256.Sum256([]byte(plain))
 	var k APIKey
-	err := s.tx(ctx, "create key", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+	err := s.tx(ctx, "create key", func(tx pgx.Tx) (err error) {
+		k, err = one[APIKey](ctx, tx, `
 			insert into api_keys (id, app_id, name, prefix, hash, rate_limit)
 			values ($1, $2, $3, $4, $5, $6)
-			returning `+keyColumns, newID(), app, name, plain[:6], hash[:], rateLimit)
-		if k, err = one[APIKey](rows, err); err != nil {
+			returning `+keyColumns, newID(), app, name, plain[:6], digest(plain), rateLimit)
+		if err != nil {
 			return err
 		}
 		return s.note(ctx, tx, app, nil, k.fields())
@@ -99,12 +95,11 @@ func (s *Store) insertKey(ctx context.Context, app uuid.UUID, name, plain string
 // RevokeKey makes a key invalid.
 func (s *Store) RevokeKey(ctx context.Context, app, id uuid.UUID) error {
 	return s.tx(ctx, "revoke key", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+		k, err := one[APIKey](ctx, tx, `
 			update api_keys
 			set revoked_at = coalesce(revoked_at, now())
 			where id = $1 and app_id = $2
 			returning `+keyColumns, id, app)
-		k, err := one[APIKey](rows, err)
 		if err != nil {
 			return err
 		}
@@ -121,9 +116,17 @@ func (s *Store) TouchKeys(ctx context.Context, used map[uuid.UUID]time.Time) err
 	return wrapped("note key use", s.pool.SendBatch(ctx, batch).Close())
 }
 
-// randomText returns n random bytes as URL-safe text.
-func randomText(n int) string {
+// digest returns the SHA-256 of a text, by which a key or a setting is known without being stored.
+func digest(text string) []byte {
+	sum := sha256.Sum256([]byte(text))
+	return sum[:]
+}
+
+func randomBytes(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails: it ends the program instead
-	return base64.RawURLEncoding.EncodeToString(b)
+	return b
 }
+
+// randomText returns n random bytes as URL-safe text.
+func randomText(n int) string { return base64.RawURLEncoding.EncodeToString(randomBytes(n)) }

@@ -42,8 +42,7 @@ type Lease struct {
 // account was deleted.
 func (s *Store) AcquireLease(ctx context.Context, account uuid.UUID) (*Lease, error) {
 	l := &Lease{ID: newID()}
-	rows, err := s.pool.Query(ctx, `update accounts a set shift = $2 where a.id = $1 returning `+accountColumns, account, l.ID)
-	a, err := one[Account](rows, err)
+	a, err := one[Account](ctx, s.pool, `update accounts a set shift = $2 where a.id = $1 returning `+accountColumns, account, l.ID)
 	if err != nil {
 		return nil, fmt.Errorf("acquire lease: %w", err)
 	}
@@ -76,11 +75,9 @@ func (s *Store) ReloadLease(ctx context.Context, l *Lease) (mine bool, err error
 	if !mine {
 		return false, nil
 	}
-	rows, err := s.pool.Query(ctx, `select `+pollTargetColumns+` from tasks t where t.account_id = $1 and t.polling`, l.Account.ID)
-	if l.Targets, err = many[PollTarget](rows, err); err != nil {
-		return false, fmt.Errorf("read poll targets: %w", err)
-	}
-	return true, nil
+	l.Targets, err = many[PollTarget](ctx, s.pool, `
+		select `+pollTargetColumns+` from tasks t where t.account_id = $1 and t.polling`, l.Account.ID)
+	return err == nil, wrapped("read poll targets", err)
 }
 
 // LeaseEnd is what a poller leaves behind.
@@ -117,8 +114,7 @@ func (s *Store) ReleaseLease(ctx context.Context, l *Lease, end LeaseEnd) (goOn 
 
 // goIdle clears the account's poll_job, unless a registration is under way or has committed since the caller looked.
 func goIdle(ctx context.Context, tx pgx.Tx, account uuid.UUID) (idle bool, err error) {
-	rows, err := tx.Query(ctx, `select id from accounts where id = $1 for update skip locked`, account)
-	locked, err := scalars[uuid.UUID](rows, err)
+	locked, err := scalars[uuid.UUID](ctx, tx, `select id from accounts where id = $1 for update skip locked`, account)
 	if err != nil || len(locked) == 0 {
 		return false, err
 	}
@@ -135,8 +131,7 @@ func (s *Store) ensurePollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.U
 	if len(accounts) == 0 {
 		return nil
 	}
-	rows, err := tx.Query(ctx, `select id, poll_job from accounts where id = any($1) order by id for key share`, accounts)
-	hasJob, err := pairs[uuid.UUID, bool](rows, err)
+	hasJob, err := pairs[uuid.UUID, bool](ctx, tx, `select id, poll_job from accounts where id = any($1) order by id for key share`, accounts)
 	if err != nil {
 		return fmt.Errorf("read poll jobs: %w", err)
 	}
@@ -148,8 +143,8 @@ func (s *Store) ensurePollJobs(ctx context.Context, tx pgx.Tx, accounts []uuid.U
 		return nil
 	}
 	// Of two registrations that both found the account idle, the second waits here and then changes nothing.
-	rows, err = tx.Query(ctx, `update accounts set poll_job = true where id = any($1) and not poll_job returning id`, idle)
-	if idle, err = scalars[uuid.UUID](rows, err); err != nil {
+	idle, err = scalars[uuid.UUID](ctx, tx, `update accounts set poll_job = true where id = any($1) and not poll_job returning id`, idle)
+	if err != nil {
 		return fmt.Errorf("claim poll jobs: %w", err)
 	}
 	return s.insertPollJobs(ctx, tx, idle)

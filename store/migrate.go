@@ -38,7 +38,11 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, report func(what string)) 
 			return err
 		}
 		return withMigrators(pool, func(ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
-			if err := checkNewer(ctx, pool, ours, rivers); err != nil {
+			states, err := schemaStates(ctx, pool, ours, rivers)
+			if err == nil {
+				err = compareVersions(states, false)
+			}
+			if err != nil {
 				return err
 			}
 			if err := migrateOurs(ctx, ours, report); err != nil {
@@ -47,10 +51,12 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, report func(what string)) 
 			if _, err := rivers.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
 				return fmt.Errorf("migrate River's schema: %w", err)
 			}
-			if err := dropUnusedIndexes(ctx, pool); err != nil {
-				return err
+			// By River's two GIN indexes only searches of job arguments and metadata would go. Every job changes them three times;
+			// without them a delivery costs PostgreSQL a tenth less.
+			if _, err := pool.Exec(ctx, `drop index if exists river_job_args_index, river_job_metadata_index`); err != nil {
+				return fmt.Errorf("drop unused indexes: %w", err)
 			}
-			_, err := dropOldKey(ctx, pool) // or an instance does, once the version before has gone
+			_, err = dropOldKey(ctx, pool) // or an instance does, once the version before has gone
 			return err
 		})
 	})
@@ -114,13 +120,6 @@ func migrateOurs(ctx context.Context, ours *goose.Provider, report func(string))
 	}
 }
 
-// dropUnusedIndexes drops River's two GIN indexes, by which only searches of job arguments and metadata
-// would go. Every job changes them three times; without them a delivery costs PostgreSQL a tenth less.
-func dropUnusedIndexes(ctx context.Context, pool *pgxpool.Pool) error {
-	_, err := pool.Exec(ctx, `drop index if exists river_job_args_index, river_job_metadata_index`)
-	return wrapped("drop unused indexes", err)
-}
-
 // MigrateDown removes River's schema, then memhook's, with all that they hold. It fails where there is no memhook, and
 // touches nothing else.
 func MigrateDown(ctx context.Context, pool *pgxpool.Pool) error {
@@ -156,25 +155,17 @@ func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
 	if err != nil {
 		return err
 	}
+	return compareVersions(states, true)
+}
+
+// compareVersions returns an error for a schema that is newer than this memhook knows or, where all is set, older.
+func compareVersions(states []SchemaState, all bool) error {
 	for _, st := range states {
 		switch {
 		case st.Current > st.Highest:
 			return fmt.Errorf("%w: %s is at version %d, known is %d; start the newer memhook", ErrSchemaNewer, st.Name, st.Current, st.Highest)
-		case st.Current < st.Highest:
+		case all && st.Current < st.Highest:
 			return fmt.Errorf("%s is at version %d, needed is %d: run memhook migrate up", st.Name, st.Current, st.Highest)
-		}
-	}
-	return nil
-}
-
-func checkNewer(ctx context.Context, pool *pgxpool.Pool, ours *goose.Provider, rivers *rivermigrate.Migrator[pgx.Tx]) error {
-	states, err := schemaStates(ctx, pool, ours, rivers)
-	if err != nil {
-		return err
-	}
-	for _, st := range states {
-		if st.Current > st.Highest {
-			return fmt.Errorf("%w: %s is at version %d, known is %d", ErrSchemaNewer, st.Name, st.Current, st.Highest)
 		}
 	}
 	return nil

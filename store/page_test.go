@@ -32,7 +32,7 @@ func TestListsPageBothWays(t *testing.T) {
 			return idsOf(list, func(x store.Delivery) uuid.UUID { return x.ID }), err
 		},
 		"endpoints": func(p store.Page) ([]uuid.UUID, error) {
-			list, err := b.Endpoints(t.Context(), store.OfApp(b.app.ID), p)
+			list, err := b.Endpoints(t.Context(), store.EndpointFilter{Scope: store.OfApp(b.app.ID)}, p)
 			return idsOf(list, func(x store.Endpoint) uuid.UUID { return x.ID }), err
 		},
 		"apps": func(p store.Page) ([]uuid.UUID, error) {

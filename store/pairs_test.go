@@ -193,7 +193,7 @@ func works() []operation {
 			return s.Resend(ctx, store.OfApp(st.app.ID), st.done)
 		}, "", false},
 		{"recover", func(ctx context.Context, s *store.Store, st *stage) error {
-			_, err := s.Recover(ctx, store.OfApp(st.app.ID), st.endpoint, time.Now().Add(-time.Hour))
+			_, err := s.Recover(ctx, store.OfApp(st.app.ID), st.endpoint, new(time.Now().Add(-time.Hour)))
 			return err
 		}, "", false},
 		{"release", func(ctx context.Context, s *store.Store, st *stage) error {
@@ -201,7 +201,7 @@ func works() []operation {
 			return err
 		}, "", false},
 		{"park", func(ctx context.Context, s *store.Store, st *stage) error {
-			return s.ParkDelivery(ctx, store.Parking{DeliveryID: st.pending, EndpointID: st.endpoint})
+			return s.ParkDelivery(ctx, &store.Delivery{ID: st.pending, EndpointID: st.endpoint})
 		}, "", false},
 		{"test an endpoint", func(ctx context.Context, s *store.Store, st *stage) error {
 			_, err := s.TestEndpoint(ctx, store.OfApp(st.app.ID), st.endpoint)

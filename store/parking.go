@@ -33,42 +33,31 @@ func parksNow(endpoint string) string { //nolint:unparam // the caller names its
 		or coalesce(%[1]s.hold_until > now(), false))`, endpoint)
 }
 
-// Parking asks for a delivery to be parked: its endpoint takes no attempt now.
-type Parking struct {
-	DeliveryID uuid.UUID
-	EndpointID uuid.UUID
-	Generation int // of the delivery's job
-}
-
-// ParkDelivery takes a delivery out of the queue until [Store.Release] inserts a job for it. Parkings that come at the
-// same time share a transaction.
-func (s *Store) ParkDelivery(ctx context.Context, p Parking) error {
-	_, err := s.park.Do(ctx, p)
+// ParkDelivery takes a delivery that its endpoint does not take now out of the queue, until [Store.Release] inserts a job for it.
+// It does nothing if the delivery has another generation by now. Deliveries that come at the same time share a transaction.
+func (s *Store) ParkDelivery(ctx context.Context, d *Delivery) error {
+	_, err := s.park.Do(ctx, d)
 	return err
 }
 
-var parkingColumns = []column[Parking]{
-	col("id", "uuid", func(p Parking) uuid.UUID { return p.DeliveryID }),
-	col("generation", "int", func(p Parking) int { return p.Generation }),
+var parkingColumns = []column[*Delivery]{
+	col("id", "uuid", func(d *Delivery) uuid.UUID { return d.ID }),
+	col("generation", "int", func(d *Delivery) int { return d.Generation }),
 }
 
-func (s *Store) parkBatch(ctx context.Context, parkings []Parking) ([]struct{}, error) {
-	endpoints := distinct(parkings, func(p Parking) uuid.UUID { return p.EndpointID })
-	return make([]struct{}, len(parkings)), s.tx(ctx, "park deliveries", func(tx pgx.Tx) error {
+func (s *Store) parkBatch(ctx context.Context, deliveries []*Delivery) ([]struct{}, error) {
+	endpoints := distinct(deliveries, func(d *Delivery) uuid.UUID { return d.EndpointID })
+	return make([]struct{}, len(deliveries)), s.tx(ctx, "park deliveries", func(tx pgx.Tx) error {
 		if err := lockBacklog(ctx, tx, endpoints); err != nil {
 			return err
 		}
-		from, args := unnest("p", parkings, parkingColumns)
-		rows, err := tx.Query(ctx, `
+		from, args := unnest("p", deliveries, parkingColumns)
+		parked, err := scalars[uuid.UUID](ctx, tx, `
 			update deliveries d
 			set parked = true, retrying = false
 			from `+from+`
 			where d.id = p.id and d.generation = p.generation and d.status = 'pending'
 			returning d.endpoint_id`, args...)
-		if err != nil {
-			return err
-		}
-		parked, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 		if err != nil {
 			return err
 		}
@@ -90,10 +79,7 @@ func lockBacklog(ctx context.Context, tx pgx.Tx, endpoints []uuid.UUID) error {
 			update endpoints set backlog = true
 			where id in (select id from endpoints where id = any($1) and not backlog order by id for no key update)`, endpoints)
 	}
-	if err != nil {
-		return fmt.Errorf("mark backlog: %w", err)
-	}
-	return nil
+	return wrapped("mark backlog", err)
 }
 
 // clearBacklog takes the mark off endpoints that have no parked deliveries left, unless somebody is parking one.
@@ -101,21 +87,14 @@ func clearBacklog(ctx context.Context, tx pgx.Tx, endpoints []uuid.UUID) error {
 	if len(endpoints) == 0 {
 		return nil
 	}
-	rows, err := tx.Query(ctx, `select id from endpoints where id = any($1) order by id for update skip locked`, endpoints)
-	if err != nil {
-		return fmt.Errorf("clear backlog: %w", err)
-	}
-	locked, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	locked, err := scalars[uuid.UUID](ctx, tx, `select id from endpoints where id = any($1) order by id for update skip locked`, endpoints)
 	if err != nil || len(locked) == 0 {
-		return err
+		return wrapped("clear backlog", err)
 	}
 	_, err = tx.Exec(ctx, `
 		update endpoints e set backlog = false
 		where id = any($1) and not exists (select 1 from deliveries where endpoint_id = e.id and parked)`, locked)
-	if err != nil {
-		return fmt.Errorf("clear backlog: %w", err)
-	}
-	return nil
+	return wrapped("clear backlog", err)
 }
 
 // Backlogged is an endpoint that has parked deliveries and may be sent some of them now.
@@ -126,15 +105,11 @@ type Backlogged struct {
 
 // Backlogged returns the endpoints that have parked deliveries and may be sent some of them now.
 func (s *Store) Backlogged(ctx context.Context) ([]Backlogged, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[Backlogged](ctx, s.pool, `
 		select id, app_id, url from endpoints
 		where backlog and enabled and deleted_at is null and (hold_until is null or hold_until <= $1)
 		order by id`, s.now())
-	list, err := many[Backlogged](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("find endpoints with a backlog: %w", err)
-	}
-	return list, nil
+	return list, wrapped("find endpoints with a backlog", err)
 }
 
 // Room is how many deliveries of an endpoint have room among the attempts in flight.
@@ -153,13 +128,12 @@ var roomColumns = []column[Room]{
 // the probe.
 func (s *Store) Release(ctx context.Context, rooms []Room) (released map[uuid.UUID]int, err error) {
 	err = s.tx(ctx, "release deliveries", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+		endpoints, err := many[Endpoint](ctx, tx, `
 			select `+endpointColumns+`
 			from endpoints e
 			where e.id = any($1) and e.backlog and e.enabled and e.deleted_at is null
 			order by e.id
 			for no key update`, distinct(rooms, func(r Room) uuid.UUID { return r.EndpointID }))
-		endpoints, err := many[Endpoint](rows, err)
 		if err != nil {
 			return err
 		}

@@ -25,7 +25,11 @@ var partitioned = []string{"events", "attempts"}
 // AddPartitions makes the partitions of today and of the next days where they are missing. It is cheap where none is.
 func (s *Store) AddPartitions(ctx context.Context) error {
 	ctx = allowing(ctx, longTimeout)
-	rows, err := s.pool.Query(ctx, `
+	type missing struct {
+		Name string
+		Day  time.Time
+	}
+	days, err := many[missing](ctx, s.pool, `
 		select t.name, (d.day at time zone 'UTC')::date as day
 		from unnest($1::text[]) as t (name)
 		cross join generate_series(date_trunc('day', now(), 'UTC'), now() + make_interval(days => $2), interval '1 day') as d (day)
@@ -33,11 +37,6 @@ func (s *Store) AddPartitions(ctx context.Context) error {
 			select 1 from partitions p where p.parent = t.name and p.lo < id_at(d.day + interval '1 day') and p.hi > id_at(d.day)
 		)
 		order by d.day, t.name`, partitioned, partitionsAhead)
-	type missing struct {
-		Name string
-		Day  time.Time
-	}
-	days, err := many[missing](rows, err)
 	for _, m := range days {
 		if err == nil {
 			_, err = s.pool.Exec(ctx, `select add_partition($1, $2)`, m.Name, m.Day)
@@ -55,8 +54,7 @@ func isLockTimeout(err error) bool { return sqlState(err) == "55P03" }
 // dropPartitions drops the partitions of which all is older than a time, and returns their number and the names of those that stay
 // because they have the rows of too many deliveries.
 func (s *Store) dropPartitions(ctx context.Context, before time.Time) (n int64, stay []string, err error) {
-	rows, err := s.pool.Query(ctx, `select name from partitions where hi <= $1 order by hi`, idAt(before))
-	names, err := scalars[string](rows, err)
+	names, err := scalars[string](ctx, s.pool, `select name from partitions where hi <= $1 order by hi`, idAt(before))
 	if err != nil {
 		return 0, nil, fmt.Errorf("list partitions: %w", err)
 	}

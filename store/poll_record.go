@@ -108,7 +108,7 @@ func countPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Polled, error) 
 		Polling bool
 	}
 	from, args := unnest("n", polls, countedPollColumns)
-	rows, err := tx.Query(ctx, `
+	found, err := many[row](ctx, tx, `
 		update tasks t
 		set polls = t.polls + 1, last_polled_at = n.at, next_poll_at = n.next_poll_at,
 			last_error = case when t.polling then n.fault else t.last_error end,
@@ -117,7 +117,6 @@ func countPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Polled, error) 
 		from `+from+`
 		where t.id = n.id
 		returning t.polling, `+pollTargetColumns, args...)
-	found, err := many[row](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("count polls: %w", err)
 	}
@@ -143,13 +142,12 @@ func (s *Store) applyPolls(ctx context.Context, tx pgx.Tx, polls []Poll) ([]Poll
 		Overdue bool
 	}
 	// Whether a task has expired is for the database's clock to say: an instance's may be wrong by a day.
-	rows, err := tx.Query(ctx, `
+	tasks, err := many[row](ctx, tx, `
 		select `+taskColumns+`, expires_at <= clock_timestamp() as overdue
 		from tasks
 		where id = any($1)
 		order by id
 		for update`, ids)
-	tasks, err := many[row](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read polled tasks: %w", err)
 	}

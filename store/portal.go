@@ -64,12 +64,11 @@ func (s *Store) UnsealPortal(token string) (Portal, error) {
 // OpenPortal returns what an unsealed token opens now. It is ErrNotFound for one that has expired, and where the endpoint, its app
 // or the API key is gone.
 func (s *Store) OpenPortal(ctx context.Context, unsealed Portal) (Portal, error) {
-	rows, err := s.pool.Query(ctx, `
+	return one[Portal](ctx, s.pool, `
 		select e.id as endpoint_id, e.app_id, e.url, k.id as key_id, $3::timestamptz as expires_at
 		from endpoints e
 		join apps a on a.id = e.app_id
 		join api_keys k on k.app_id = e.app_id
 		where e.id = $1 and e.deleted_at is null and a.deleted_at is null
 			and k.id = $2 and k.revoked_at is null and now() < $3`, unsealed.EndpointID, unsealed.KeyID, unsealed.ExpiresAt)
-	return one[Portal](rows, err)
 }

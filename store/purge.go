@@ -25,10 +25,10 @@ const wholeDays = 3 * 24 * time.Hour
 // Purge deletes what has been finished for longer than a retention by the database's clock: tasks with their subscriptions by
 // their end, uploads by theirs, deliveries by their last attempt, events and attempts by their day once their deliveries are
 // gone, and then what has no purpose any more: idle endpoints that no app has created or changed and whose secret nobody has read,
-// deleted endpoints and apps, expired secrets, idempotency keys, activity and alerts. It returns the number of rows and partitions.
+// deleted endpoints and apps, expired secrets and sessions, idempotency keys, activity and alerts. It returns the number of rows and partitions.
 func (s *Store) Purge(ctx context.Context, retention time.Duration) (total int64, err error) {
 	ctx = allowing(ctx, longTimeout)
-	now, err := s.databaseTime(ctx)
+	now, err := databaseTime(ctx, s.pool)
 	if err != nil {
 		return 0, err
 	}
@@ -58,11 +58,9 @@ func (s *Store) Purge(ctx context.Context, retention time.Duration) (total int64
 }
 
 // databaseTime returns what the database's clock shows.
-func (s *Store) databaseTime(ctx context.Context) (now time.Time, err error) {
-	if err = s.pool.QueryRow(ctx, `select clock_timestamp()`).Scan(&now); err != nil {
-		return now, fmt.Errorf("read the database's clock: %w", err)
-	}
-	return now, nil
+func databaseTime(ctx context.Context, q querier) (now time.Time, err error) {
+	err = q.QueryRow(ctx, `select clock_timestamp()`).Scan(&now)
+	return now, wrapped("read the database's clock", err)
 }
 
 // purgeTasks deletes tasks that ended before a time.
@@ -117,7 +115,6 @@ const oldDeliveries = `
 	)
 	select count(*), (select id from old order by id desc limit 1) from old`
 
-// oldUploads deletes a batch of uploads for [Store.deleteOld].
 const oldUploads = `
 	with old as materialized (
 		select id from uploads where id > $1 and id < $2 and status <> 'queued' and finished_at < $3 order by id limit $4
@@ -183,38 +180,32 @@ func (s *Store) deleteRest(ctx context.Context, before time.Time, all bool, name
 			delete from %[1]s a using old where a.delivery_id = old.delivery_id and a.number = old.number
 		)
 		select count(*), (select delivery_id from old order by delivery_id desc limit 1) from old`
-	rows, err := s.pool.Query(ctx, `
-		select t.name, t.name || p.suffix
+	suffixes := []string{"_before", "_default"}
+	if all {
+		suffixes = []string{""}
+	}
+	parents, err := pairs[string, string](ctx, s.pool, `
+		select t.name || p.suffix, t.name
 		from unnest($1::text[]) as t (name)
 		cross join unnest($2::text[]) as p (suffix)
 		where to_regclass(t.name || p.suffix) is not null
 		union
-		select parent, name from partitions where name = any($3)`, partitioned, restOf(all), names)
+		select name, parent from partitions where name = any($3)`, partitioned, suffixes, names)
 	if err != nil {
 		return 0, err
 	}
-	type table struct{ parent, name string }
-	tables, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t table, err error) { return t, row.Scan(&t.parent, &t.name) })
-	for _, t := range tables {
+	for name, parent := range parents {
 		sql := events
-		if t.parent == "attempts" {
+		if parent == "attempts" {
 			sql = attempts
 		}
-		n, err := s.deleteOld(ctx, fmt.Sprintf(sql, t.name), before)
+		n, err := s.deleteOld(ctx, fmt.Sprintf(sql, name), before)
 		total += n
 		if err != nil {
 			return total, err
 		}
 	}
-	return total, err
-}
-
-// restOf returns what follows a table's name in the names of its partitions whose rows are deleted one by one.
-func restOf(all bool) []string {
-	if all {
-		return []string{""}
-	}
-	return []string{"_before", "_default"}
+	return total, nil
 }
 
 // purgeByAge deletes what is kept for a time of its own.
@@ -225,6 +216,7 @@ func (s *Store) purgeByAge(ctx context.Context, now time.Time) (total int64, err
 		`delete from activity where minute < $1`:                                                          activityKept,
 		`delete from activity_hours where minute < $1`:                                                    hoursKept,
 		`delete from endpoint_activity where at < $1`:                                                     hoursKept,
+		`delete from ended_sessions where expires_at < $1`:                                                0,
 		`delete from endpoint_secrets where expires_at < $1`:                                              0,
 		`delete from audit where at < $1`:                                                                 auditKept,
 		`delete from alerts where at < $1`:                                                                auditKept,
@@ -268,26 +260,18 @@ const idleEndpoint = `not exists (select 1 from subscriptions s where s.endpoint
 // deleted, or that registrations have made, nothing subscribes to and whose secret nobody has read, and deleted apps.
 func (s *Store) purgeIdle(ctx context.Context, before time.Time) (n int64, err error) {
 	err = s.tx(ctx, "purge endpoints", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+		locked, err := scalars[uuid.UUID](ctx, tx, `
 			select e.id
 			from endpoints e
 			where (e.deleted_at < $1 or (e.deleted_at is null and not e.manual and e.secret_read_at is null and e.created_at < $1))
 				and `+idleEndpoint+`
 			limit $2
 			for update skip locked`, before, purgeBatch)
-		if err != nil {
-			return err
-		}
-		locked, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 		if err != nil || len(locked) == 0 {
 			return err
 		}
 		// A second statement, so that it sees what was registered before the lock was granted.
-		rows, err = tx.Query(ctx, `delete from endpoints e where id = any($1) and `+idleEndpoint+` returning id`, locked)
-		if err != nil {
-			return err
-		}
-		gone, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		gone, err := scalars[uuid.UUID](ctx, tx, `delete from endpoints e where id = any($1) and `+idleEndpoint+` returning id`, locked)
 		n = int64(len(gone))
 		if err != nil || n == 0 {
 			return err

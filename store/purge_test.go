@@ -110,8 +110,16 @@ func TestIdleEndpointsAndDeletedAppsArePurged(t *testing.T) {
 	}
 	b.exec(`insert into endpoint_secrets (id, endpoint_id, suffix, secret, expires_at) select gen_random_uuid(), id, '', '', now() - interval '1 min' from endpoints`,
 		`insert into endpoint_secrets (id, endpoint_id, suffix, secret) select gen_random_uuid(), id, '', '' from endpoints`)
+	for id, lasts := range map[string]time.Duration{"expired": -time.Minute, "ended": time.Hour} {
+		if err := b.EndSession(t.Context(), id, time.Now().Add(lasts)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := b.Purge(t.Context(), time.Hour); err != nil {
 		t.Fatal(err)
+	}
+	if n := b.count(`select count(*) from ended_sessions where id = 'ended'`) - b.count(`select count(*) from ended_sessions where id <> 'ended'`); n != 1 {
+		t.Error("the session that would be valid still must be the only one that is kept")
 	}
 	if n := b.count(`select count(*) from endpoints`); n != 4 {
 		t.Errorf("%d endpoints before their time, want 4", n)
@@ -176,7 +184,7 @@ func TestADeliveryWhoseEventIsPurgedIsNotResent(t *testing.T) {
 	if !errors.Is(err, store.ErrConflict) {
 		t.Errorf("resent: %v", err)
 	}
-	if n, err := b.Recover(t.Context(), store.OfApp(b.app.ID), d.EndpointID, time.Time{}); err != nil || n != 0 {
+	if n, err := b.Recover(t.Context(), store.OfApp(b.app.ID), d.EndpointID, &time.Time{}); err != nil || n != 0 {
 		t.Errorf("%d recovered, %v", n, err)
 	}
 	if n := b.count(`select count(*) from deliveries where status = 'pending'`); n != 0 {
@@ -197,7 +205,7 @@ func TestAnOldAttemptDoesNotEndTheNewRound(t *testing.T) {
 	ways := map[string]func(*bundle, store.Delivery) error{
 		"resend": func(b *bundle, d store.Delivery) error { return b.Resend(b.t.Context(), store.OfApp(b.app.ID), d.ID) },
 		"recover": func(b *bundle, d store.Delivery) error {
-			n, err := b.Recover(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, time.Now().Add(-time.Hour))
+			n, err := b.Recover(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, new(time.Now().Add(-time.Hour)))
 			return cmp.Or(err, when(n != 1, "%d were recovered", n))
 		},
 		"bulk resend": func(b *bundle, d store.Delivery) error {
@@ -257,7 +265,7 @@ func TestAnAttemptThatFailsForGoodEndsParking(t *testing.T) {
 	t.Parallel()
 	b, list := announced(t, 1)
 	d := list[0]
-	if err := b.ParkDelivery(t.Context(), store.Parking{DeliveryID: d.ID, EndpointID: d.EndpointID}); err != nil {
+	if err := b.ParkDelivery(t.Context(), &store.Delivery{ID: d.ID, EndpointID: d.EndpointID}); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.RecordAttempt(t.Context(), store.AttemptResult{DeliveryID: d.ID, EndpointID: d.EndpointID, At: time.Now()}); err != nil {

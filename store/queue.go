@@ -32,20 +32,9 @@ func (s *Store) PauseQueues(ctx context.Context, queues []string, pause bool) er
 	return nil
 }
 
-// PausedQueues returns the queues that an operator has paused.
-func (s *Store) PausedQueues(ctx context.Context) (map[string]bool, error) {
-	since, err := s.pauses(ctx)
-	paused := make(map[string]bool, len(since))
-	for name := range since {
-		paused[name] = true
-	}
-	return paused, err
-}
-
-// pauses returns since when queues are paused.
-func (s *Store) pauses(ctx context.Context) (map[string]time.Time, error) {
-	rows, err := s.pool.Query(ctx, `select name, paused_at from river_queue where paused_at is not null`)
-	since, err := pairs[string, time.Time](rows, err)
+// PausedQueues returns the queues that an operator has paused, with the time since when.
+func (s *Store) PausedQueues(ctx context.Context) (map[string]time.Time, error) {
+	since, err := pairs[string, time.Time](ctx, s.pool, `select name, paused_at from river_queue where paused_at is not null`)
 	return since, wrapped("read queues", err)
 }
 
@@ -58,12 +47,11 @@ type QueueDepth struct {
 
 // QueueDepths counts the jobs that are under way or to come.
 func (s *Store) QueueDepths(ctx context.Context) ([]QueueDepth, error) {
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[QueueDepth](ctx, s.pool, `
 		select queue, state::text as state, count(*) as count, greatest(0, extract(epoch from now() - min(scheduled_at)))::float8 as oldest_secs
 		from river_job
 		where state in ('available', 'running', 'scheduled', 'retryable')
 		group by queue, state
 		order by queue, state`)
-	list, err := many[QueueDepth](rows, err)
 	return list, wrapped("count jobs", err)
 }

@@ -35,7 +35,7 @@ func (s *Store) makeDue(ctx context.Context, tx pgx.Tx, endpoints ...*Endpoint) 
 		ids[i] = ep.ID
 	}
 	now := s.now()
-	rows, err := tx.Query(ctx, `
+	parked, err := scalars[uuid.UUID](ctx, tx, `
 		update deliveries
 		set parked = true, retrying = false, next_attempt_at = $2
 		where id in (
@@ -44,7 +44,6 @@ func (s *Store) makeDue(ctx context.Context, tx pgx.Tx, endpoints ...*Endpoint) 
 			for update skip locked
 		)
 		returning endpoint_id`, ids, now, recoverBatch)
-	parked, err := scalars[uuid.UUID](rows, err)
 	if err != nil {
 		return fmt.Errorf("make deliveries due: %w", err)
 	}
@@ -65,10 +64,10 @@ func (s *Store) makeDue(ctx context.Context, tx pgx.Tx, endpoints ...*Endpoint) 
 	return lockBacklog(ctx, tx, backlogged)
 }
 
-// Recover parks all deliveries of an endpoint that have failed since a time, so that they are sent again as the endpoint
-// takes them, makes due at once what still waits for it, and lets an open breaker be probed at once. It returns how many
+// Recover makes due at once what waits for an endpoint and lets an open breaker be probed at once. It parks all deliveries that
+// have failed since a time, none if that is nil, so that they are sent again as the endpoint takes them. It returns how many
 // deliveries will be sent.
-func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, since time.Time) (n int, err error) {
+func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, since *time.Time) (n int, err error) {
 	err = s.tx(ctx, "recover", func(tx pgx.Tx) error {
 		ep, err := lockEndpoint(ctx, tx, scope, endpoint)
 		if err != nil {
@@ -89,8 +88,8 @@ func (s *Store) Recover(ctx context.Context, scope Scope, endpoint uuid.UUID, si
 	total, err := s.count(ctx, s.recoverCounts, `
 		select (select count(*) from deliveries where endpoint_id = $1 and parked)
 			+ (select count(*) from deliveries d where d.endpoint_id = $1 and `+retriesLater+`)`, endpoint)
-	for batch := int64(recoverBatch); err == nil && batch == recoverBatch; total += batch {
-		batch, err = s.recoverFailed(ctx, endpoint, since)
+	for batch := int64(recoverBatch); since != nil && err == nil && batch == recoverBatch; total += batch {
+		batch, err = s.recoverFailed(ctx, endpoint, *since)
 	}
 	return int(total), err
 }

@@ -21,7 +21,7 @@ func TestRefusals(t *testing.T) {
 	if err := w.CancelTask(t.Context(), store.OfApp(w.app.ID), w.waiting.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.EnableEndpoint(t.Context(), store.OfApp(w.app.ID), w.listen.ID, false); err != nil {
+	if _, err := w.UpdateEndpoint(t.Context(), store.OfApp(w.app.ID), w.listen.ID, store.EndpointSettings{Enabled: new(false)}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.CreateApp(t.Context(), "other", w.spare.ID); err != nil {
@@ -80,7 +80,7 @@ func TestRefusals(t *testing.T) {
 			return err
 		}},
 		"another app's endpoint": {store.ErrNotFound, func(ctx context.Context) error {
-			_, err := w.EnableEndpoint(ctx, store.OfApp(unknown), w.endpoint.ID, false)
+			_, err := w.UpdateEndpoint(ctx, store.OfApp(unknown), w.endpoint.ID, store.EndpointSettings{Enabled: new(false)})
 			return err
 		}},
 		"another app's secrets": {store.ErrNotFound, func(ctx context.Context) error {
@@ -106,7 +106,7 @@ func TestRefusals(t *testing.T) {
 		}},
 		"another app's delivery": {store.ErrNotFound, func(ctx context.Context) error { return w.Resend(ctx, store.OfApp(unknown), w.failed) }},
 		"recovering another's endpoint": {store.ErrNotFound, func(ctx context.Context) error {
-			_, err := w.Recover(ctx, store.OfApp(unknown), w.parking.ID, time.Now())
+			_, err := w.Recover(ctx, store.OfApp(unknown), w.parking.ID, new(time.Now()))
 			return err
 		}},
 		"a task cancelled twice":          {store.ErrConflict, func(ctx context.Context) error { return w.CancelTask(ctx, store.OfApp(w.app.ID), w.waiting.ID) }},
@@ -147,8 +147,8 @@ func TestAWrongEncryptionKeyOpensNothing(t *testing.T) {
 			return err
 		},
 		"receivers": func(ctx context.Context) error {
-			list, err := other.Receivers(ctx, []uuid.UUID{w.endpoint.ID})
-			if err == nil && len(list) == 1 { // what one endpoint keeps is no error of the others
+			list, err := other.Receivers(ctx, w.endpoint.ID)
+			if err == nil && list[0] != nil { // what one endpoint keeps is no error of the others
 				err = list[0].Broken
 			}
 			return err

@@ -75,13 +75,8 @@ func (f ResendFilter) matches() string {
 		and d.id > r.after and ($3 = '' or d.event_type = $3) and d.created_at >= $4 and d.created_at < $5`
 }
 
-// CountResend counts the deliveries that a filter selects.
-func (s *Store) CountResend(ctx context.Context, f ResendFilter) (n int64, err error) {
-	return s.CountResendUpTo(ctx, f, math.MaxInt32)
-}
-
-// CountResendUpTo counts the deliveries that a filter selects, and stops at most.
-func (s *Store) CountResendUpTo(ctx context.Context, f ResendFilter, most int) (n int64, err error) {
+// CountResend counts the deliveries that a filter selects, and stops at most.
+func (s *Store) CountResend(ctx context.Context, f ResendFilter, most int) (n int64, err error) {
 	return s.count(ctx, s.resendCounts, `
 		select count(*) from (
 			select from (select $7::uuid as after) r, deliveries d
@@ -121,19 +116,19 @@ func (f ResendFilter) args(now time.Time) []any {
 
 // StartResend begins to resend or cancel the deliveries that a filter selects.
 func (s *Store) StartResend(ctx context.Context, f ResendFilter) (BulkResend, error) {
-	matched, err := s.CountResend(ctx, f)
+	matched, err := s.CountResend(ctx, f, math.MaxInt32)
 	if err != nil {
 		return BulkResend{}, err
 	}
 	now := s.now()
 	args := f.args(now)
 	var b BulkResend
-	err = s.tx(ctx, "start resend", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+	err = s.tx(ctx, "start resend", func(tx pgx.Tx) (err error) {
+		b, err = one[BulkResend](ctx, tx, `
 			insert into resends (id, app_id, action, endpoint_id, status, event_type, since, until, matched, after, created_at, finished_at)
 			values ($6, $1, $7, $2, $8, $3, $4, $5, $9::bigint, $10, $11::timestamptz, case when $9::bigint = 0 then $11::timestamptz end)
 			returning `+bulkColumns, append(args, newID(), f.Action, f.Status, matched, idBefore(f.Since), now)...)
-		if b, err = one[BulkResend](rows, err); err != nil {
+		if err != nil {
 			return err
 		}
 		return s.note(ctx, tx, b.ID, nil, f.fields(matched))
@@ -152,8 +147,8 @@ func idBefore(t time.Time) uuid.UUID {
 
 // BulkResend reads the progress of a bulk resend.
 func (s *Store) BulkResend(ctx context.Context, scope Scope, id uuid.UUID) (BulkResend, error) {
-	rows, err := s.pool.Query(ctx, `select `+bulkColumns+` from resends where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
-	return one[BulkResend](rows, err)
+	return one[BulkResend](ctx, s.pool, `
+		select `+bulkColumns+` from resends where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
 }
 
 // resendLock is the advisory lock of the instance that works off a batch of a bulk resend.
@@ -196,13 +191,12 @@ func (s *Store) WorkResends(ctx context.Context) (found bool, err error) {
 		if endpoint != nil {
 			f.EndpointID = *endpoint
 		}
-		rows, err := tx.Query(ctx, `
+		matching, err := many[struct{ ID, EndpointID uuid.UUID }](ctx, tx, `
 			select d.id, d.endpoint_id
 			from (select $6::uuid as after) r, deliveries d
 			where `+f.matches()+`
 			order by d.id
 			limit $7`, append(f.args(f.Until), after, resendBatch)...)
-		matching, err := many[struct{ ID, EndpointID uuid.UUID }](rows, err)
 		if err != nil {
 			return err
 		}

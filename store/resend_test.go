@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -75,7 +76,7 @@ func TestBulkResend(t *testing.T) {
 	} {
 		g := f
 		c.change(&g)
-		if n, err := b.CountResend(t.Context(), g); err != nil || n != c.want {
+		if n, err := b.CountResend(t.Context(), g, math.MaxInt32); err != nil || n != c.want {
 			t.Errorf("%s: %d, %v, want %d", name, n, err, c.want)
 		}
 	}
@@ -132,7 +133,7 @@ func TestNothingIsSentAgainWithoutItsEvent(t *testing.T) {
 		t.Errorf("resend: %+v, %v", got, err)
 	}
 	b.exec(`update deliveries set status = 'failed', failed = true, parked = false`)
-	if n, err := b.Recover(t.Context(), store.OfApp(b.app.ID), endpoint, time.Now().Add(-time.Hour)); err != nil || n != 2 {
+	if n, err := b.Recover(t.Context(), store.OfApp(b.app.ID), endpoint, new(time.Now().Add(-time.Hour))); err != nil || n != 2 {
 		t.Errorf("recover: %d, %v", n, err)
 	}
 }
@@ -151,19 +152,19 @@ func TestAllThatWaitsBecomesDueInBatches(t *testing.T) {
 			return b.RecordAttempt(b.t.Context(), store.AttemptResult{DeliveryID: d.ID, EndpointID: d.EndpointID, At: time.Now(), Delivered: true, Test: true})
 		},
 		"enable": func(b *bundle, d store.Delivery) error {
-			_, err := b.EnableEndpoint(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, true)
+			_, err := b.UpdateEndpoint(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, store.EndpointSettings{Enabled: new(true)})
 			return err
 		},
 		"enable of a healthy endpoint": func(b *bundle, d store.Delivery) error {
 			b.exec(`update endpoints set breaker = 'closed', failures = 0, failing_since = null`)
-			_, err := b.EnableEndpoint(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, true)
+			_, err := b.UpdateEndpoint(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, store.EndpointSettings{Enabled: new(true)})
 			if n := b.count(`select count(*) from events where type = 'endpoint.recovered'`); n != 0 {
 				b.t.Errorf("%d events that it has recovered", n)
 			}
 			return err
 		},
 		"recover": func(b *bundle, d store.Delivery) error {
-			n, err := b.Recover(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, time.Now())
+			n, err := b.Recover(b.t.Context(), store.OfApp(b.app.ID), d.EndpointID, new(time.Now()))
 			if n != waiting {
 				b.t.Errorf("%d will be sent", n)
 			}
@@ -207,7 +208,7 @@ func TestRecoverCountsWithoutALock(t *testing.T) {
 	b.insertDeliveries(endpoint, 3, "pending")
 	done := make(chan error, 1)
 	go func() {
-		n, err := b.Recover(t.Context(), store.OfApp(b.app.ID), endpoint, time.Now())
+		n, err := b.Recover(t.Context(), store.OfApp(b.app.ID), endpoint, new(time.Now()))
 		if err == nil && n != 3 {
 			err = fmt.Errorf("%d will be sent", n)
 		}
@@ -226,11 +227,11 @@ func TestCountsLeaveConnections(t *testing.T) {
 	t.Parallel()
 	for text, count := range map[string]func(b *bundle, endpoint uuid.UUID) error{
 		"as after) r, deliveries d": func(b *bundle, _ uuid.UUID) error {
-			_, err := b.CountResend(b.t.Context(), store.ResendFilter{Scope: store.OfApp(b.app.ID), Status: store.DeliveryDelivered})
+			_, err := b.CountResend(b.t.Context(), store.ResendFilter{Scope: store.OfApp(b.app.ID), Status: store.DeliveryDelivered}, math.MaxInt32)
 			return err
 		},
 		"where endpoint_id = $1 and parked)": func(b *bundle, endpoint uuid.UUID) error {
-			_, err := b.Recover(b.t.Context(), store.OfApp(b.app.ID), endpoint, time.Now())
+			_, err := b.Recover(b.t.Context(), store.OfApp(b.app.ID), endpoint, new(time.Now()))
 			return err
 		},
 	} {

@@ -5,20 +5,25 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // querier is a pool or a transaction.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// one collects exactly one row, or ErrNotFound.
-func one[T any](rows pgx.Rows, err error) (T, error) {
+// one reads exactly one row, or returns ErrNotFound.
+func one[T any](ctx context.Context, q querier, sql string, args ...any) (T, error) {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		var zero T
 		return zero, err
@@ -30,24 +35,27 @@ func one[T any](rows pgx.Rows, err error) (T, error) {
 	return row, err
 }
 
-// many collects all rows.
-func many[T any](rows pgx.Rows, err error) ([]T, error) {
+// many reads all rows.
+func many[T any](ctx context.Context, q querier, sql string, args ...any) ([]T, error) {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByNameLax[T])
 }
 
-// scalars collects all rows, which have one column.
-func scalars[T any](rows pgx.Rows, err error) ([]T, error) {
+// scalars reads all rows, which have one column.
+func scalars[T any](ctx context.Context, q querier, sql string, args ...any) ([]T, error) {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[T])
 }
 
-// pairs collects all rows, which have two columns: a key and its value.
-func pairs[K comparable, V any](rows pgx.Rows, err error) (map[K]V, error) {
+// pairs reads all rows, which have two columns: a key and its value.
+func pairs[K comparable, V any](ctx context.Context, q querier, sql string, args ...any) (map[K]V, error) {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +98,17 @@ type Page struct {
 // serves a page has it in memory a few times over.
 const pageBytes = 2 << 20
 
+// cutPage returns the SQL that follows a table page and reads its columns: with the rows in the given order, up to the one with
+// which their sizes exceed pageBytes. Their column cut says whether there are more. What selects from it may name it e.
+func cutPage(columns, size, order string) string {
+	return fmt.Sprintf(`, sized as (
+			select *, sum(%[2]s) over (order by %[3]s) as bytes, row_number() over (order by %[3]s) as n from page
+		)
+		select %[1]s, (select count(*) from page) > count(*) over () as cut
+		from sized e
+		where n = 1 or bytes <= %[4]d`, columns, size, order, pageBytes)
+}
+
 // high returns the id that the page's ids are below.
 func (p Page) high() uuid.UUID {
 	high := uuid.Max
@@ -125,6 +144,26 @@ func newestFirst[T any](p Page, rows []T) []T {
 		slices.Reverse(rows)
 	}
 	return rows
+}
+
+// byID returns the rows by their ids.
+func byID[R any](rows []R, id func(*R) uuid.UUID) map[uuid.UUID]*R {
+	found := make(map[uuid.UUID]*R, len(rows))
+	for i := range rows {
+		found[id(&rows[i])] = &rows[i]
+	}
+	return found
+}
+
+// distribute returns for each list of ids what was found of it, in order; nil stands for an id that was not.
+func distribute[R any](lists [][]uuid.UUID, found map[uuid.UUID]*R) [][]*R {
+	out := make([][]*R, len(lists))
+	for i, ids := range lists {
+		for _, id := range ids {
+			out[i] = append(out[i], found[id])
+		}
+	}
+	return out
 }
 
 // distinct returns the keys of the rows, each value once, in order of its first appearance.

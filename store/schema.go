@@ -46,10 +46,9 @@ type schemaOf struct {
 }
 
 func readSchema(ctx context.Context, pool *pgxpool.Pool) (schemaOf, error) {
-	rows, err := pool.Query(ctx, `
+	found, err := one[schemaOf](ctx, pool, `
 		select coalesce(current_schema(), '') as name, `+isOurs(`current_schema()`)+` as ours, current_setting('search_path') as path,
 			current_user::text as "user", current_database()::text as database`)
-	found, err := one[schemaOf](rows, err)
 	return found, wrapped("read the schema", err)
 }
 
@@ -125,11 +124,10 @@ func takenNames(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
 			names = append(names, string(match[1]))
 		}
 	}
-	rows, err := pool.Query(ctx, `
+	taken, err := scalars[string](ctx, pool, `
 		select c.relname::text from pg_class c
 		where c.relnamespace = to_regnamespace(quote_ident(current_schema())) and c.relname = any($1) and c.relkind in ('r', 'p', 'v', 'm', 'f')
 		order by 1`, names)
-	taken, err := scalars[string](rows, err)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +169,7 @@ type Rights struct {
 
 // ReadRights returns the rights of the pool's role.
 func ReadRights(ctx context.Context, pool *pgxpool.Pool) (Rights, error) {
-	rows, err := pool.Query(ctx, `
+	found, err := one[Rights](ctx, pool, `
 		with ours as (
 			select c.oid, c.relkind
 			from pg_class c
@@ -187,7 +185,6 @@ func ReadRights(ctx context.Context, pool *pgxpool.Pool) (Rights, error) {
 				where case when relkind = 'S' then not has_sequence_privilege(oid, 'usage')
 					else not (has_table_privilege(oid, 'select') and has_table_privilege(oid, 'insert')
 						and has_table_privilege(oid, 'update') and has_table_privilege(oid, 'delete')) end) as serve`)
-	found, err := one[Rights](rows, err)
 	return found, wrapped("read the role's rights", err)
 }
 

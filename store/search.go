@@ -43,7 +43,8 @@ func (s *Store) Search(ctx context.Context, scope Scope, text string, most int) 
 		if err != nil {
 			return err
 		}
-		q := search{tx, scope, text, most}
+		q := search{tx: tx, scope: scope, text: text, most: most}
+		q.from, q.to, q.isID = idRange(text)
 		if found.Tasks, err = q.tasks(ctx); err != nil {
 			return err
 		}
@@ -67,6 +68,9 @@ type search struct {
 	scope Scope
 	text  string
 	most  int
+
+	from, to uuid.UUID // the ids that begin as text does
+	isID     bool      // text may be the beginning of an id
 }
 
 // short reports whether the text is searched for as a whole.
@@ -124,8 +128,7 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 	if q.short() {
 		recent = 0
 	}
-	from, to, isID := idRange(q.text)
-	rows, err := q.tx.Query(ctx, `
+	list, err := many[Task](ctx, q.tx, `
 		with valued as materialized (
 			select id from tasks
 			where metadata <> '{}' and metadata @? $5::jsonpath and ($1::uuid is null or app_id = $1)
@@ -152,17 +155,15 @@ func (q search) tasks(ctx context.Context) ([]Task, error) {
 			limit $4
 		), `+sizedTasks+`
 		select `+sizedTaskColumns+` from sized order by task_id = $2 desc, id desc`,
-		q.scope.arg(), q.text, q.above(q.text), q.most, "$.* ? (@ == "+string(literal)+")", recent, isID, from, to,
+		q.scope.arg(), q.text, q.above(q.text), q.most, "$.* ? (@ == "+string(literal)+")", recent, q.isID, q.from, q.to,
 		"$.* ? (@ starts with "+string(literal)+")") // a twelfth of the time that jsonb_each_text takes
-	list, err := many[Task](rows, err)
 	return list, wrapped("search tasks", err)
 }
 
 // deliveries finds deliveries by their own ids and those of their events, and those of tasks that were found.
 func (q search) deliveries(ctx context.Context, tasks []Task) ([]Delivery, error) {
-	from, to, isID := idRange(q.text)
 	ids := distinct(tasks, func(t Task) uuid.UUID { return t.ID })
-	rows, err := q.tx.Query(ctx, `
+	list, err := many[Delivery](ctx, q.tx, `
 		with found as materialized (
 			select id from events
 			where $4 and id between $5 and $6 and ($1::uuid is null or app_id = $1) order by id desc limit $2
@@ -178,19 +179,17 @@ func (q search) deliveries(ctx context.Context, tasks []Task) ([]Delivery, error
 		join endpoints e on e.id = d.endpoint_id
 		where d.id in (select id from hits)
 		order by d.id desc
-		limit $2`, q.scope.arg(), q.most, ids, isID, from, to)
-	list, err := many[Delivery](rows, err)
+		limit $2`, q.scope.arg(), q.most, ids, q.isID, q.from, q.to)
 	return list, wrapped("search deliveries", err)
 }
 
 func (q search) endpoints(ctx context.Context) ([]Endpoint, error) {
-	from, to, isID := idRange(q.text)
 	prefixes := []string{asURL(q.text), asURL("https://" + q.text), asURL("http://" + q.text)}
 	ends := make([]string, len(prefixes))
 	for i, p := range prefixes {
 		ends[i] = q.above(p)
 	}
-	rows, err := q.tx.Query(ctx, `
+	list, err := many[Endpoint](ctx, q.tx, `
 		with hits as (
 			(select id from endpoints
 			where $5 and id between $6 and $7 and deleted_at is null and ($1::uuid is null or app_id = $1) limit $2)
@@ -214,14 +213,12 @@ func (q search) endpoints(ctx context.Context) ([]Endpoint, error) {
 		from endpoints e
 		where e.id in (select id from hits)
 		order by e.id desc
-		limit $2`, q.scope.arg(), q.most, prefixes, ends, isID, from, to)
-	list, err := many[Endpoint](rows, err)
+		limit $2`, q.scope.arg(), q.most, prefixes, ends, q.isID, q.from, q.to)
 	return list, wrapped("search endpoints", err)
 }
 
 func (q search) uploads(ctx context.Context) ([]Upload, error) {
-	from, to, isID := idRange(q.text)
-	rows, err := q.tx.Query(ctx, `
+	list, err := many[Upload](ctx, q.tx, `
 		with asked as materialized (
 			select id from uploads where (request @> $6::jsonb or request @> $7::jsonb) and ($1::uuid is null or app_id = $1)
 		), hits as (
@@ -233,8 +230,7 @@ func (q search) uploads(ctx context.Context) ([]Upload, error) {
 		from uploads
 		where id in (select id from hits)
 		order by id desc
-		limit $2`, q.scope.arg(), q.most, isID, from, to,
+		limit $2`, q.scope.arg(), q.most, q.isID, q.from, q.to,
 		UploadRequest{URLs: []string{q.text}}, UploadRequest{SourceURL: q.text})
-	list, err := many[Upload](rows, err)
 	return list, wrapped("search uploads", err)
 }

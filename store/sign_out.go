@@ -3,19 +3,12 @@ package store
 import (
 	"context"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // EndSession ends a session of the dashboard that would be valid until expires, on all instances.
 func (s *Store) EndSession(ctx context.Context, id string, expires time.Time) error {
-	return s.tx(ctx, "end session", func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `delete from ended_sessions where expires_at < $1`, s.now()); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, `insert into ended_sessions (id, expires_at) values ($1, $2) on conflict (id) do nothing`, id, expires)
-		return err
-	})
+	_, err := s.pool.Exec(ctx, `insert into ended_sessions (id, expires_at) values ($1, $2) on conflict (id) do nothing`, id, expires)
+	return wrapped("end session", err)
 }
 
 // SessionEnded reports whether a session of the dashboard was ended.

@@ -86,7 +86,14 @@ var slotRequestColumns = []column[SlotRequest]{
 func (s *Store) takeSlotBatch(ctx context.Context, requests []SlotRequest) ([]Slot, error) {
 	begin := time.Now()
 	wanted, args := unnest("r", requests, slotRequestColumns, slotHorizon, admittedMost)
-	rows, err := s.pool.Query(ctx, `
+	type row struct {
+		Asked    uuid.UUID
+		Lost     bool
+		Granted  bool
+		Wait     float64 // seconds
+		Admitted []PollTarget
+	}
+	found, err := many[row](ctx, s.pool, `
 		with request as materialized (
 			select r.account_id, r.lease, r.any_task, array(
 				select t.id
@@ -118,14 +125,6 @@ func (s *Store) takeSlotBatch(ctx context.Context, requests []SlotRequest) ([]Sl
 		join accounts a on a.id = r.account_id
 		left join taken on taken.lease = r.lease
 		left join grouped g on g.asked = r.lease`, args...)
-	type row struct {
-		Asked    uuid.UUID
-		Lost     bool
-		Granted  bool
-		Wait     float64 // seconds
-		Admitted []PollTarget
-	}
-	found, err := many[row](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("take slots: %w", err)
 	}
@@ -164,10 +163,9 @@ func (s *Store) ReserveSlot(ctx context.Context, account uuid.UUID) (key []byte,
 
 // UrgentAccounts returns those of the accounts that have an urgent task: one to poll at once.
 func (s *Store) UrgentAccounts(ctx context.Context, accounts []uuid.UUID) ([]uuid.UUID, error) {
-	rows, err := s.pool.Query(ctx, `
+	urgent, err := scalars[uuid.UUID](ctx, s.pool, `
 		select a.id
 		from unnest($1::uuid[]) as a (id)
 		where exists (select 1 from tasks t where t.account_id = a.id and t.polling and t.urgent)`, accounts)
-	urgent, err := scalars[uuid.UUID](rows, err)
 	return urgent, wrapped("find accounts with urgent tasks", err)
 }

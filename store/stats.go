@@ -18,11 +18,10 @@ type Stats struct {
 	Accounts   []Account  // those that are backing off, then the busiest
 	Endpoints  []Endpoint // those that are disabled, have an open breaker or a backlog
 	Instances  []Instance
-	Minutes    []Minute        // of the last hour
-	Paused     map[string]bool // queues
-	PausedAt   map[string]time.Time
-	Waiting    []Undelivered // the oldest first
-	Failing    int64         // endpoints that are enabled and whose last attempts have failed
+	Minutes    []Minute             // of the last hour
+	Paused     map[string]time.Time // queues, since when
+	Waiting    []Undelivered        // the oldest first
+	Failing    int64                // endpoints that are enabled and whose last attempts have failed
 }
 
 // Stats reads the state of the whole service, with up to most accounts and endpoints.
@@ -39,29 +38,25 @@ func (s *Store) Stats(ctx context.Context, most int) (st Stats, err error) {
 	if st.Jobs, err = s.QueueDepths(ctx); err != nil {
 		return st, err
 	}
-	rows, err := s.pool.Query(ctx, `
+	st.Accounts, err = many[Account](ctx, s.pool, `
 		select `+accountColumns+` from accounts a order by a.state <> 'active' desc, a.usage desc, a.name limit $1`, most)
-	if st.Accounts, err = many[Account](rows, err); err != nil {
+	if err != nil {
 		return st, fmt.Errorf("read accounts: %w", err)
 	}
-	rows, err = s.pool.Query(ctx, `
+	st.Endpoints, err = many[Endpoint](ctx, s.pool, `
 		select `+endpointColumns+`
 		from endpoints e
 		where e.deleted_at is null and (not e.enabled or e.breaker <> 'closed' or e.backlog)
 		order by e.id desc
 		limit $1`, most)
-	if st.Endpoints, err = many[Endpoint](rows, err); err != nil {
+	if err != nil {
 		return st, fmt.Errorf("read failing endpoints: %w", err)
 	}
 	if st.Minutes, err = s.Activity(ctx, s.now().Add(-time.Hour).Truncate(time.Minute)); err != nil {
 		return st, err
 	}
-	if st.PausedAt, err = s.pauses(ctx); err != nil {
+	if st.Paused, err = s.PausedQueues(ctx); err != nil {
 		return st, err
-	}
-	st.Paused = make(map[string]bool, len(st.PausedAt))
-	for queue := range st.PausedAt {
-		st.Paused[queue] = true
 	}
 	if st.Waiting, err = s.Undelivered(ctx); err != nil {
 		return st, err
@@ -73,14 +68,11 @@ func (s *Store) Stats(ctx context.Context, most int) (st Stats, err error) {
 	return st, err
 }
 
-func (s *Store) countTasks(ctx context.Context) (map[string]int64, error) {
-	rows, err := s.pool.Query(ctx, `select status, count(*) from tasks group by status`)
-	return pairs[string, int64](rows, err)
-}
-
-func (s *Store) countDeliveries(ctx context.Context) (map[string]int64, error) {
-	rows, err := s.pool.Query(ctx, `select status, count(*) from deliveries group by status`)
-	return pairs[string, int64](rows, err)
+// counts returns a function that reads a count for each key.
+func counts[K comparable](q querier, sql string) func(context.Context) (map[K]int64, error) {
+	return func(ctx context.Context) (map[K]int64, error) {
+		return pairs[K, int64](ctx, q, sql)
+	}
 }
 
 // costly caches the answer of a query that may read millions of rows, for 400 times as long as the query took. So it never

@@ -56,8 +56,9 @@ type Store struct {
 
 	register *Batcher[Registration, Registered]
 	load     *Batcher[[]uuid.UUID, []*Delivery]
+	receive  *Batcher[[]uuid.UUID, []*Receiver]
 	record   *Batcher[AttemptResult, struct{}]
-	park     *Batcher[Parking, struct{}]
+	park     *Batcher[*Delivery, struct{}]
 	polls    *Batcher[Poll, Polled]
 	slots    *Batcher[SlotRequest, Slot]
 
@@ -76,18 +77,23 @@ func New(pool *pgxpool.Pool, cfg Config) (*Store, error) {
 	if cfg.Changed == nil {
 		cfg.Changed = func(Change) {}
 	}
-	jobs, err := river.NewClient(riverpgxv5.New(pool), &river.Config{FetchCooldown: notifyCooldown, Logger: cfg.Logger})
+	jobs, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
+		FetchCooldown: notifyCooldown, MaxAttempts: jobAttempts, Logger: cfg.Logger,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("job client: %w", err)
 	}
 	s := &Store{pool: pool, jobs: jobs, keys: cfg.Keys, encode: cfg.Encode, settle: cfg.Settle, now: cfg.Now, changed: cfg.Changed}
 	const ms = time.Millisecond
-	s.tasks.read, s.sent.read, s.backlog.read = s.countTasks, s.countDeliveries, s.countBacklogs
+	s.tasks.read = counts[string](pool, `select status, count(*) from tasks group by status`)
+	s.sent.read = counts[string](pool, `select status, count(*) from deliveries group by status`)
+	s.backlog.read = counts[uuid.UUID](pool, `select account_id, count(*) from tasks where polling group by account_id`)
 	s.health.read, s.health.fresh = s.readHealth, healthFresh
 	s.waiting.read, s.failing.read = s.readUndelivered, s.failingEndpoints
 	s.resendCounts, s.recoverCounts = make(chan struct{}, maxCounts), make(chan struct{}, maxCounts)
 	s.register = NewBatcher(500, 2*ms, s.registerBatch)
 	s.load = NewBatcher(100, 3*ms, s.loadDeliveryBatch)
+	s.receive = NewBatcher(100, 2*ms, s.readReceiverBatch)
 	s.record = NewBatcher(500, 8*ms, s.recordAttemptBatch)
 	s.park = NewBatcher(500, 8*ms, s.parkBatch)
 	s.polls = NewBatcher(500, 5*ms, s.recordPollBatch)

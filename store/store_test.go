@@ -272,6 +272,21 @@ func TestAttemptsKeepTheirDelivery(t *testing.T) {
 	}
 }
 
+// A job that fails because the database is away must not be given up after River's 25 tries.
+func TestEachKindOfJobHasItsQueueAndManyTries(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if err := w.Resend(t.Context(), store.OfApp(w.app.ID), w.delivered); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.count(`select count(distinct kind) from river_job`); n != 4 {
+		t.Fatalf("%d kinds of jobs, want 4", n)
+	}
+	if n := w.count(`select count(*) from river_job where queue <> kind or max_attempts <> 10000`); n != 0 {
+		t.Errorf("%d jobs have another queue or fewer tries", n)
+	}
+}
+
 func TestDeadInstancesAreReaped(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)

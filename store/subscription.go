@@ -49,8 +49,8 @@ func (s *Store) subscribe(ctx context.Context, tx pgx.Tx, wanted []Subscription,
 		return cmp.Or(slices.Compare(a.TaskID[:], b.TaskID[:]), slices.Compare(a.EndpointID[:], b.EndpointID[:]), cmp.Compare(a.Suffix, b.Suffix))
 	})
 	sql, args := insertInto("subscriptions", wanted, subscriptionColumns)
-	rows, err := tx.Query(ctx, sql+` on conflict (task, endpoint_id, suffix) do nothing returning id, task, endpoint_id, suffix`, args...)
-	inserted, err := many[Subscription](rows, err)
+	inserted, err := many[Subscription](ctx, tx, sql+`
+		on conflict (task, endpoint_id, suffix) do nothing returning id, task, endpoint_id, suffix`, args...)
 	if isUnique(err) {
 		return nil, nil, errUpgrading
 	}
@@ -90,7 +90,7 @@ func unsubscribe(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID, inserted []S
 	if _, err := tx.Exec(ctx, `select 1 from tasks where id = any($1) order by id for no key update`, tasks); err != nil {
 		return nil, fmt.Errorf("lock tasks with more subscribers: %w", err)
 	}
-	rows, err := tx.Query(ctx, `
+	beyond, err := many[Subscription](ctx, tx, `
 		with numbered as (
 			select id, row_number() over (partition by task order by id = any($2), id) as n from subscriptions where task = any($1)
 		)
@@ -99,7 +99,6 @@ func unsubscribe(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID, inserted []S
 		where s.task = any($1) and s.id = n.id and n.id = any($2) and n.n > $3
 		returning s.id, s.task, s.endpoint_id, s.suffix`,
 		tasks, distinct(inserted, func(s Subscription) uuid.UUID { return s.ID }), maxSubscriptions)
-	beyond, err := many[Subscription](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("count subscribers: %w", err)
 	}
@@ -117,13 +116,11 @@ func (s *Store) catchUp(ctx context.Context, tx pgx.Tx, tasks []uuid.UUID, isNew
 		return nil
 	}
 	// Without their payloads, which may have megabytes each.
-	rows, err := tx.Query(ctx, `select id, app_id, type, created_at, task from events where task = any($1) order by id`, tasks)
-	events, err := many[Event](rows, err)
+	events, err := many[Event](ctx, tx, `select id, app_id, type, created_at, task from events where task = any($1) order by id`, tasks)
 	if err != nil {
 		return fmt.Errorf("read events of before: %w", err)
 	}
-	rows, err = tx.Query(ctx, `select id from tasks where id = any($1) and status = 'ready' order by id`, tasks)
-	untold, err := scalars[uuid.UUID](rows, err)
+	untold, err := scalars[uuid.UUID](ctx, tx, `select id from tasks where id = any($1) and status = 'ready' order by id`, tasks)
 	if err != nil {
 		return fmt.Errorf("look for ready tasks: %w", err)
 	}
@@ -159,8 +156,7 @@ func (s *Store) tellReady(ctx context.Context, tx pgx.Tx, id uuid.UUID, to []rec
 	if len(to) == 0 {
 		return nil
 	}
-	rows, err := tx.Query(ctx, `select `+taskColumns+` from tasks where id = $1`, id)
-	t, err := one[Task](rows, err)
+	t, err := one[Task](ctx, tx, `select `+taskColumns+` from tasks where id = $1`, id)
 	if err != nil {
 		return fmt.Errorf("read a ready task: %w", err)
 	}
@@ -181,13 +177,12 @@ func readSubscriptions(ctx context.Context, q querier, tasks ...*Task) error {
 	for i, t := range tasks {
 		ids[i], byID[t.ID] = t.ID, t
 	}
-	rows, err := q.Query(ctx, `
+	subs, err := many[Subscription](ctx, q, `
 		select s.id, s.task, s.endpoint_id, s.suffix, `+callbackURLOf("e", "s")+` as url
 		from `+subscriptionsOf+`
 		join endpoints e on e.id = s.endpoint_id
 		where e.deleted_at is null
 		order by s.created_at, s.id`, ids)
-	subs, err := many[Subscription](rows, err)
 	if err != nil {
 		return fmt.Errorf("read subscriptions: %w", err)
 	}

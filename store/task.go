@@ -43,6 +43,7 @@ type Task struct {
 	Metadata       map[string]string
 	Videos         []Video // in the order in which they were first seen
 	VideosOmitted  int     // where the method says so: the videos beyond the first shownVideos, which it has left out
+	Cut            bool    // where read for a page: it was cut, so that there are more
 	GrownAt        *time.Time
 	Polls          int
 	LastPolledAt   *time.Time

@@ -13,11 +13,10 @@ import (
 // already is ErrConflict.
 func (s *Store) CancelTask(ctx context.Context, scope Scope, id uuid.UUID) error {
 	return s.tx(ctx, "cancel task", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
+		t, err := one[Task](ctx, tx, `
 				select `+taskColumns+`
 				from tasks
 				where id = $1 and ($2::uuid is null or app_id = $2) for update`, id, scope.arg())
-		t, err := one[Task](rows, err)
 		if err != nil {
 			return err
 		}
@@ -81,13 +80,9 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 		if _, err := tx.Exec(ctx, `set local enable_seqscan = off`); err != nil {
 			return err
 		}
-		type row struct {
-			Task
-			Cut bool // there are more
-		}
 		// Sizes are as stored: most lists are compressed. A subscription, which gets a delivery, counts as 100 bytes. What is locked
 		// is what is read: a second look at the table would see its rows as they were before they were locked.
-		rows, err := tx.Query(ctx, `
+		expired, err := many[Task](ctx, tx, `
 			with due as materialized (
 				select *, pg_column_size(videos) + 100 * (select count(*) from subscriptions s where s.task = t.id) as bytes
 				from tasks t
@@ -112,7 +107,6 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 			order by expires_at`,
 			from, now, limit, now.Add(-settleGrace), lastCall, now.Add(-answerGrace), now.Add(-unaskedGrace), outage,
 			now.Add(-pollGrace), pageBytes)
-		expired, err := many[row](rows, err)
 		if err != nil {
 			return err
 		}
@@ -120,7 +114,7 @@ func (s *Store) ExpireTasks(ctx context.Context, from time.Time, limit int) (n i
 		var events []Event
 		changes := make([]taskChange, n)
 		for i := range expired {
-			t := &expired[i].Task
+			t := &expired[i]
 			changes[i].Task = t
 			for _, ev := range t.expire() {
 				ev.AppID, ev.CreatedAt, ev.Task = t.AppID, now, t

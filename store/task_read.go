@@ -15,11 +15,10 @@ type TaskFilter struct {
 
 // Task reads one task with its subscriptions.
 func (s *Store) Task(ctx context.Context, scope Scope, id uuid.UUID) (*Task, error) {
-	rows, err := s.pool.Query(ctx, `
+	t, err := one[Task](ctx, s.pool, `
 			select `+taskColumns+`
 			from tasks
 			where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
-	t, err := one[Task](rows, err)
 	if err != nil {
 		return nil, err
 	}
@@ -29,21 +28,17 @@ func (s *Store) Task(ctx context.Context, scope Scope, id uuid.UUID) (*Task, err
 // Tasks lists tasks with their subscriptions and each with its first videos, newest first. cut reports whether the page was
 // cut at pageBytes, so that there are more than it has.
 func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) (tasks []Task, cut bool, err error) {
-	// Plans are made for the values at hand (see Open), so that a filter that is not there costs nothing. What
+	// Plans are made for the values at hand (see sessionSettings), so that a filter that is not there costs nothing. What
 	// waits is polled, which has an index across apps.
 	apps := ""
 	if f.Scope.All() && (f.UpstreamID != "" || f.UniqueID != "") {
 		apps = ` and app_id in (select id from apps)` // those indexes begin with the app: each is looked into
 	}
-	type row struct {
-		Task
-		Cut bool
-	}
-	rows, err := s.pool.Query(ctx, `
+	tasks, err = many[Task](ctx, s.pool, `
 		with page as (
 			select `+taskListColumns+`
 			from tasks
-			where id < $1 and id > $8
+			where id < $1 and id > $7
 				and ($2::uuid is null or app_id = $2)
 				and ($3 = '' or status = $3)
 				and ($3 <> 'waiting' or polling)
@@ -51,28 +46,19 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter, p Page) (tasks []Task, 
 				and ($5 = '' or unique_id = $5)`+apps+`
 			order by id `+p.order()+`
 			limit $6
-		), sized as (
-			select *, sum(octet_length(videos::text) + octet_length(metadata::text) + (
-					select coalesce(sum(octet_length(e.url) + octet_length(s.suffix)), 0)
-					from subscriptions s
-					join endpoints e on e.id = s.endpoint_id
-					where s.task = page.id
-				)) over (order by id `+p.order()+`) as bytes,
-				row_number() over (order by id `+p.order()+`) as n
-			from page
-		)
-		select `+taskColumns+`, videos_omitted, (select count(*) from page) > count(*) over () as cut
-		from sized
-		where n = 1 or bytes <= $7
-		order by id desc`, p.high(), f.Scope.arg(), f.Status, f.UpstreamID, f.UniqueID, p.Limit, pageBytes, p.low())
-	found, err := many[row](rows, err)
+		)`+cutPage(taskColumns+`, videos_omitted`, `octet_length(videos::text) + octet_length(metadata::text) + (
+			select coalesce(sum(octet_length(e.url) + octet_length(s.suffix)), 0)
+			from subscriptions s
+			join endpoints e on e.id = s.endpoint_id
+			where s.task = page.id
+		)`, "id "+p.order())+`
+		order by id desc`, p.high(), f.Scope.arg(), f.Status, f.UpstreamID, f.UniqueID, p.Limit, p.low())
 	if err != nil {
 		return nil, false, fmt.Errorf("list tasks: %w", err)
 	}
-	tasks, all := make([]Task, len(found)), make([]*Task, len(found))
-	for i, r := range found {
-		tasks[i], cut = r.Task, r.Cut
+	all := make([]*Task, len(tasks))
+	for i := range tasks {
 		all[i] = &tasks[i]
 	}
-	return tasks, cut, readSubscriptions(ctx, s.pool, all...)
+	return tasks, len(tasks) > 0 && tasks[0].Cut, readSubscriptions(ctx, s.pool, all...)
 }

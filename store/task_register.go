@@ -39,10 +39,6 @@ type taskKey struct {
 	UpstreamID, UniqueID string
 }
 
-func compareTaskKeys(a, b taskKey) int {
-	return cmp.Or(slices.Compare(a.AppID[:], b.AppID[:]), cmp.Compare(a.UpstreamID, b.UpstreamID), cmp.Compare(a.UniqueID, b.UniqueID))
-}
-
 // RegisterTask registers one task. Registrations that come at the same time share a transaction. What a known
 // task already has (metadata, until, expected videos, expiry) stays. It returns ErrNotFound where the app was deleted, and ErrFull
 // where the task has too many subscriptions for one more.
@@ -96,9 +92,8 @@ func (s *Store) registerBatch(ctx context.Context, all []Registration) (out []Re
 // lockApps keeps apps from being changed or deleted until the transaction ends, and returns the account of each that
 // exists. What is registered is so never left to an account or an app that is gone.
 func lockApps(ctx context.Context, tx pgx.Tx, apps []uuid.UUID, lock string) (map[uuid.UUID]uuid.UUID, error) {
-	rows, err := tx.Query(ctx, `
+	accounts, err := pairs[uuid.UUID, uuid.UUID](ctx, tx, `
 		select id, account_id from apps where id = any($1) and deleted_at is null order by id `+lock, apps)
-	accounts, err := pairs[uuid.UUID, uuid.UUID](rows, err)
 	return accounts, wrapped("lock apps", err)
 }
 
@@ -139,7 +134,8 @@ func (s *Store) registerLocked(ctx context.Context, tx pgx.Tx, regs []Registrati
 	for i, r := range all {
 		if t := tasks[r.key()]; t != nil {
 			key := subscription(r).key()
-			out[i] = Registered{Task: t, Created: isNew[key], Full: full[t.ID] && !isNew[key] && !t.subscribed(key)}
+			has := slices.ContainsFunc(t.Subscriptions, func(s Subscription) bool { return s.key() == key })
+			out[i] = Registered{Task: t, Created: isNew[key], Full: full[t.ID] && !isNew[key] && !has}
 			delete(isNew, key) // a repetition within the batch finds it there already
 		}
 	}
@@ -154,7 +150,9 @@ func (s *Store) ensureTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
 	tasks, created := make(map[taskKey]*Task, len(regs)), make(map[uuid.UUID]bool, len(regs))
 	// In one order everywhere, so that two batches with the same keys wait for each other in a line.
 	sorted := slices.Clone(regs)
-	slices.SortStableFunc(sorted, func(a, b Registration) int { return compareTaskKeys(a.key(), b.key()) })
+	slices.SortStableFunc(sorted, func(a, b Registration) int {
+		return cmp.Or(slices.Compare(a.AppID[:], b.AppID[:]), cmp.Compare(a.UpstreamID, b.UpstreamID), cmp.Compare(a.UniqueID, b.UniqueID))
+	})
 	missing := slices.CompactFunc(sorted, func(a, b Registration) bool { return a.key() == b.key() })
 
 	// A task can end between the insert that it blocks and the read that looks for it: then once more.
@@ -210,7 +208,11 @@ func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
 	}
 	// The database's clock says when a task expires, as it does when that has come.
 	from, args := unnest("n", inserts, newTaskColumns)
-	rows, err := tx.Query(ctx, `
+	type inserted struct {
+		ID                   uuid.UUID
+		CreatedAt, ExpiresAt time.Time
+	}
+	added, err := many[inserted](ctx, tx, `
 		insert into tasks (id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata, traceparent,
 			created_at, expires_at, next_poll_at)
 		select id, app_id, account_id, task_id, unique_id, until, expected_videos, metadata, traceparent,
@@ -218,11 +220,6 @@ func (s *Store) insertTasks(ctx context.Context, tx pgx.Tx, regs []Registration,
 		from `+from+`, statement_timestamp() as at
 		on conflict (app_id, task_id, unique_id, closed) do nothing
 		returning id, created_at, expires_at`, args...)
-	type inserted struct {
-		ID                   uuid.UUID
-		CreatedAt, ExpiresAt time.Time
-	}
-	added, err := many[inserted](rows, err)
 	if err != nil {
 		return fmt.Errorf("insert tasks: %w", err)
 	}
@@ -243,7 +240,7 @@ var taskKeyColumns = []column[Registration]{
 // readTasksByKey reads the registrations' tasks that have not ended, with their first videos.
 func readTasksByKey(ctx context.Context, tx pgx.Tx, regs []Registration, tasks map[taskKey]*Task) error {
 	keys, args := unnest("k", regs, taskKeyColumns)
-	rows, err := tx.Query(ctx, `
+	known, err := many[Task](ctx, tx, `
 		with page as materialized (
 			select `+taskListColumns+`
 			from tasks
@@ -252,7 +249,6 @@ func readTasksByKey(ctx context.Context, tx pgx.Tx, regs []Registration, tasks m
 			for key share
 		), `+sizedTasks+`
 		select `+sizedTaskColumns+` from sized`, args...)
-	known, err := many[Task](rows, err)
 	if err != nil {
 		return fmt.Errorf("read tasks: %w", err)
 	}
@@ -261,11 +257,6 @@ func readTasksByKey(ctx context.Context, tx pgx.Tx, regs []Registration, tasks m
 		tasks[taskKey{t.AppID, t.UpstreamID, t.UniqueID}] = t
 	}
 	return nil
-}
-
-// subscribed reports whether the task, whose subscriptions were read, has the one with a key.
-func (t *Task) subscribed(key subscriptionKey) bool {
-	return slices.ContainsFunc(t.Subscriptions, func(s Subscription) bool { return s.key() == key })
 }
 
 // orEmpty returns m, or an empty map for nil.

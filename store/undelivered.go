@@ -12,16 +12,15 @@ import (
 // Undelivered is what of an endpoint's webhooks waits after a failed attempt, or for the endpoint to take it. First attempts
 // that wait for a worker are in the queue's depth instead.
 type Undelivered struct {
-	EndpointID     uuid.UUID
-	URL            string
-	Enabled        bool
-	DisabledReason *string
-	Breaker        string
-	Failures       int // in a row
-	FailingSince   *time.Time
-	Retrying       int64     // an attempt has failed and the next is due later
-	Parked         int64     // the endpoint takes none now
-	Oldest         uuid.UUID // the delivery that was created first
+	EndpointID   uuid.UUID
+	URL          string
+	Enabled      bool
+	Breaker      string
+	Failures     int // in a row
+	FailingSince *time.Time
+	Retrying     int64     // an attempt has failed and the next is due later
+	Parked       int64     // the endpoint takes none now
+	Oldest       uuid.UUID // the delivery that was created first
 }
 
 // Age returns how long the oldest webhook has waited.
@@ -40,8 +39,8 @@ func (s *Store) Undelivered(ctx context.Context) ([]Undelivered, error) {
 
 func (s *Store) readUndelivered(ctx context.Context) ([]Undelivered, error) {
 	// Both arms have an index of their own, which holds few of the deliveries.
-	rows, err := s.pool.Query(ctx, `
-		select e.id as endpoint_id, e.url, e.enabled, e.disabled_reason, e.breaker, e.failures, e.failing_since,
+	return many[Undelivered](ctx, s.pool, `
+		select e.id as endpoint_id, e.url, e.enabled, e.breaker, e.failures, e.failing_since,
 			w.retrying, w.parked, w.oldest
 		from (
 			select endpoint_id, count(*) filter (where not parked) as retrying, count(*) filter (where parked) as parked,
@@ -56,29 +55,12 @@ func (s *Store) readUndelivered(ctx context.Context) ([]Undelivered, error) {
 		join endpoints e on e.id = w.endpoint_id
 		where e.deleted_at is null
 		order by w.oldest`)
-	return many[Undelivered](rows, err)
 }
 
 // failingEndpoints counts the endpoints that are enabled and whose last attempts have failed.
 func (s *Store) failingEndpoints(ctx context.Context) (n int64, err error) {
 	err = s.pool.QueryRow(ctx, `select count(*) from endpoints where deleted_at is null and enabled and failing_since is not null`).Scan(&n)
 	return n, wrapped("count failing endpoints", err)
-}
-
-// TroubledEndpoints lists the endpoints that are disabled, failing or behind, newest first.
-func (s *Store) TroubledEndpoints(ctx context.Context, scope Scope, p Page) ([]Endpoint, error) {
-	rows, err := s.pool.Query(ctx, `
-		select `+endpointColumns+`
-		from endpoints e
-		where e.id < $1 and e.id > $4 and e.deleted_at is null and ($2::uuid is null or e.app_id = $2)
-			and (not e.enabled or e.breaker <> 'closed' or e.backlog or e.failing_since is not null)
-		order by e.id `+p.order()+`
-		limit $3`, p.high(), scope.arg(), p.Limit, p.low())
-	list, err := many[Endpoint](rows, err)
-	if err != nil {
-		return nil, fmt.Errorf("list endpoints in trouble: %w", err)
-	}
-	return newestFirst(p, list), nil
 }
 
 // LastAttempt is what lists show of a delivery beside itself.
@@ -92,13 +74,12 @@ type LastAttempt struct {
 // LastAttempts reads the last attempts of deliveries, by the delivery's id.
 func (s *Store) LastAttempts(ctx context.Context, deliveries []Delivery) (map[uuid.UUID]LastAttempt, error) {
 	ids := distinct(deliveries, func(d Delivery) uuid.UUID { return d.ID })
-	rows, err := s.pool.Query(ctx, `
+	list, err := many[LastAttempt](ctx, s.pool, `
 		select d.id, t.task_id as upstream_id, a.response_status, a.error
 		from deliveries d
 		left join tasks t on t.id = d.task
 		left join attempts a on a.delivery_id = d.id and a.number = d.attempt_count
 		where d.id = any($1)`, ids)
-	list, err := many[LastAttempt](rows, err)
 	if err != nil {
 		return nil, fmt.Errorf("read last attempts: %w", err)
 	}
@@ -107,10 +88,4 @@ func (s *Store) LastAttempts(ctx context.Context, deliveries []Delivery) (map[uu
 		byID[a.ID] = a
 	}
 	return byID, nil
-}
-
-// RetryNow makes all that waits for an endpoint due at once and lets an open breaker be probed at once. It returns how many
-// deliveries will be sent.
-func (s *Store) RetryNow(ctx context.Context, scope Scope, endpoint uuid.UUID) (int, error) {
-	return s.Recover(ctx, scope, endpoint, s.now().Add(time.Hour)) // nothing has failed since
 }

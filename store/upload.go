@@ -39,6 +39,7 @@ type Upload struct {
 	FinishedAt     *time.Time
 	Traceparent    *string
 	IdempotencyKey string `db:"-"` // of a new one: the key of the request that creates it, or empty
+	Cut            bool   // where read for a page: it was cut, so that there are more
 }
 
 // UploadRequest is what is submitted: URLs with v1, a source URL with the Datalake.
@@ -81,18 +82,16 @@ func (s *Store) CreateUpload(ctx context.Context, u Upload) (created Upload, err
 				return err
 			}
 		}
-		rows, err := tx.Query(ctx, `
+		created, err = one[Upload](ctx, tx, `
 			insert into uploads (id, app_id, account_id, request, callback_url, metadata, until, expected_videos, expires_in,
 				next_attempt_at, created_at, traceparent, idempotency_key)
 			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp(), $10, $11, nullif($12::text, ''))
 			on conflict (app_id, idempotency_key) where idempotency_key is not null do nothing
 			returning `+uploadColumns, newID(), u.AppID, account, u.Request, u.CallbackURL, orEmpty(u.Metadata), u.Until,
 			u.ExpectedVideos, u.ExpiresIn, s.now(), u.Traceparent, u.IdempotencyKey)
-		created, err = one[Upload](rows, err)
 		if errors.Is(err, ErrNotFound) {
-			rows, err = tx.Query(ctx, `
+			created, err = one[Upload](ctx, tx, `
 				select `+uploadColumns+` from uploads where app_id = $1 and idempotency_key = $2`, u.AppID, u.IdempotencyKey)
-			created, err = one[Upload](rows, err)
 			return err
 		}
 		if err != nil {
@@ -118,22 +117,4 @@ func (s *Store) ensureUploadJob(ctx context.Context, tx pgx.Tx, account uuid.UUI
 		return fmt.Errorf("claim upload job: %w", err)
 	}
 	return s.insertUploadJobs(ctx, tx, []uuid.UUID{account})
-}
-
-// adoptUploads inserts jobs for accounts that have lost their upload job, and returns their number.
-func (s *Store) adoptUploads(ctx context.Context, tx pgx.Tx) (int, error) {
-	rows, err := tx.Query(ctx, `
-		select a.id
-		from accounts a
-		where a.upload_job and not exists (
-			select 1 from river_job j
-			where j.queue = 'upload' and j.state in ('available', 'pending', 'running', 'scheduled', 'retryable')
-				and j.args ->> 'account_id' = a.id::text
-		)
-		for update skip locked`)
-	accounts, err := scalars[uuid.UUID](rows, err)
-	if err != nil {
-		return 0, fmt.Errorf("look for upload jobs: %w", err)
-	}
-	return len(accounts), s.insertUploadJobs(ctx, tx, accounts)
 }

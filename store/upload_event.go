@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
-	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -25,20 +23,5 @@ func (s *Store) emitForUpload(ctx context.Context, tx pgx.Tx, u *Upload) error {
 	if err != nil {
 		return err
 	}
-	to := destinations[callback{own.AppID, own.CallbackURL}]
-	rows, err := tx.Query(ctx, `
-		select e.id as endpoint_id, e.event_types, `+parksNow("e")+` as parked, case when e.id = $2 then $3 else '' end as suffix
-		from endpoints e
-		where e.app_id = $1 and e.deleted_at is null and (e.id = $2 or e.event_types @> array[$4::text])
-		order by e.id
-		for key share`, u.AppID, to.endpoint, to.suffix, event.Type)
-	found, err := many[recipient](rows, err)
-	if err != nil {
-		return fmt.Errorf("read endpoints that ask for %s: %w", event.Type, err)
-	}
-	found = slices.DeleteFunc(found, func(r recipient) bool { return !r.wants(event.Type) })
-	if err := lockBacklogOf(ctx, tx, found); err != nil {
-		return err
-	}
-	return s.emit(ctx, tx, []emission{{event: event, to: found}})
+	return s.emitToApp(ctx, tx, event, uuid.Nil, destinations[callback{own.AppID, own.CallbackURL}])
 }

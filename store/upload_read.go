@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -10,11 +12,10 @@ import (
 
 // Upload reads one upload.
 func (s *Store) Upload(ctx context.Context, scope Scope, id uuid.UUID) (Upload, error) {
-	rows, err := s.pool.Query(ctx, `
+	return one[Upload](ctx, s.pool, `
 		select `+uploadColumns+`
 		from uploads
 		where id = $1 and ($2::uuid is null or app_id = $2)`, id, scope.arg())
-	return one[Upload](rows, err)
 }
 
 // UploadFilter narrows a list of uploads; zero fields do not.
@@ -25,38 +26,19 @@ type UploadFilter struct {
 
 // Uploads lists uploads, newest first. cut reports whether the page was cut at pageBytes, so that there are more than it has.
 func (s *Store) Uploads(ctx context.Context, f UploadFilter, p Page) (uploads []Upload, cut bool, err error) {
-	type row struct {
-		Upload
-		Cut bool
-	}
-	rows, err := s.pool.Query(ctx, `
+	// The metadata counts twice: the upload's and its task's.
+	uploads, err = many[Upload](ctx, s.pool, `
 		with page as (
 			select `+uploadColumns+`
 			from uploads
-			where id < $1 and id > $6
+			where id < $1 and id > $5
 				and ($2::uuid is null or app_id = $2)
 				and ($3 = '' or status = $3)
 			order by id `+p.order()+`
 			limit $4
-		), sized as (
-			-- an upload's metadata, and its task's
-			select *, sum(octet_length(request::text) + 2 * octet_length(metadata::text)) over (order by id `+p.order()+`) as bytes,
-				row_number() over (order by id `+p.order()+`) as n
-			from page
-		)
-		select `+uploadColumns+`, (select count(*) from page) > count(*) over () as cut
-		from sized
-		where n = 1 or bytes <= $5
-		order by id desc`, p.high(), f.Scope.arg(), f.Status, p.Limit, pageBytes, p.low())
-	found, err := many[row](rows, err)
-	if err != nil {
-		return nil, false, fmt.Errorf("list uploads: %w", err)
-	}
-	uploads = make([]Upload, len(found))
-	for i, r := range found {
-		uploads[i], cut = r.Upload, r.Cut
-	}
-	return uploads, cut, nil
+		)`+cutPage(uploadColumns, `octet_length(request::text) + 2 * octet_length(metadata::text)`, "id "+p.order())+`
+		order by id desc`, p.high(), f.Scope.arg(), f.Status, p.Limit, p.low())
+	return uploads, len(uploads) > 0 && uploads[0].Cut, wrapped("list uploads", err)
 }
 
 // taskWithoutVideosColumns are taskColumns with no videos.
@@ -71,20 +53,15 @@ func (s *Store) TasksOfUploads(ctx context.Context, uploads []Upload) (map[uuid.
 			ids = append(ids, *u.TaskID)
 		}
 	}
-	rows, err := s.pool.Query(ctx, `select `+taskWithoutVideosColumns+` from tasks where id = any($1)`, ids)
-	found, err := many[Task](rows, err)
+	found, err := many[Task](ctx, s.pool, `select `+taskWithoutVideosColumns+` from tasks where id = any($1)`, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read tasks of uploads: %w", err)
 	}
-	tasks, all := make(map[uuid.UUID]*Task, len(found)), make([]*Task, len(found))
-	for i := range found {
-		tasks[found[i].ID], all[i] = &found[i], &found[i]
-	}
-	return tasks, readSubscriptions(ctx, s.pool, all...)
+	tasks := byID(found, func(t *Task) uuid.UUID { return t.ID })
+	return tasks, readSubscriptions(ctx, s.pool, slices.Collect(maps.Values(tasks))...)
 }
 
 // UploadOfTask reads the first upload that became a task. It returns ErrNotFound where the task came otherwise.
 func (s *Store) UploadOfTask(ctx context.Context, task uuid.UUID) (Upload, error) {
-	rows, err := s.pool.Query(ctx, `select `+uploadColumns+` from uploads where task = $1 order by id limit 1`, task)
-	return one[Upload](rows, err)
+	return one[Upload](ctx, s.pool, `select `+uploadColumns+` from uploads where task = $1 order by id limit 1`, task)
 }

@@ -15,11 +15,6 @@ import (
 // upload that is queued and has the lease of another job was being sent when its job was killed. With the Datalake
 // it is sent again, under the same idempotency key. With v1 nobody knows whether it was taken, so it is never sent again.
 
-// UploadArgs is the job that submits the uploads of one account.
-type UploadArgs struct {
-	AccountID uuid.UUID `json:"account_id"`
-}
-
 // UploadLease is an upload job's hold on an account.
 type UploadLease struct {
 	ID      uuid.UUID
@@ -32,7 +27,7 @@ func (s *Store) AcquireUploadLease(ctx context.Context, account uuid.UUID) (*Upl
 	l := &UploadLease{ID: newID()}
 	err := s.tx(ctx, "acquire upload lease", func(tx pgx.Tx) error {
 		// What was being sent may have reached memories.ai only now.
-		rows, err := tx.Query(ctx, `
+		a, err := one[Account](ctx, tx, `
 			update accounts a
 			set upload_lease = $2, next_upload_at = case
 				when exists (select 1 from uploads u where u.account_id = a.id and u.status = 'queued' and u.lease is not null)
@@ -40,7 +35,6 @@ func (s *Store) AcquireUploadLease(ctx context.Context, account uuid.UUID) (*Upl
 				else a.next_upload_at end
 			where a.id = $1
 			returning `+accountColumns, account, l.ID)
-		a, err := one[Account](rows, err)
 		if err != nil {
 			return err
 		}
@@ -55,13 +49,12 @@ func (s *Store) AcquireUploadLease(ctx context.Context, account uuid.UUID) (*Upl
 			}
 			return err
 		}
-		rows, err = tx.Query(ctx, `
+		lost, err := many[Upload](ctx, tx, `
 			select `+uploadColumns+`
 			from uploads
 			where account_id = $1 and status = 'queued' and lease is not null
 			order by id
 			for update`, account)
-		lost, err := many[Upload](rows, err)
 		if err != nil {
 			return err
 		}
@@ -110,7 +103,7 @@ func (s *Store) TakeUpload(ctx context.Context, l *UploadLease) (next NextUpload
 			Wait float64 // seconds
 			Well bool
 		}
-		rows, err := tx.Query(ctx, `
+		u, err := one[due](ctx, tx, `
 			select `+uploadColumns+`, extract(epoch from next_attempt_at - clock_timestamp())::float8 as wait,
 				coalesce(error ? 'taken_since', false) as well
 			from uploads
@@ -118,7 +111,6 @@ func (s *Store) TakeUpload(ctx context.Context, l *UploadLease) (next NextUpload
 			order by next_attempt_at, id
 			limit 1
 			for update`, l.Account.ID)
-		u, err := one[due](rows, err)
 		if errors.Is(err, ErrNotFound) {
 			next.Idle = true
 			_, err = tx.Exec(ctx, `update accounts set upload_job = false, upload_lease = null where id = $1`, l.Account.ID)
@@ -190,9 +182,8 @@ func (s *Store) RecordUpload(ctx context.Context, l *UploadLease, id uuid.UUID, 
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `
+		u, err := one[Upload](ctx, tx, `
 			select `+uploadColumns+` from uploads where id = $1 and lease = $2 and status = 'queued' for update`, id, l.ID)
-		u, err := one[Upload](rows, err)
 		if settled = errors.Is(err, ErrNotFound); settled {
 			return nil // it was sent all the same, which the account's next submission must wait for
 		}
@@ -206,23 +197,18 @@ func (s *Store) RecordUpload(ctx context.Context, l *UploadLease, id uuid.UUID, 
 		case r.Status == UploadSubmitted:
 			return s.followUpload(ctx, tx, &u, r.TaskID)
 		case r.Status == UploadQueued:
-			return retryUpload(ctx, tx, &u, r)
+			// Another upload comes first then: what was refused may be this one alone.
+			_, err := tx.Exec(ctx, `
+				update uploads
+				set lease = null, error = $2, next_attempt_at = clock_timestamp() + $3::interval, refusals = refusals + $4::boolean::int
+				where id = $1`, u.ID, r.Error, r.RetryIn, r.Refused)
+			return err
 		}
 		return s.finishUpload(ctx, tx, &u, r.Status, r.Error)
 	})
 	if err == nil && settled {
 		err = conflict("another job has settled the upload")
 	}
-	return err
-}
-
-// retryUpload puts an upload that memories.ai has not taken back into the queue. Another upload comes first then: what was
-// refused may be this one alone.
-func retryUpload(ctx context.Context, tx pgx.Tx, u *Upload, r UploadResult) error {
-	_, err := tx.Exec(ctx, `
-		update uploads
-		set lease = null, error = $2, next_attempt_at = clock_timestamp() + $3::interval, refusals = refusals + $4::boolean::int
-		where id = $1`, u.ID, r.Error, r.RetryIn, r.Refused)
 	return err
 }
 

@@ -89,7 +89,7 @@ func (w *world) fill() {
 		url  string
 		into *store.Endpoint
 	}{{"https://a.example/", &w.endpoint}, {"https://parking.example/", &w.parking}} {
-		all, err := w.Endpoints(ctx, store.OfApp(w.app.ID), store.Page{Limit: 10})
+		all, err := w.Endpoints(ctx, store.EndpointFilter{Scope: store.OfApp(w.app.ID)}, store.Page{Limit: 10})
 		must(err)
 		for _, one := range all {
 			if one.URL == ep.url {

@@ -99,17 +99,18 @@ func (w *Worker) noteQueue(ctx context.Context) error {
 	}
 	var oldest time.Duration
 	for _, q := range depths {
-		if q.State == "available" && !paused[q.Queue] && slices.Contains(store.Pausable["deliveries"], q.Queue) {
+		if q.State == "available" && paused[q.Queue].IsZero() && slices.Contains(store.Pausable["deliveries"], q.Queue) {
 			oldest = max(oldest, time.Duration(q.OldestSecs*float64(time.Second)))
 		}
 	}
 	a := store.Alert{
 		Subject: "queue:deliveries", State: "in time", Summary: "Deliveries no longer wait for a worker.", Link: "/admin/", At: time.Now(),
+		Good: true,
 	}
 	if oldest > lateQueue {
-		a.State, a.Summary = "late", fmt.Sprintf("Deliveries wait for a worker, the oldest for %s.", oldest.Round(time.Second))
+		a.Good, a.State, a.Summary = false, "late", fmt.Sprintf("Deliveries wait for a worker, the oldest for %s.", oldest.Round(time.Second))
 	}
-	return w.cfg.Store.RaiseAlert(ctx, a, oldest <= lateQueue)
+	return w.cfg.Store.RaiseAlert(ctx, a)
 }
 
 // post sends an alert as a webhook. The error does not repeat the URL, which can be a secret.

@@ -229,7 +229,7 @@ func (w *Worker) park(ctx context.Context, d *store.Delivery) error {
 	if ctx.Err() != nil {
 		return river.JobSnooze(0)
 	}
-	return w.cfg.Store.ParkDelivery(ctx, store.Parking{DeliveryID: d.ID, EndpointID: d.EndpointID, Generation: d.Generation})
+	return w.cfg.Store.ParkDelivery(ctx, d)
 }
 
 // weightOf returns how much of what may be in flight the delivery's attempt takes.

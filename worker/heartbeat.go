@@ -23,17 +23,12 @@ func (w *Worker) heartbeat(ctx context.Context, in store.Instance) {
 	steadySince := last // since then every heartbeat was on time
 	skewed := w.logSkew(false)
 	every(ctx, heartbeatInterval, func(ctx context.Context) {
-		bounded, cancel := context.WithTimeout(ctx, store.InstanceStale)
-		err := w.cfg.Store.Heartbeat(bounded, in)
-		cancel()
+		err := w.cfg.Store.Heartbeat(ctx, in)
 		now := time.Now()
 		if err != nil || now.Sub(last) > store.InstanceStale/2 {
 			steadySince = now
 		}
-		if err != nil {
-			if ctx.Err() == nil {
-				w.log.Warn("instance cannot write its heartbeat", "error", err)
-			}
+		if warn(ctx, w.log, err, "instance cannot write its heartbeat") {
 			return
 		}
 		skewed = w.logSkew(skewed)
@@ -47,9 +42,7 @@ func (w *Worker) look(ctx context.Context, steady bool) {
 	bounded, cancel := context.WithTimeout(ctx, store.InstanceStale/2) // the next heartbeat waits for it
 	due, err := w.cfg.Store.Due(bounded)
 	cancel()
-	if err != nil && ctx.Err() == nil {
-		w.log.Warn("maintenance cannot look for what is due", "error", err)
-	}
+	warn(ctx, w.log, err, "maintenance cannot look for what is due")
 	if due.Backlog {
 		trySend(w.limiters.due)
 	}
@@ -83,9 +76,7 @@ func (w *Worker) logSkew(before bool) (skewed bool) {
 // reap releases the jobs of dead instances.
 func (w *Worker) reap(ctx context.Context) {
 	released, err := w.cfg.Store.ReapInstances(ctx)
-	if err != nil && ctx.Err() == nil {
-		w.log.Warn("instance cannot look for dead instances", "error", err)
-	}
+	warn(ctx, w.log, err, "instance cannot look for dead instances")
 	if released > 0 {
 		w.log.Warn("instance took over the jobs of a dead instance", "jobs", released)
 	}
@@ -107,9 +98,7 @@ func (w *Worker) reclaim(ctx context.Context) {
 			return
 		}
 		released, err := w.cfg.Store.ReclaimJobs(ctx, w.id, lost)
-		if err != nil && ctx.Err() == nil {
-			w.log.Warn("instance cannot release jobs that it never received", "error", err)
-		}
+		warn(ctx, w.log, err, "instance cannot release jobs that it never received")
 		if released > 0 {
 			w.log.Warn("instance released jobs that it never received from the database", "jobs", released)
 		}

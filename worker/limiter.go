@@ -32,7 +32,6 @@ type limiters struct {
 	store       *store.Store
 	log         *slog.Logger
 	maxInFlight int
-	receivers   *store.Batcher[[]uuid.UUID, []*store.Receiver]
 	requests    chan *limiter // endpoints with room for their parked deliveries
 	plan        chan struct{} // asks for a release across all endpoints
 	due         chan struct{} // says that there are parked deliveries to release
@@ -88,36 +87,11 @@ type appLimiter struct {
 }
 
 func newLimiters(s *store.Store, maxInFlight int, log *slog.Logger) *limiters {
-	l := &limiters{
+	return &limiters{
 		store: s, log: log, maxInFlight: maxInFlight, requests: make(chan *limiter, 1024), plan: make(chan struct{}, 1),
 		due:  make(chan struct{}, 1),
 		byID: make(map[uuid.UUID]*limiter), apps: make(map[uuid.UUID]*appLimiter),
 	}
-	l.receivers = store.NewBatcher(100, 2*time.Millisecond, func(ctx context.Context, lists [][]uuid.UUID) ([][]*store.Receiver, error) {
-		found, err := s.Receivers(ctx, slices.Concat(lists...))
-		if err != nil {
-			return nil, err
-		}
-		byID := make(map[uuid.UUID]*store.Receiver, len(found))
-		for i := range found {
-			byID[found[i].ID] = &found[i]
-		}
-		out := make([][]*store.Receiver, len(lists))
-		for i, ids := range lists {
-			for _, id := range ids {
-				out[i] = append(out[i], byID[id])
-			}
-		}
-		return out, nil
-	})
-	return l
-}
-
-// of returns the endpoint's limiter.
-func (l *limiters) of(endpoint uuid.UUID) *limiter {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.find(endpoint)
 }
 
 // find returns the endpoint's limiter, under the mutex.
@@ -148,7 +122,7 @@ func (l *limiters) read(ctx context.Context, endpoints ...uuid.UUID) ([]*limiter
 	if len(stale) == 0 {
 		return lims, recs, nil
 	}
-	found, err := l.receivers.Do(ctx, stale)
+	found, err := l.store.Receivers(ctx, stale...)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -24,6 +24,13 @@ func attemptsOf(all *limiters, app uuid.UUID, most int) (taken []*limiter) {
 	return taken
 }
 
+// of returns the endpoint's limiter.
+func (l *limiters) of(endpoint uuid.UUID) *limiter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.find(endpoint)
+}
+
 func TestAnAppsHangingHostsLeaveRoomForOthers(t *testing.T) {
 	t.Parallel()
 	all := newLimiters(nil, 1000, slog.New(slog.DiscardHandler))

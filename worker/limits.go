@@ -27,7 +27,7 @@ const (
 	// keepCompleted is how long River's pages show completed jobs. memhook's own tables keep the history.
 	keepCompleted = 30 * time.Second
 	// deliverWorkers is the number of jobs in each queue of deliveries. Each may be held by one delivery, so it must exceed
-	// what the limiters let in flight and wait: with the default of Config.MaxInFlight 2,000 and 6,000.
+	// what the limiters let in flight and wait: 2,000 and 6,000.
 	deliverWorkers = 9000
 	// loadingJobs is how many jobs load their deliveries and look for places at once. It bounds the memory of a burst.
 	loadingJobs = 500
@@ -78,8 +78,8 @@ const (
 	// limiterIdle is how long an unused endpoint's limiter is kept. It must exceed receiverFresh and parkAtOnce.
 	limiterIdle = time.Minute
 
-	// inFlight is the default of Config.MaxInFlight. By Little's law 4,000 deliveries a second to receivers that answer in
-	// 200 ms need 800 attempts in flight; each takes some 30 KiB.
+	// inFlight is how many attempts one instance has in flight. By Little's law 4,000 deliveries a second to receivers that
+	// answer in 200 ms need 800; each takes some 30 KiB.
 	inFlight = 1000
 	// weightBytes is the payload up to which an attempt counts as one; a larger one counts as one more for each.
 	weightBytes = store.LoadedPayload

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"log/slog"
 	"time"
 )
 
@@ -21,14 +22,10 @@ func (w *Worker) expire() func(context.Context) {
 		}
 		for {
 			n, next, err := w.cfg.Store.ExpireTasks(ctx, from, expireBatch)
-			if err != nil {
-				if ctx.Err() == nil {
-					w.log.Warn("maintenance cannot expire tasks", "error", err)
-				}
+			if warn(ctx, w.log, err, "maintenance cannot expire tasks") {
 				return
 			}
-			from = next
-			if n == 0 {
+			if from = next; n == 0 {
 				return
 			}
 		}
@@ -39,53 +36,33 @@ func (w *Worker) expire() func(context.Context) {
 func (w *Worker) adopt(orphans func(context.Context) (int, error)) func(context.Context) {
 	return func(ctx context.Context) {
 		n, err := orphans(ctx)
-		if err != nil && ctx.Err() == nil {
-			w.log.Warn("maintenance cannot look for work without a job", "error", err)
-		}
+		warn(ctx, w.log, err, "maintenance cannot look for work without a job")
 		if n > 0 {
 			w.log.Warn("maintenance made jobs for work that had none", "jobs", n)
 		}
 	}
 }
 
-// checkFeed puts the feed in order after its database was restored.
-func (w *Worker) checkFeed(ctx context.Context) {
-	for ctx.Err() == nil {
-		more, err := w.cfg.Store.CheckFeed(ctx)
-		if err != nil && ctx.Err() == nil {
-			w.log.Warn("maintenance cannot put the feed in order", "error", err)
-		}
-		if err != nil || !more {
-			return
+// repeatedly returns a function that calls fn for as long as fn reports that there is more. what is logged where fn fails.
+func (w *Worker) repeatedly(what string, fn func(context.Context) (more bool, err error)) func(context.Context) {
+	return func(ctx context.Context) {
+		for ctx.Err() == nil {
+			more, err := fn(ctx)
+			if warn(ctx, w.log, err, what) || !more {
+				return
+			}
 		}
 	}
 }
 
 // addPartitions makes the partitions of the next days.
 func (w *Worker) addPartitions(ctx context.Context) {
-	if err := w.cfg.Store.AddPartitions(ctx); err != nil && ctx.Err() == nil {
-		w.log.Warn("maintenance cannot make partitions: what belongs to them is stored beside them", "error", err)
-	}
-}
-
-// resends works off bulk resends, a batch at a time.
-func (w *Worker) resends(ctx context.Context) {
-	for ctx.Err() == nil {
-		found, err := w.cfg.Store.WorkResends(ctx)
-		if err != nil && ctx.Err() == nil {
-			w.log.Warn("maintenance cannot work off a bulk resend", "error", err)
-		}
-		if err != nil || !found {
-			return
-		}
-	}
+	warn(ctx, w.log, w.cfg.Store.AddPartitions(ctx), "maintenance cannot make partitions: what belongs to them is stored beside them")
 }
 
 // moveMerged moves the deliveries of endpoints that were merged into others.
 func (w *Worker) moveMerged(ctx context.Context) {
-	if err := w.cfg.Store.MoveMerged(ctx); err != nil && ctx.Err() == nil {
-		w.log.Warn("maintenance cannot move the deliveries of merged endpoints", "error", err)
-	}
+	warn(ctx, w.log, w.cfg.Store.MoveMerged(ctx), "maintenance cannot move the deliveries of merged endpoints")
 }
 
 // purge deletes rows that are older than the retention.
@@ -94,12 +71,19 @@ func (w *Worker) purge(ctx context.Context) {
 		return
 	}
 	n, err := w.cfg.Store.Purge(ctx, w.cfg.Retention)
-	if err != nil && ctx.Err() == nil {
-		w.log.Warn("maintenance cannot delete old rows", "error", err)
-	}
+	warn(ctx, w.log, err, "maintenance cannot delete old rows")
 	if n > 0 {
 		w.log.Info("maintenance deleted old rows", "rows", n)
 	}
+}
+
+// warn logs what could not be done because of err, if that is not nil, and reports whether it could not. Nothing is logged once
+// ctx is done: the worker stops.
+func warn(ctx context.Context, log *slog.Logger, err error, what string, args ...any) (failed bool) {
+	if err != nil && ctx.Err() == nil {
+		log.Warn(what, append(args, "error", err)...)
+	}
+	return err != nil
 }
 
 // sparing returns fn, which runs for at most a twentieth of the time.

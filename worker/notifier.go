@@ -72,10 +72,7 @@ func (n *notifier) notify(ctx context.Context) bool {
 		return false
 	}
 	urgent, err := n.store.UrgentAccounts(ctx, accounts)
-	if err != nil {
-		if ctx.Err() == nil {
-			n.log.Warn("notifier cannot look for urgent tasks", "error", err)
-		}
+	if warn(ctx, n.log, err, "notifier cannot look for urgent tasks") {
 		return true
 	}
 	n.mu.Lock()

@@ -15,8 +15,8 @@ import (
 	"github.com/memhook/memhook/worker/polling"
 )
 
-// An answer of memories.ai concerns the task (pollOf, recorded before the poller sees the answer), about the
-// account (backoffAfter), and about how long tasks take (learn).
+// An answer of memories.ai says something about the task (pollOf, recorded before the poller sees the answer), about the account
+// (backoffAfter), and about how long tasks take (learn).
 
 // pollOf returns what is recorded of the task.
 func pollOf(a *answer) store.Poll {
@@ -176,4 +176,23 @@ func backoffAfter(status memories.Status, before store.Backoff, now time.Time) s
 	}
 	b.Until = now.Add(pause)
 	return b
+}
+
+// videosOf returns the videos of an answer as the store keeps them: what was not told is nil.
+func videosOf(told []memories.Video) []store.Video {
+	out := make([]store.Video, len(told))
+	for i, v := range told {
+		out[i] = store.Video{
+			ID: v.ID, Status: orNil(v.Status), Cause: orNil(v.Cause), Name: orNil(v.Name), URL: orNil(v.URL), Duration: v.Duration,
+		}
+	}
+	return out
+}
+
+// orNil returns a pointer to s, or nil for "".
+func orNil(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
 }

@@ -69,8 +69,7 @@ func newPoller(w *Worker, lease *store.Lease) *poller {
 		p.backoff.Reason = *account.StateReason
 	}
 	if account.PausedUntil != nil {
-		p.backoff.Until = *account.PausedUntil
-		p.backoff.Until = p.backoff.Until.Add(w.cfg.Store.ClockError())
+		p.backoff.Until = account.PausedUntil.Add(w.cfg.Store.ClockError())
 		if latest := time.Now().Add(retryAfterMax); p.backoff.Until.After(latest) {
 			p.backoff.Until = latest // an older version believed whatever Retry-After said
 		}

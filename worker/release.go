@@ -68,10 +68,7 @@ func (l *limiters) requestMore(lim *limiter, delivered bool, now time.Time) {
 		}
 	}
 	if l.backlog {
-		select {
-		case l.plan <- struct{}{}:
-		default:
-		}
+		trySend(l.plan)
 	}
 }
 
@@ -102,10 +99,7 @@ func (l *limiters) releaseRequested(ctx context.Context, lim *limiter) {
 func (l *limiters) releaseAll(ctx context.Context) (next time.Time) {
 	start := time.Now()
 	backlogged, err := l.store.Backlogged(ctx)
-	if err != nil {
-		if ctx.Err() == nil {
-			l.log.Warn("cannot look for parked deliveries", "error", err)
-		}
+	if warn(ctx, l.log, err, "cannot look for parked deliveries") {
 		return start.Add(heartbeatInterval)
 	}
 	rooms := l.planFor(backlogged)
@@ -125,11 +119,8 @@ func (l *limiters) planFor(backlogged []store.Backlogged) []store.Room {
 	defer l.mu.Unlock()
 	l.backlog = len(backlogged) > 0
 	for _, b := range backlogged {
-		lim := l.byID[b.ID]
-		if lim == nil {
-			lim = &limiter{all: l, id: b.ID, usedAt: time.Now()}
-			l.byID[b.ID] = lim
-		}
+		lim := l.find(b.ID)
+		lim.usedAt = time.Now()
 		l.placeAt(lim, b.AppID, b.URL)
 		byApp[b.AppID] = append(byApp[b.AppID], lim)
 	}
@@ -181,10 +172,7 @@ func (l *limiters) release(ctx context.Context, rooms []store.Room) {
 		return
 	}
 	released, err := l.store.Release(ctx, rooms)
-	if err != nil {
-		if ctx.Err() == nil {
-			l.log.Warn("cannot release parked deliveries", "endpoints", len(rooms), "error", err)
-		}
+	if warn(ctx, l.log, err, "cannot release parked deliveries", "endpoints", len(rooms)) {
 		return
 	}
 	l.mu.Lock()

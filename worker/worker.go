@@ -27,9 +27,8 @@ type Config struct {
 	Memories *memories.Client
 	Sender   *webhook.Sender
 
-	Schedule    []time.Duration // delays after the first attempt, the second, …
-	MaxInFlight int             // attempts in flight; 0 means 1,000
-	Retention   time.Duration   // of finished work; 0 keeps it for ever
+	Schedule  []time.Duration // delays after the first attempt, the second, …
+	Retention time.Duration   // of finished work; 0 keeps it for ever
 
 	Name    string // of this instance: host, network and address
 	Version string
@@ -64,12 +63,9 @@ type Worker struct {
 
 // New returns the Worker of one instance. It does nothing until Start is called.
 func New(cfg Config) (*Worker, error) {
-	if cfg.MaxInFlight == 0 {
-		cfg.MaxInFlight = inFlight
-	}
 	w := &Worker{
 		cfg: cfg, id: uuid.Must(uuid.NewV7()), log: cfg.Logger, metrics: newMetrics(cfg.Metrics, cfg.Store.ClockSkew),
-		notifier: newNotifier(cfg.Store, cfg.Logger), limiters: newLimiters(cfg.Store, cfg.MaxInFlight, cfg.Logger),
+		notifier: newNotifier(cfg.Store, cfg.Logger), limiters: newLimiters(cfg.Store, inFlight, cfg.Logger),
 		firstAttempts: make(chan func()), loading: make(chan struct{}, loadingJobs), stopping: make(chan struct{}),
 		expired: make(chan struct{}, 1), resend: make(chan struct{}, 1),
 	}
@@ -131,9 +127,11 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.background.Go(func() { on(background, w.expired, w.expire()) })
 	w.background.Go(func() { every(background, adoptInterval, w.adopt(w.cfg.Store.AdoptJobs)) })
 	w.background.Go(func() { every(background, adoptInterval, sparing(w.adopt(w.cfg.Store.AdoptOrphans))) })
-	w.background.Go(func() { w.checkFeed(background); every(background, feedInterval, w.checkFeed) })
+	checkFeed := w.repeatedly("maintenance cannot put the feed in order", w.cfg.Store.CheckFeed)
+	w.background.Go(func() { checkFeed(background); every(background, feedInterval, checkFeed) })
 	w.background.Go(func() { w.addPartitions(background); every(background, partitionInterval, w.addPartitions) })
-	w.background.Go(func() { on(background, w.resend, w.resends) })
+	resends := w.repeatedly("maintenance cannot work off a bulk resend", w.cfg.Store.WorkResends)
+	w.background.Go(func() { on(background, w.resend, resends) })
 	w.background.Go(func() { every(background, mergedInterval, w.moveMerged) })
 	if w.cfg.Alerts.URL != nil {
 		w.background.Go(func() { w.sendAlerts(background) })

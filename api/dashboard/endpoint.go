@@ -22,14 +22,11 @@ const rotateOverlap = 24 * time.Hour
 
 func (d *dashboard) endpoints(r *http.Request) (*view, error) {
 	data := endpointsData{listData: listData[store.Endpoint]{Filter: filters(r, "app_id", "state")}}
-	read := d.store.Endpoints
-	if data.Filter["state"] == "failing" {
-		read = d.store.TroubledEndpoints
-	}
+	f := store.EndpointFilter{Scope: filterScope(data.Filter["app_id"]), Troubled: data.Filter["state"] == "failing"}
 	var err error
 	id := func(e *store.Endpoint) uuid.UUID { return e.ID }
 	data.Rows, data.pager, err = paged(r, id, whole(func(p store.Page) ([]store.Endpoint, error) {
-		return read(r.Context(), filterScope(data.Filter["app_id"]), p)
+		return d.store.Endpoints(r.Context(), f, p)
 	}))
 	if err != nil {
 		return nil, err
@@ -165,7 +162,7 @@ func (d *dashboard) updateEndpoint(r *http.Request) (to, done string, err error)
 
 func (d *dashboard) retryEndpoint(r *http.Request) (to, done string, err error) {
 	id := pathID(r)
-	n, err := d.store.RetryNow(r.Context(), store.Everything(), id)
+	n, err := d.store.Recover(r.Context(), store.Everything(), id, nil)
 	to = withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n))
 	return to, verdict.Count(n, "waiting delivery") + " sent as the endpoint takes them", err
 }
@@ -181,7 +178,7 @@ func (d *dashboard) deleteEndpoint(r *http.Request) (to, done string, err error)
 
 func (d *dashboard) setEnabled(on bool) func(context.Context, store.Scope, uuid.UUID) error {
 	return func(ctx context.Context, scope store.Scope, id uuid.UUID) error {
-		_, err := d.store.EnableEndpoint(ctx, scope, id, on)
+		_, err := d.store.UpdateEndpoint(ctx, scope, id, store.EndpointSettings{Enabled: &on})
 		return err
 	}
 }
@@ -192,7 +189,7 @@ func (d *dashboard) recoverEndpoint(r *http.Request) (to, done string, err error
 		return "", "", err
 	}
 	id := pathID(r)
-	n, err := d.store.Recover(r.Context(), store.Everything(), id, since)
+	n, err := d.store.Recover(r.Context(), store.Everything(), id, &since)
 	to = withQuery("/admin/endpoints/"+id.String(), "recovered", strconv.Itoa(n))
 	return to, verdict.Count(n, "failed delivery") + " sent again as the endpoint takes them", err
 }

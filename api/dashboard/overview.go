@@ -91,7 +91,7 @@ func (d *dashboard) overview(r *http.Request) (*view, error) {
 	data.Charts = charts(span, span.fold(minutes, now), now)
 	data.Charts.Choices = span.choices(r)
 	for name, queues := range store.Pausable {
-		line := queueLine{Paused: slices.ContainsFunc(queues, func(queue string) bool { return st.Paused[queue] })}
+		line := queueLine{Paused: slices.ContainsFunc(queues, func(queue string) bool { return !st.Paused[queue].IsZero() })}
 		for _, j := range st.Jobs {
 			if !slices.Contains(queues, j.Queue) {
 				continue

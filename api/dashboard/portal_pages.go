@@ -104,7 +104,7 @@ func (p *portal) recover(r *http.Request, v *visit) (to string, err error) {
 	if err != nil {
 		return "", err
 	}
-	n, err := p.store.Recover(r.Context(), store.OfApp(v.AppID), v.EndpointID, since)
+	n, err := p.store.Recover(r.Context(), store.OfApp(v.AppID), v.EndpointID, &since)
 	return withQuery("/", "n", strconv.Itoa(n)), err
 }
 

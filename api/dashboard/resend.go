@@ -55,7 +55,7 @@ func (d *dashboard) newBulk(r *http.Request) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	if data.Matched, err = d.store.CountResendUpTo(r.Context(), f, countMost+1); err != nil {
+	if data.Matched, err = d.store.CountResend(r.Context(), f, countMost+1); err != nil {
 		return nil, err
 	}
 	data.More = data.Matched > countMost

@@ -88,7 +88,7 @@ func (v *Verdict) pauses(st *store.Stats, now time.Time) {
 		var longest time.Duration
 		paused := false
 		for _, queue := range store.Pausable[what.name] {
-			if since, ok := st.PausedAt[queue]; ok {
+			if since, ok := st.Paused[queue]; ok {
 				paused, longest = true, max(longest, now.Sub(since))
 			}
 		}
@@ -130,7 +130,7 @@ func (v *Verdict) account(a *store.Account, backlog int64) {
 func (v *Verdict) queue(st *store.Stats) {
 	var oldest time.Duration
 	for _, j := range st.Jobs {
-		if j.State == "available" && !st.Paused[j.Queue] && slices.Contains(store.Pausable["deliveries"], j.Queue) {
+		if j.State == "available" && st.Paused[j.Queue].IsZero() && slices.Contains(store.Pausable["deliveries"], j.Queue) {
 			oldest = max(oldest, time.Duration(j.OldestSecs*float64(time.Second)))
 		}
 	}

@@ -53,7 +53,7 @@ func TestFindings(t *testing.T) {
 		"one that has refused one":  {func(st *store.Stats) { st.Waiting = []store.Undelivered{recent} }, nil, ""},
 		"six of them":               {func(st *store.Stats) { st.Waiting = slices.Repeat([]store.Undelivered{failing}, 6) }, append(slices.Repeat([]string{"endpoint-failing"}, 5), "endpoints-more"), "|1 more endpoint is failing,"},
 		"many of them":              {func(st *store.Stats) { st.Waiting = slices.Repeat([]store.Undelivered{failing}, 7) }, append(slices.Repeat([]string{"endpoint-failing"}, 5), "endpoints-more"), "|2 more endpoints are failing,"},
-		"a forgotten pause":         {func(st *store.Stats) { st.PausedAt = map[string]time.Time{store.QueueDeliver: now.Add(-3 * time.Hour)} }, []string{"deliveries-paused"}, "for 3 h 0 min"},
+		"a forgotten pause":         {func(st *store.Stats) { st.Paused = map[string]time.Time{store.QueueDeliver: now.Add(-3 * time.Hour)} }, []string{"deliveries-paused"}, "for 3 h 0 min"},
 		"many attempts fail":        {func(st *store.Stats) { st.Minutes, st.Failing = minutes(80, 20), 1 }, []string{"attempts-failing"}, "20 % of the 100 attempts"},
 		"many attempts have failed": {func(st *store.Stats) { st.Minutes = minutes(80, 20) }, nil, ""},
 		"few attempts fail":         {func(st *store.Stats) { st.Minutes, st.Failing = minutes(95, 5), 1 }, nil, ""},

@@ -83,8 +83,8 @@ func TestSecretsStandNowhereInClear(t *testing.T) {
 	sent := b.receiver.await(t, 2, 10*time.Second)
 
 	s, _ := b.store()
-	receivers, err := s.Receivers(t.Context(), []uuid.UUID{uuid.MustParse(ep.ID)})
-	if err != nil || len(receivers) != 1 {
+	receivers, err := s.Receivers(t.Context(), uuid.MustParse(ep.ID))
+	if err != nil || len(receivers) != 1 || receivers[0] == nil {
 		t.Fatalf("receivers: %v", err)
 	}
 	secrets["the endpoint's ed25519 seed"] = string(receivers[0].SigningKeys[0].Seed())

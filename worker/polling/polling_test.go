@@ -41,11 +41,11 @@ func TestChoose(t *testing.T) {
 		{"settling counts less than indexing", []polling.Task{settling, indexing}, 1},
 	}
 	for _, c := range cases {
-		if got, _ := polling.Choose(s, c.tasks, now); got != c.want {
+		if got, _ := new(polling.Shares).Choose(s, c.tasks, now); got != c.want {
 			t.Errorf("%s: got %d, want %d", c.name, got, c.want)
 		}
 	}
-	if _, wake := polling.Choose(s, []polling.Task{justPolled, failing}, now); wake != at(1001) {
+	if _, wake := new(polling.Shares).Choose(s, []polling.Task{justPolled, failing}, now); wake != at(1001) {
 		t.Errorf("wake at %v", wake.Time())
 	}
 }
@@ -85,7 +85,7 @@ func TestSurvivalLearnsAndIsKept(t *testing.T) {
 		t.Errorf("zeros are not a new one: %v", err)
 	}
 	values[3] = -1
-	for _, bad := range [][]float32{nil, {1}, values} {
+	for _, bad := range [][]float32{nil, {1}, make([]float32, len(values)-2), values} {
 		if _, err := polling.Restore(bad); err == nil {
 			t.Errorf("%v was read", bad)
 		}

@@ -63,8 +63,3 @@ func (s *Shares) Serve(t *Task) {
 	s.now = max(s.now, a.time)
 	a.time = s.now + 1
 }
-
-// Choose is [Shares.Choose] of an account whose tasks are one app's.
-func Choose(d Distribution, tasks []Task, now Moment) (best int, wake Moment) {
-	return new(Shares).Choose(d, tasks, now)
-}

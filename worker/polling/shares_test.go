@@ -130,7 +130,7 @@ func TestHintsAndLastPolls(t *testing.T) {
 		{"who was asked in vain", []polling.Task{hinted, inVain}, 1},
 		{"what only settles does not expire", []polling.Task{settling, worth}, 1},
 	} {
-		if got, _ := polling.Choose(survival, c.tasks, now); got != c.want {
+		if got, _ := new(polling.Shares).Choose(survival, c.tasks, now); got != c.want {
 			t.Errorf("%s: got %d, want %d", c.name, got, c.want)
 		}
 	}
@@ -182,7 +182,7 @@ func TestATaskOfTheFutureIsPolled(t *testing.T) {
 	for _, ahead := range []time.Duration{time.Second, time.Minute, 10 * time.Hour} {
 		for _, polled := range []polling.Moment{0, at(0)} {
 			tasks := []polling.Task{{Registered: at(1000).Add(ahead), Polled: polled}}
-			if i, wake := polling.Choose(survival, tasks, at(1000)); i != 0 {
+			if i, wake := new(polling.Shares).Choose(survival, tasks, at(1000)); i != 0 {
 				t.Errorf("%s ahead, polled %v: no task is chosen, to wake at %v", ahead, polled != 0, wake)
 			}
 		}

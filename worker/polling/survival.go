@@ -68,28 +68,27 @@ func NewSurvival() *Survival {
 
 // Values returns the observations, for [Restore].
 func (s *Survival) Values() []float32 {
-	out := make([]float32, 0, 2*buckets+2)
+	out := make([]float32, 0, 2*buckets+4)
 	for k := range buckets {
 		out = append(out, float32(s.done[k]), float32(s.exposed[k]))
 	}
 	return append(out, float32(s.first), float32(s.atOnce), float32(s.grown), float32(s.watched))
 }
 
-// Restore returns the Survival whose Values are given; zeros give a new one. It also reads the values of versions that
-// did not learn the growth of lists.
+// Restore returns the Survival whose Values are given; zeros give a new one.
 func Restore(values []float32) (*Survival, error) {
-	const full, withoutGrowth = 2*buckets + 4, 2*buckets + 2
-	if len(values) != full && len(values) != withoutGrowth {
-		return nil, fmt.Errorf("survival: want %d values, got %d", full, len(values))
+	const size = 2*buckets + 4
+	if len(values) != size {
+		return nil, fmt.Errorf("survival: want %d values, got %d", size, len(values))
 	}
 	for _, v := range values {
 		if !(v >= 0) {
 			return nil, fmt.Errorf("survival: %v is not a count", v)
 		}
 	}
-	s := &Survival{first: float64(values[2*buckets]), atOnce: float64(min(values[2*buckets], values[2*buckets+1]))}
-	if len(values) == full {
-		s.grown, s.watched = float64(values[2*buckets+2]), float64(values[2*buckets+3])
+	s := &Survival{
+		first: float64(values[2*buckets]), atOnce: float64(min(values[2*buckets], values[2*buckets+1])),
+		grown: float64(values[2*buckets+2]), watched: float64(values[2*buckets+3]),
 	}
 	for k := range buckets {
 		s.done[k], s.exposed[k] = float64(values[2*k]), float64(values[2*k+1])
@@ -119,8 +118,8 @@ func smoothed(v *[buckets]float64, k int) float64 {
 	return own*v[k] + (1-own)/2*(v[max(k-1, 0)]+v[min(k+1, buckets-1)])
 }
 
-// Cumulative returns ∫hazard from 0 to an age.
-func (s *Survival) Cumulative(age time.Duration) float64 {
+// cumulative returns ∫hazard from 0 to an age.
+func (s *Survival) cumulative(age time.Duration) float64 {
 	a := max(age.Seconds(), 0)
 	k := bucket(a)
 	return s.sum[k] + s.hazard[k]*(a-edge(k))
@@ -129,7 +128,7 @@ func (s *Survival) Cumulative(age time.Duration) float64 {
 // Ready returns F, the probability that a task which was not ready at age last is ready at age now:
 // 1 − S(now)/S(last).
 func (s *Survival) Ready(last, now time.Duration) float64 {
-	return -math.Expm1(s.Cumulative(last) - s.Cumulative(now))
+	return -math.Expm1(s.cumulative(last) - s.cumulative(now))
 }
 
 // Observe adds one poll: a task that was not ready at age last was found ready, or not, at age now. It is not known when
@@ -161,7 +160,7 @@ func (s *Survival) Observe(last, now time.Duration, ready bool) {
 		}
 		share := 0.0
 		if all > 0 {
-			share = (math.Exp(s.Cumulative(last)-s.Cumulative(seconds(begin))) - math.Exp(s.Cumulative(last)-s.Cumulative(seconds(end)))) / all
+			share = (math.Exp(s.cumulative(last)-s.cumulative(seconds(begin))) - math.Exp(s.cumulative(last)-s.cumulative(seconds(end)))) / all
 		}
 		s.done[k] += share
 		s.exposed[k] += width * max(alive-share/2, 0)

@@ -142,13 +142,13 @@ func Simulate(w Workload, p Policy, interval time.Duration, seed uint64) Outcome
 	return out
 }
 
-// Learnt is the service's own policy: [Choose] with a [Survival] that starts from nothing.
+// Learnt is the service's own policy: [polling.Shares] with a [Survival] that starts from nothing.
 func Learnt() Policy { return &learnt{polling.NewSurvival()} }
 
 type learnt struct{ survival *polling.Survival }
 
 func (p *learnt) Next(tasks []polling.Task, _ []int, now polling.Moment) int {
-	i, _ := polling.Choose(p.survival, tasks, now)
+	i, _ := new(polling.Shares).Choose(p.survival, tasks, now)
 	return i
 }
 
@@ -169,7 +169,7 @@ func Knowing(w Workload) Policy { return knowing{truth{w}} }
 type knowing struct{ truth truth }
 
 func (p knowing) Next(tasks []polling.Task, _ []int, now polling.Moment) int {
-	i, _ := polling.Choose(p.truth, tasks, now)
+	i, _ := new(polling.Shares).Choose(p.truth, tasks, now)
 	return i
 }
 
