@@ -3249,7 +3249,7 @@ type ClientInterface interface {
 
 	// AdminResendDeliveriesWithBody Resend all deliveries that match
 	//
-	// Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
+	// As resend-deliveries, across apps.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3258,7 +3258,7 @@ type ClientInterface interface {
 
 	// AdminResendDeliveries Resend all deliveries that match
 	//
-	// Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
+	// As resend-deliveries, across apps.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3303,7 +3303,7 @@ type ClientInterface interface {
 
 	// AdminEnableEndpoint Enable an endpoint
 	//
-	// Closes its breaker and sends at once, within its cap and rate, what has waited for it.
+	// Closes its breaker and sends at once, within its cap and rate, what has waited for it, also where the endpoint is enabled and well.
 	//
 	// Corresponds with POST /admin/v1/endpoints/{id}/enable (the `AdminEnableEndpoint` operationId).
 	AdminEnableEndpoint(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3383,7 +3383,7 @@ type ClientInterface interface {
 
 	// AdminListUploads List the uploads of all apps
 	//
-	// Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
+	// Newest first. memories.ai cannot be asked whether it accepted an upload that is unknown. Check there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
 	//
 	// Corresponds with GET /admin/v1/uploads (the `AdminListUploads` operationId).
 	AdminListUploads(ctx context.Context, params *AdminListUploadsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -4034,7 +4034,7 @@ func (c *Client) AdminPauseDeliveries(ctx context.Context, reqEditors ...Request
 
 // AdminResendDeliveriesWithBody Resend all deliveries that match
 //
-// Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
+// As resend-deliveries, across apps.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4053,7 +4053,7 @@ func (c *Client) AdminResendDeliveriesWithBody(ctx context.Context, params *Admi
 
 // AdminResendDeliveries Resend all deliveries that match
 //
-// Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
+// As resend-deliveries, across apps.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4168,7 +4168,7 @@ func (c *Client) AdminDisableEndpoint(ctx context.Context, id string, reqEditors
 
 // AdminEnableEndpoint Enable an endpoint
 //
-// Closes its breaker and sends at once, within its cap and rate, what has waited for it.
+// Closes its breaker and sends at once, within its cap and rate, what has waited for it, also where the endpoint is enabled and well.
 //
 // Corresponds with POST /admin/v1/endpoints/{id}/enable (the `AdminEnableEndpoint` operationId).
 func (c *Client) AdminEnableEndpoint(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4368,7 +4368,7 @@ func (c *Client) AdminPollTask(ctx context.Context, id string, reqEditors ...Req
 
 // AdminListUploads List the uploads of all apps
 //
-// Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
+// Newest first. memories.ai cannot be asked whether it accepted an upload that is unknown. Check there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
 //
 // Corresponds with GET /admin/v1/uploads (the `AdminListUploads` operationId).
 func (c *Client) AdminListUploads(ctx context.Context, params *AdminListUploadsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {

@@ -197,7 +197,7 @@ export interface paths {
         put?: never;
         /**
          * Resend all deliveries that match
-         * @description Counts the deliveries that match and sends them again in the background, within the caps and rates of their endpoints. With dry_run it only counts.
+         * @description As resend-deliveries, across apps.
          */
         post: operations["admin-resend-deliveries"];
         delete?: never;
@@ -328,7 +328,7 @@ export interface paths {
         put?: never;
         /**
          * Enable an endpoint
-         * @description Closes its breaker and sends at once, within its cap and rate, what has waited for it.
+         * @description Closes its breaker and sends at once, within its cap and rate, what has waited for it, also where the endpoint is enabled and well.
          */
         post: operations["admin-enable-endpoint"];
         delete?: never;
@@ -534,7 +534,7 @@ export interface paths {
         };
         /**
          * List the uploads of all apps
-         * @description Newest first. Of an upload that is unknown, memories.ai tells nobody whether it has accepted it. Look there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
+         * @description Newest first. memories.ai cannot be asked whether it accepted an upload that is unknown. Check there whether the video has arrived: if so, register its task with create-task; if not, create another upload.
          */
         get: operations["admin-list-uploads"];
         put?: never;
