@@ -94,7 +94,7 @@ func tryReceiver(t *testing.T, command func(addr string) []string) {
 		t.Helper()
 		delivered := func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == n }
 		until(t, 30*time.Second, fmt.Sprint(n, " webhooks are delivered"), delivered)
-		until(t, 20*time.Second, fmt.Sprint(n, " webhooks were worked on"), func() bool { return strings.Count(out.String(), "working on") == n+taken })
+		until(t, 20*time.Second, fmt.Sprint(n, " webhooks were worked on"), func() bool { return strings.Count(out.String(), "working on") >= n+taken }) // at least once
 	}
 	const n = 30
 	var rotated struct{ Secret string }
