@@ -4,7 +4,7 @@ DEV   := bin/memhook-dev
 TOOLS := $(GO) tool -modfile=tools.mod
 ARGS  ?=
 
-.PHONY: demo test cover lint bench bench-short bench-purge soak chaos failover test-helm test-pooler test-postgres test-postgres-short generate screenshots vuln build env
+.PHONY: demo test cover lint bench bench-short bench-purge soak chaos failover test-helm test-receivers test-pooler test-postgres test-postgres-short generate screenshots vuln build env
 
 build:
 	@$(GO) build -o bin/ ./cmd/memhook ./cmd/memhook-dev
@@ -46,6 +46,11 @@ chaos:
 failover:
 	@.ci/packages tests patroni
 	MEMHOOK_LONG=1 $(GO) test -count=1 -timeout 30m -v -run "^(TestFailover|TestPatroni)$$" ./cmd/memhook
+
+# The example receivers with those for Rails, Laravel and Spring, whose programs `make test` does not install.
+test-receivers:
+	@.ci/packages tests receivers
+	$(GO) test -count=1 -v -run '^TestTheExampleReceivers$$' ./cmd/memhook
 
 # What delivers and what crashes, through PgBouncer in transaction mode.
 POOLED := ^Test(Serve|Shapes|RegisteringAgain|Retries|Kill|SIGTERM|OneBad|Rotating|Endpoint|ARate|Recover|ADead|OnlyWhat|AKill|AStopped|ThreeInst|Hints|ARefused|Pauses|Silent|ReceiversThat|Stopping|Uploads|BehindPg)

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"maps"
 	"regexp"
 	"strconv"
 	"strings"
@@ -239,12 +240,10 @@ func TestOverdueDeliveriesAreReadOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range map[string]string{
+	maps.Copy(cfg.ConnConfig.RuntimeParams, map[string]string{
 		"session_preload_libraries": "auto_explain", "auto_explain.log_min_duration": "0", "auto_explain.log_analyze": "on",
 		"client_min_messages": "log",
-	} {
-		cfg.ConnConfig.RuntimeParams[name] = value
-	}
+	})
 	var mu sync.Mutex
 	var plans []string
 	cfg.ConnConfig.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {

@@ -28,7 +28,7 @@ import (
 // Lock order: endpoints by id, then deliveries. Release locks its one endpoint and skips deliveries that are locked.
 
 // parksNow returns the SQL condition under which new deliveries of the endpoint with the given alias are parked.
-func parksNow(endpoint string) string { //nolint:unparam // the caller names its alias
+func parksNow(endpoint string) string {
 	return fmt.Sprintf(`(not %[1]s.enabled or %[1]s.breaker <> 'closed' or %[1]s.backlog or %[1]s.rate_limit is not null
 		or coalesce(%[1]s.hold_until > now(), false))`, endpoint)
 }

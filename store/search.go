@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// SearchLeast is how many characters a text to search for should have, and SearchMost how many finds of each kind are shown.
-	SearchLeast, SearchMost = 3, 20
+	// SearchMost is how many finds of each kind are shown.
+	SearchMost = 20
 	// searchTimeout ends a search that the indexes do not help, in PostgreSQL's words.
 	searchTimeout = "3s"
 	// leastPrefix is how many characters the beginning of something has at least. A shorter text is searched for as a whole.

@@ -140,7 +140,7 @@ func TestAWindowStopsWhereAnswersSlowDown(t *testing.T) {
 // A good receiver has every hundredth answer take seconds: its window grows all the same.
 func TestAWindowGrowsBesideASlowTail(t *testing.T) {
 	t.Parallel()
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same durations each time
+	random := rand.New(rand.NewPCG(1, 2)) // the same durations each time
 	var w window
 	type answer struct {
 		at   time.Time
