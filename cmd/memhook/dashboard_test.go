@@ -263,8 +263,8 @@ func (b *bench) seedService(accounts, tasks, attemptsEach int) {
 			select id, n, now(), 12, case when n = %d then 'delivered' else 'failed' end, 500, 'no' from made, generate_series(1, %d) n;
 			insert into endpoint_activity select e.id, date_bin('5 min', now() - n * interval '5 min', '2000-01-01'), 10, n %% 2
 			from (select id from endpoints limit 50) e, generate_series(0, 2000) n;
-			insert into activity_hours select date_trunc('hour', now()) - n * interval '1 hour', 10, 70, 9, 1, array_fill(1, array[61]), array_fill(2, array[61]) from generate_series(1, 180) n;
-			insert into activity select date_trunc('minute', now()) - n * interval '1 min', 10, 70, 9, 1, array_fill(1, array[61]), array_fill(2, array[61]) from generate_series(1, 1440) n;
+			insert into activity_hours select date_trunc('hour', now()) - n * interval '1 hour', 10, 70, 9, 1, array_fill(1, array[61]), array_fill(2, array[61]) from generate_series(1, 180) n on conflict do nothing;
+			insert into activity select date_trunc('minute', now()) - n * interval '1 min', 10, 70, 9, 1, array_fill(1, array[61]), array_fill(2, array[61]) from generate_series(1, 1440) n on conflict do nothing;
 			insert into audit (id, at, actor, name, client, action, target, object, changes)
 			select id, now(), 'admin', '', '192.0.2.1', 'update-endpoint', '/admin/v1/endpoints/' || endpoint_id, endpoint_id, '{"rate_limit": [null, 5]}' from made where i %% 10 = 0;
 		end $$`, tasks, accounts, attemptsEach, attemptsEach, attemptsEach))
