@@ -232,7 +232,7 @@ func TestAKillUnderLoad(t *testing.T) {
 	alone := b.running(s, other)
 	restarted := time.Now()
 	b.start(strings.TrimPrefix(other.url, "http://"))
-	sentAgain(alone, restarted, 3*time.Second)
+	sentAgain(alone, restarted, pick(10*time.Second, 3*time.Second)) // a start takes seconds beside the other tests
 	<-done
 	until(t, time.Minute, "all are delivered", func() bool { return b.query(`select count(*) from deliveries where status = 'delivered'`) == 2*n })
 	all, again := b.receiver.repeated()

@@ -78,7 +78,7 @@ func TestBadPeersEndInTimeAndLeaveNothing(t *testing.T) { //nolint:paralleltest 
 func TestBadPeersKeepOnlyWhatCanBeUsedAgain(t *testing.T) {
 	t.Parallel()
 	authority := badpeers.NewAuthority()
-	client := newClient(t, func(c *outbound.Config) { c.Roots, c.Resend, c.Timeout = authority.Pool(), true, 500*time.Millisecond })
+	client := newClient(t, func(c *outbound.Config) { c.Roots, c.Resend, c.Timeout = authority.Pool(), true, 2*time.Second })
 	for _, s := range badpeers.StartAll(t, authority) {
 		if s.Peer.Status == 0 {
 			continue

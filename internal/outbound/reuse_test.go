@@ -223,7 +223,7 @@ func TestSilentConnectionsCostOneAttempt(t *testing.T) {
 		proxy := &silenceable{target: server.Listener.Addr().String()}
 		url := strings.Replace(listen(t, proxy.serve), "http:", "https:", 1)
 		client := newClient(t, func(c *outbound.Config) {
-			c.Timeout, c.Resend = 500*time.Millisecond, true
+			c.Timeout, c.Resend = 2*time.Second, true
 			c.Roots = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 		})
 		attempt := func(endpoint int) error {
